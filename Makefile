@@ -1,0 +1,29 @@
+# Two commands matter: `make demo` (a talking portrait in output/demo.mp4) and `make test`.
+# Everything runs in one Python: that of the ComfyUI named by COMFYUI_PATH (and COMFYUI_PYTHON), else of the one
+# that `make setup` puts once into ~/.cache/starcaster (or STARCASTER_CACHE).
+
+BOOT ?= python3
+PY = $$($(BOOT) scripts/provision_comfyui.py --print python)
+DEMO_ARGS ?=
+
+.PHONY: setup demo test check bench thumbnails
+
+setup:  ## a real ComfyUI with our requirements, made once
+	$(BOOT) scripts/provision_comfyui.py
+
+demo: setup  ## output/demo.mp4, rendered by our nodes inside ComfyUI
+	$(PY) scripts/demo.py $(DEMO_ARGS)
+
+check: setup  ## format, lint, quick unit tests
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/unit -q -m "not slow"
+
+test: setup  ## everything: unit, real server, real frontend
+	$(PY) -m pytest tests
+
+bench: setup  ## seconds of computing per second of video, as JSON in benchmarks/results/
+	$(PY) -m starcaster_core bench
+
+thumbnails: setup  ## run the shipped workflows and photograph the results
+	$(PY) scripts/make_thumbnails.py

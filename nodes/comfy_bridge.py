@@ -1,0 +1,259 @@
+"""Everything the pack asks of ComfyUI, in one place: devices, folders, models, progress, interruption, errors.
+
+The other node files import ComfyUI's names from here, so a change of its interface is met here only.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import logging
+import shutil
+import time
+from pathlib import Path
+
+import comfy.model_management as management
+import comfy.model_patcher
+import comfy.sd
+import comfy.utils
+import folder_paths
+import numpy as np
+import torch
+from comfy.cli_args import args
+from comfy_api.latest import ComfyExtension, InputImpl, io, ui
+from PIL import Image
+
+from ..starcaster_core.errors import InputError, StarcasterError
+from ..starcaster_core.video import check_name
+
+intermediate_device = management.intermediate_device
+
+__all__ = ["ComfyExtension", "InputImpl", "intermediate_device", "io", "ui"]
+
+CATEGORY = "STARCaster"
+MODEL_FOLDER = "starcaster"
+IDENTITY_SUFFIX = ".identity.safetensors"
+ASSETS = Path(__file__).resolve().parent.parent / "starcaster_core" / "assets"
+# What the shipped workflows load, by the name it has in ComfyUI's input folder.
+SAMPLE_INPUTS = {"starcaster_portrait.png": "portrait.png", "starcaster_voice.flac": "voice.flac"}
+
+
+# Errors and interruption
+
+
+def user_errors(execute):
+    """Let errors the user can mend reach ComfyUI as their message alone, without the chain that led to them."""
+
+    @functools.wraps(execute)
+    def wrapped(*arguments, **inputs):
+        try:
+            return execute(*arguments, **inputs)
+        except StarcasterError as error:
+            mended = error
+        raise mended.with_traceback(None) from None
+
+    return wrapped
+
+
+def stop_if_interrupted() -> bool:
+    """Raise ComfyUI's interruption (a BaseException) if the user pressed Cancel; otherwise False."""
+    management.throw_exception_if_processing_interrupted()
+    return False
+
+
+def tell_user(node_id: str | None, sentence: str) -> None:
+    """Show a sentence below a node while it is the latest thing that happened to it, and log it."""
+    if not sentence:
+        return
+    logging.warning("STARCaster: %s", sentence)
+    from server import PromptServer  # not at the top: it is set up only inside a running ComfyUI
+
+    if node_id and getattr(PromptServer, "instance", None):
+        PromptServer.instance.send_progress_text(sentence, node_id)
+
+
+# Folders
+
+
+def register_model_folder() -> None:
+    folder = Path(folder_paths.models_dir) / MODEL_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    folder_paths.add_model_folder_path(MODEL_FOLDER, str(folder), is_default=True)
+
+
+def install_sample_inputs() -> None:
+    """Copy the shipped portrait and voice where Load Image and Load Audio find them, once."""
+    folder = Path(folder_paths.get_input_directory())
+    for name, asset in SAMPLE_INPUTS.items():
+        source, target = ASSETS / asset, folder / name
+        if not source.exists() or target.exists():
+            continue
+        try:
+            shutil.copyfile(source, target)
+        except OSError as error:
+            logging.warning("STARCaster could not put its sample %s into %s: %s", name, folder, error)
+
+
+def model_files() -> list[str]:
+    return folder_paths.get_filename_list(MODEL_FOLDER) if MODEL_FOLDER in folder_paths.folder_names_and_paths else []
+
+
+def model_path(name: str) -> str | None:
+    return folder_paths.get_full_path(MODEL_FOLDER, name)
+
+
+def identity_files() -> list[str]:
+    """Saved identities, as names that `input_path` understands: those in the input folder, then our own output."""
+    inputs = sorted(path.name for path in Path(folder_paths.get_input_directory()).glob(f"*{IDENTITY_SUFFIX}"))
+    saved = Path(folder_paths.get_output_directory()) / MODEL_FOLDER
+    return inputs + [
+        f"{MODEL_FOLDER}/{path.relative_to(saved).as_posix()} [output]"
+        for path in sorted(saved.rglob(f"*{IDENTITY_SUFFIX}"))
+    ]
+
+
+def input_path(name: str) -> Path:
+    """The file a name from `identity_files` stands for."""
+    path = Path(folder_paths.get_annotated_filepath(name))
+    if not path.is_file():
+        raise InputError("an identity file", f"{name}, which is not there", "Refresh the list and choose another.")
+    return path
+
+
+def identity_output_path(name: str) -> Path:
+    """Where an identity named by the user is saved: below output/starcaster, never outside."""
+    folder = Path(folder_paths.get_output_directory()) / MODEL_FOLDER
+    path = folder / (check_name(name).removesuffix(IDENTITY_SUFFIX) + IDENTITY_SUFFIX)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def next_output(prefix: str, suffix: str) -> tuple[Path, str]:
+    """The next free file for a prefix such as "starcaster/video" -> (path, subfolder below the output folder).
+
+    suffix: with its dot; "" for a folder.
+    """
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+        check_name(prefix), folder_paths.get_output_directory()
+    )
+    return Path(folder) / f"{name}_{counter:05}_{suffix}", subfolder
+
+
+def workflow_metadata(node: type[io.ComfyNode]) -> dict[str, str]:
+    """The prompt and the workflow as JSON, for embedding; empty where the user told ComfyUI not to."""
+    if args.disable_metadata:
+        return {}
+    metadata = {key: json.dumps(value) for key, value in (node.hidden.extra_pnginfo or {}).items()}
+    if node.hidden.prompt is not None:
+        metadata["prompt"] = json.dumps(node.hidden.prompt)
+    return metadata
+
+
+# Models
+
+
+class LoadedModel:
+    """A STARCaster model in ComfyUI's care: what travels on a STARCASTER_MODEL socket."""
+
+    def __init__(self, core: torch.nn.Module):
+        self.core = core.eval()
+        self._held = _Held(core)
+        management.archive_model_dtypes(self._held)
+        # Not CoreModelPatcher: that one streams weights through ComfyUI's own layer classes, and the core has plain
+        # torch layers, which must be moved whole.
+        self.patcher = comfy.model_patcher.ModelPatcher(
+            self._held, load_device=management.get_torch_device(), offload_device=management.unet_offload_device()
+        )
+
+    def on_device(self) -> torch.nn.Module:
+        """The core model, moved to the computing device; other models make room as ComfyUI decides."""
+        config = self.core.config
+        # Measured generously: what one chunk keeps alive at the finest level, forward pass only.
+        activations = 64 * config.chunk_frames * config.image_size**2 * self.core.dtype.itemsize
+        management.load_models_gpu([self.patcher], memory_required=activations, force_full_load=True)
+        return self.core
+
+
+class _Held(torch.nn.Module):
+    """ComfyUI's patcher writes its own notes, `device` among them, onto the module it manages; they land here."""
+
+    def __init__(self, core: torch.nn.Module):
+        super().__init__()
+        self.core = core
+        self.device = None
+
+
+def choose_dtype(precision: str) -> torch.dtype | None:
+    """The dtype for a precision named by the user; None for "auto" on a CPU, where the core knows best."""
+    named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if precision in named:
+        return named[precision]
+    device = management.get_torch_device()
+    if management.is_device_cpu(device):
+        return None
+    return management.unet_dtype(device=device, supported_dtypes=[torch.bfloat16, torch.float16, torch.float32])
+
+
+class StarcasterVAE(comfy.sd.VAE):
+    """The model's autoencoder as ComfyUI's own VAE type, for core's VAE Decode, VAE Encode and their tiled kin."""
+
+    def __init__(self, autoencoder: torch.nn.Module):
+        # ComfyUI picks an architecture from a state dict. Its identity VAE has no weights to speak of and sets every
+        # attribute that this version of ComfyUI knows; then the real one takes its place.
+        super().__init__(sd={"pixel_space_vae": torch.tensor(1.0)})
+        # A copy: two patchers moving the same weights to different devices would pull them from under each other.
+        self.first_stage_model = copy.deepcopy(autoencoder).eval()
+        config = autoencoder.config
+        self.latent_channels = config.latent_channels
+        self.downscale_ratio = self.upscale_ratio = config.downscale
+        area = config.downscale**2
+        self.memory_used_encode = lambda shape, dtype: 1767 * shape[2] * shape[3] * management.dtype_size(dtype)
+        self.memory_used_decode = lambda shape, dtype: 2178 * shape[2] * shape[3] * area * management.dtype_size(dtype)
+        self.vae_dtype = next(autoencoder.parameters()).dtype
+        self.size = None
+        management.archive_model_dtypes(self.first_stage_model)
+        self.patcher = comfy.model_patcher.ModelPatcher(
+            self.first_stage_model, load_device=self.device, offload_device=management.vae_offload_device()
+        )
+        self.model_size()
+
+
+# Progress
+
+
+class SamplingProgress:
+    """ComfyUI's progress bar with a small picture, fed by the core's progress reports."""
+
+    PREVIEW_SECONDS = 2.0
+
+    def __init__(self, node_id: str | None):
+        self.bar = comfy.utils.ProgressBar(1, node_id=node_id)
+        self._clock = _Interval(self.PREVIEW_SECONDS)
+
+    def __call__(self, report) -> None:
+        """report: a `ChunkProgress` of `starcaster_core.sampling`."""
+        stop_if_interrupted()
+        done, total = report.chunk * report.steps + report.step, report.chunks * report.steps
+        preview = None
+        if self._clock.is_over() or done == total:
+            preview = ("JPEG", Image.fromarray(np.asarray(report.preview())), 512)
+        self.bar.update_absolute(done, total, preview)
+
+
+class _Interval:
+    """Says yes at most once in so many seconds."""
+
+    def __init__(self, seconds: float):
+        self._seconds, self._last = seconds, -seconds
+
+    def is_over(self) -> bool:
+        now = time.monotonic()
+        if now - self._last < self._seconds:
+            return False
+        self._last = now
+        return True
+
+
+def progress_bar(total: int, node_id: str | None) -> comfy.utils.ProgressBar:
+    return comfy.utils.ProgressBar(total, node_id=node_id)

@@ -1,0 +1,101 @@
+"""STARCaster_IdentityLoader: photos, or a saved file -> who is to be shown."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from ..starcaster_core.errors import InputError
+from . import sockets
+from .comfy_bridge import CATEGORY, identity_files, identity_output_path, input_path, io, user_errors
+
+NONE = "none"
+FACES = ["single", "largest", "leftmost", "rightmost"]
+PORTRAIT_SIZE = 512  # pixels; the largest that a model reads, smaller models scale it down
+
+
+class IdentityLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="STARCaster_IdentityLoader",
+            display_name="STARCaster Identity Loader",
+            category=CATEGORY,
+            description="Finds the face in one or several photos of a person, or reads a saved identity, and tells the "
+            "Sampler who to show.",
+            search_aliases=["face loader", "reference face", "portrait", "face embedding", "who"],
+            inputs=[
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="One photo, or a batch of photos of the same person. The whole face should be visible and "
+                    "at least 40 pixels wide; more than one photo makes the likeness steadier.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Paint over the face that is meant, where a photo shows several or none is found.",
+                ),
+                io.Combo.Input(
+                    "identity_file",
+                    options=[NONE, *identity_files()],
+                    default=NONE,
+                    tooltip="A saved identity (*.identity.safetensors in ComfyUI's input folder or in "
+                    "output/starcaster), used when no image is connected.",
+                ),
+                io.Combo.Input(
+                    "face",
+                    options=FACES,
+                    default=FACES[0],
+                    tooltip="Which face to take. 'single' refuses photos that show more than one.",
+                ),
+                io.String.Input(
+                    "save_as",
+                    default="",
+                    tooltip="A name to save this identity under, in output/starcaster. Empty: do not save.",
+                ),
+            ],
+            outputs=[
+                sockets.Identity.Output(display_name="identity", tooltip="For the Sampler."),
+                io.Image.Output(display_name="portrait", tooltip="The aligned crop, as the model sees it."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, identity_file=NONE, **inputs):
+        path = input_path(identity_file) if identity_file in identity_files() else None
+        return os.path.getmtime(path) if path else None
+
+    @classmethod
+    @user_errors
+    def execute(cls, identity_file, face, save_as, image=None, mask=None) -> io.NodeOutput:
+        from ..starcaster_core.identity import load_identity, make_identity, save_identity
+
+        target = identity_output_path(save_as.strip()) if save_as.strip() else None
+        if image is not None:
+            photos = list(image.cpu().numpy())
+            identity = make_identity(photos, PORTRAIT_SIZE, which=face, masks=_masks(mask, len(photos)))
+        elif identity_file != NONE:
+            identity = load_identity(input_path(identity_file))
+        else:
+            raise InputError("a photo or a saved identity", "neither", "Connect an image or choose an identity file.")
+        if target:
+            save_identity(target, identity)
+        return io.NodeOutput(identity, _as_image(identity.portrait))
+
+
+def _masks(mask: torch.Tensor | None, count: int) -> list | None:
+    """One mask a photo. ComfyUI's Load Image gives an empty mask with pictures that have none: that counts as none."""
+    if mask is None:
+        return None
+    masks = list(mask.cpu().numpy()) if mask.ndim == 3 else [mask.cpu().numpy()]
+    masks = masks * count if len(masks) == 1 else masks
+    return [one if one.max() > 0.5 else None for one in masks]
+
+
+def _as_image(portrait) -> torch.Tensor:
+    """float32 [1, S, S, 3] in 0..1; black where the identity has no picture."""
+    if portrait is None:
+        return torch.zeros(1, PORTRAIT_SIZE, PORTRAIT_SIZE, 3)
+    return torch.from_numpy(portrait.copy()).float()[None] / 255

@@ -1,0 +1,8 @@
+"""The pack's own socket types. Their names are part of every saved workflow and never change."""
+
+from .comfy_bridge import io
+
+Model = io.Custom("STARCASTER_MODEL")
+Identity = io.Custom("STARCASTER_IDENTITY")
+Speech = io.Custom("STARCASTER_SPEECH")
+Camera = io.Custom("STARCASTER_CAMERA")

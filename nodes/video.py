@@ -1,0 +1,129 @@
+"""STARCaster_VideoCombine: latents or images, and sound -> a video file, written as it is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from ..starcaster_core.errors import InputError
+from ..starcaster_core.types import DEFAULT_FPS
+from ..starcaster_core.video import FORMATS, write_video
+from .comfy_bridge import (
+    CATEGORY,
+    InputImpl,
+    io,
+    next_output,
+    progress_bar,
+    stop_if_interrupted,
+    ui,
+    user_errors,
+    workflow_metadata,
+)
+
+SLICE = 16  # frames decoded at a time; memory does not grow with the length of the video
+PLAYABLE = ("mp4", "webm", "mov")
+
+
+class VideoCombine(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="STARCaster_VideoCombine",
+            display_name="STARCaster Video Combine",
+            category=CATEGORY,
+            description="Decodes the samples, adds the sound and writes a video into ComfyUI's output folder, a few "
+            "frames at a time, so that long videos need no more memory than short ones.",
+            search_aliases=["save video", "mp4", "mux audio", "export video", "gif", "image sequence"],
+            inputs=[
+                io.Latent.Input("samples", optional=True, tooltip="From the Sampler. Needs the VAE as well."),
+                io.Vae.Input("vae", optional=True, tooltip="Turns the samples into pictures."),
+                io.Image.Input("images", optional=True, tooltip="Finished frames, instead of samples and VAE."),
+                io.Audio.Input(
+                    "audio", optional=True, tooltip="The sound, cut or filled up with silence to the video's length."
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=DEFAULT_FPS,
+                    min=1.0,
+                    max=240.0,
+                    step=0.01,
+                    tooltip="Frames per second. The models are made for 25; another value takes the sound out of step.",
+                ),
+                io.Combo.Input(
+                    "format",
+                    options=list(FORMATS),
+                    default="mp4",
+                    tooltip="mp4: H.264 and AAC, plays everywhere. webm: VP9 and Opus. mov: ProRes for editing. gif: "
+                    "no sound. png: a folder of pictures and a WAV file.",
+                ),
+                io.Int.Input(
+                    "crf",
+                    default=FORMATS["mp4"].crf,
+                    min=0,
+                    max=63,
+                    tooltip="Quality of mp4 (0 to 51) and webm (0 to 63): lower is better and larger.",
+                    advanced=True,
+                ),
+                io.String.Input(
+                    "filename_prefix",
+                    default="starcaster/video",
+                    tooltip="Name inside ComfyUI's output folder; a / makes a subfolder. A number is added.",
+                ),
+            ],
+            outputs=[io.Video.Output(display_name="video", tooltip="The file that was written.")],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    @user_errors
+    def execute(
+        cls, fps, format, crf, filename_prefix, samples=None, vae=None, images=None, audio=None
+    ) -> io.NodeOutput:
+        count, slices = _frames(samples, vae, images)
+        path, subfolder = next_output(filename_prefix, FORMATS[format].suffix)
+        sound = (audio["waveform"][0], audio["sample_rate"]) if audio is not None else None
+        bar = progress_bar(count, cls.hidden.unique_id)
+        write_video(path, _counted(slices, bar), fps, sound, format, crf, workflow_metadata(cls))
+        return io.NodeOutput(_as_video(path), ui=_preview(path, subfolder, format))
+
+
+def _frames(samples, vae, images) -> tuple[int, Iterator[torch.Tensor]]:
+    """How many frames there are, and slices of them, float [T, H, W, 3] in 0..1."""
+    if images is not None and samples is not None:
+        raise InputError("samples or images", "both", "Disconnect one of them.")
+    if images is not None:
+        return len(images), (part[..., :3] for part in images.split(SLICE))
+    if samples is None:
+        raise InputError("samples and a VAE, or images", "neither", "Connect the Sampler's samples and the VAE.")
+    if vae is None:
+        raise InputError("a VAE to decode the samples with", "none", "Connect the Model Loader's vae output.")
+    latents = samples["samples"]
+    if latents.ndim == 5:  # video latents of other packs, [B, C, T, h, w]
+        latents = latents.movedim(2, 1).flatten(0, 1)
+    return len(latents), (vae.decode(part) for part in latents.split(SLICE))
+
+
+def _counted(slices: Iterator[torch.Tensor], bar) -> Iterator[torch.Tensor]:
+    """The same slices, with a look at the Cancel button before each and a step of the progress bar after it."""
+    done = 0
+    for part in slices:
+        stop_if_interrupted()
+        yield part
+        done += len(part)
+        bar.update_absolute(done)
+
+
+def _as_video(path: Path) -> InputImpl.VideoFromFile:
+    """A VIDEO that stays on the disk. A folder of frames is addressed as ffmpeg does."""
+    return InputImpl.VideoFromFile(str(path / "frame_%05d.png" if path.is_dir() else path))
+
+
+def _preview(path: Path, subfolder: str, format: str):
+    """What the node shows: a player, or a picture for formats that browsers draw as one."""
+    if path.is_dir():
+        path, subfolder = path / "frame_00001.png", f"{subfolder}/{path.name}".lstrip("/")
+    saved = [ui.SavedResult(path.name, subfolder, io.FolderType.output)]
+    return ui.PreviewVideo(saved) if format in PLAYABLE else ui.SavedImages(saved)

@@ -1,0 +1,5 @@
+"""python -m starcaster_core"""
+
+from .cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,178 @@
+"""Seconds of computing per second of video: the whole path, its parts, and the ratio to the plain composition.
+
+python -m starcaster_core bench --out benchmarks/results/cpu.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from .. import __version__
+from ..camera import CameraMove, preset_path
+from ..models.checkpoint import load_checkpoint
+from ..models.starcaster import Starcaster
+from ..sampling import Conditions, SamplerSettings, rollout
+from ..sampling.rollout import make_branches, predict, prepare_identity
+from .plain import PlainComposition
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="mini", help="'mini', 'tiny' or a checkpoint file")
+    parser.add_argument("--chunks", type=int, default=2, help="chunks of video in the whole run")
+    parser.add_argument("--repeats", type=int, default=5, help="guided predictions timed for the ratio, each way")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="for both sides")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/cpu.json"), help="the JSON to write")
+
+
+def run(args: argparse.Namespace) -> None:
+    dtype = None if args.precision == "auto" else getattr(torch, args.precision)
+    model = load_checkpoint(args.model, dtype)
+    result = {
+        "version": __version__,
+        "command": f"python -m starcaster_core bench --model {args.model} --precision {args.precision}",
+        "machine": describe_machine(),
+        "model": model.config.name,
+        "precision": str(model.dtype).removeprefix("torch."),
+        "path": measure_path(model, args.chunks),
+        "plain_diffusers": compare_with_plain(model, args.repeats),
+        "peak_memory_mb": peak_memory_mb(),
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=2))
+
+
+def timed(work: Callable):
+    """-> what `work` returns, seconds it took"""
+    started = time.perf_counter()
+    return work(), time.perf_counter() - started
+
+
+def sample_conditions(model: Starcaster, frames: int) -> tuple[Conditions, dict[str, float]]:
+    """The shipped portrait and voice along an orbit, and how long looking and listening took."""
+    from ..generate import read_picture
+    from ..identity import make_identity
+    from ..speech import load_audio, mono16k
+
+    picture = read_picture(ASSETS / "portrait.png")
+    make_identity([picture], model.config.image_size)  # the detector's files are read once
+    identity, looking = timed(lambda: make_identity([picture], model.config.image_size))
+    samples = mono16k(*load_audio(ASSETS / "voice.flac"), frames / model.config.fps)
+    speech, listening = timed(lambda: model.encode_speech(samples))
+    camera = preset_path(CameraMove("orbit"), frames, model.config.fps)
+    return Conditions(identity, speech, camera, frames), {"identity": looking, "speech": listening}
+
+
+def measure_path(model: Starcaster, chunks: int) -> dict:
+    """The whole path from files to a video file. Times in seconds, `per_video_second` = time / length of the video."""
+    from ..video import write_video
+
+    frames = chunks * model.config.chunk_frames
+    conditions, parts = sample_conditions(model, frames)
+    settings = SamplerSettings(steps=model.config.steps)
+    next(rollout(model, conditions, SamplerSettings(steps=1)))  # warm up
+    latents, parts["denoise"] = timed(lambda: [chunk.latents for chunk in rollout(model, conditions, settings)])
+    with torch.no_grad():
+        pictures, parts["decode"] = timed(lambda: [model.decode_frames(model.from_raw(x)) for x in latents])
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "video.mp4"
+        _, parts["encode"] = timed(lambda: write_video(file, iter(pictures), model.config.fps))
+    seconds = frames / model.config.fps
+    total = sum(parts.values())
+    return {
+        "frames": frames,
+        "steps": settings.steps,
+        "guidance_scale": settings.guidance_scale,
+        "seconds": {name: round(value, 4) for name, value in parts.items()},
+        "per_video_second": {name: round(value / seconds, 3) for name, value in {**parts, "total": total}.items()},
+    }
+
+
+@torch.no_grad()
+def compare_with_plain(model: Starcaster, repeats: int) -> dict:
+    """One guided prediction of a chunk, ours and plain in turn. Ours includes its share of what is computed once."""
+    length, steps = model.config.chunk_frames, model.config.steps
+    conditions, _ = sample_conditions(model, length)
+    settings = SamplerSettings(steps=steps)
+    generator = torch.Generator().manual_seed(0)
+    side, channels = model.config.latent_size, model.config.unet.in_channels
+    latents = torch.randn(1, channels, length, side, side, generator=generator)
+    context = torch.randn(1, channels, model.config.context_frames, side, side, generator=generator)
+    timestep = torch.tensor(500)
+    model.unet.merge_adapters()
+
+    def prepare():
+        identity, nobody, reference = prepare_identity(model, conditions, settings)
+        banks = (reference, model.cache_frames(context, identity))
+        return make_branches(model, conditions, settings, identity, nobody, banks, 0)
+
+    branches, once = timed(prepare)
+    branches, once = timed(prepare)
+    plain = PlainComposition(model)
+    tokens = plain_tokens(model, conditions, context)
+
+    def ours():
+        return sum(predict(model, latents, timestep, branch) for branch in branches)
+
+    def theirs():
+        return plain.predict(model.like_weights(latents), timestep, **tokens, guidance_scale=settings.guidance_scale)
+
+    ours(), theirs()
+    pairs = [(timed(ours)[1] + once / steps, timed(theirs)[1]) for _ in range(repeats)]
+    model.unet.unmerge_adapters()
+    return {
+        "ours_seconds_a_step": round(statistics.median(mine for mine, _ in pairs), 4),
+        "plain_seconds_a_step": round(statistics.median(its for _, its in pairs), 4),
+        "ratio": round(statistics.median(its / mine for mine, its in pairs), 2),
+        "ratio_lowest": round(min(its / mine for mine, its in pairs), 2),
+        "computed_once_seconds": round(once, 4),
+    }
+
+
+@torch.no_grad()
+def plain_tokens(model: Starcaster, conditions: Conditions, context: torch.Tensor) -> dict:
+    """The same conditions as tokens and frames, for `PlainComposition.predict`."""
+    window = model.config.conditioning.speech_window
+    frames = model.config.chunk_frames
+    rows = torch.arange(-window, frames + window).clamp(0, conditions.speech.frames - 1)
+    embedding = torch.from_numpy(conditions.identity.embedding).float()[None]
+    vectors = torch.from_numpy(conditions.camera.vectors()[:frames])[None]
+    portrait = torch.from_numpy(conditions.identity.portrait)[None].float() / 255
+    return {
+        "identity": model.identity_tokens(model.like_weights(embedding)),
+        "nobody": model.identity_tokens.unconditional(1),
+        "audio": model.speech_tokens(model.like_weights(conditions.speech.features[rows][None])),
+        "camera": model.camera_tokens(model.like_weights(vectors)),
+        "frames": model.like_weights(torch.cat([model.encode_frames(portrait), context], dim=2)),
+    }
+
+
+def describe_machine() -> dict:
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass  # not Linux
+    return {"cpu": name, "threads": torch.get_num_threads(), "torch": torch.__version__, "system": platform.system()}
+
+
+def peak_memory_mb() -> float | None:
+    """Largest resident size of this process so far; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(size / (2**20 if platform.system() == "Darwin" else 2**10), 1)

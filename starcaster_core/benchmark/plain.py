@@ -1,0 +1,147 @@
+"""The yardstick: the same network put together from diffusers' parts, the way reference-net packs do it.
+
+`UNetMotionModel` denoises, a second `UNet2DConditionModel` reads the reference and context frames again at every step,
+keys and values of every stream are made anew in every attention, and both guidance branches run at every step. Weights
+are the model's own, so the answers are the same numbers (a test says so); only the way there differs.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..models.starcaster import Starcaster
+from ..presets import UNetConfig
+
+
+def image_unet(config: UNetConfig):
+    """diffusers' `UNet2DConditionModel` of our configuration's shape"""
+    from diffusers import UNet2DConditionModel
+
+    kinds = ["CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in config.attention_levels]
+    return UNet2DConditionModel(
+        **shared_arguments(config, kinds), attention_head_dim=config.num_attention_heads
+    )  # diffusers' old name for the number of heads
+
+
+def motion_unet(config: UNetConfig):
+    """diffusers' `UNetMotionModel` of our configuration's shape"""
+    from diffusers import UNetMotionModel
+
+    kinds = ["CrossAttnDownBlockMotion" if attends else "DownBlockMotion" for attends in config.attention_levels]
+    return UNetMotionModel(
+        **shared_arguments(config, kinds),
+        num_attention_heads=config.num_attention_heads,
+        motion_num_attention_heads=config.motion_num_attention_heads,
+        motion_max_seq_length=config.motion_max_seq_length,
+    )
+
+
+def shared_arguments(config: UNetConfig, down_block_types: list[str]) -> dict:
+    return {
+        "in_channels": config.in_channels,
+        "out_channels": config.in_channels,
+        "down_block_types": down_block_types,
+        "up_block_types": [kind.replace("Down", "Up") for kind in reversed(down_block_types)],
+        "block_out_channels": config.block_out_channels,
+        "layers_per_block": config.layers_per_block,
+        "cross_attention_dim": config.cross_attention_dim,
+        "norm_num_groups": config.norm_num_groups,
+    }
+
+
+class PlainComposition:
+    """Built from a `Starcaster`, whose weights it copies."""
+
+    def __init__(self, model: Starcaster):
+        self.unet = motion_unet(model.config.unet).to(model.dtype).eval()
+        self.reference = image_unet(model.config.unet).to(model.dtype).eval()
+        weights = model.unet.state_dict()
+        self.reference.load_state_dict({key: weights[key] for key in self.reference.state_dict()})
+        for name, module in model.unet.named_modules():
+            for target, lora in getattr(module, "lora", {}).items():
+                key = f"{name}.{'to_out.0' if target == 'to_out' else target}.weight"
+                weights[key] = weights[key] + lora.delta()
+        self.unet.load_state_dict({key: weights[key] for key in self.unet.state_dict()})
+
+        self.recorded: dict[str, Tensor] = {}
+        for name, module in self.reference.named_modules():
+            if name.endswith("norm1") and "transformer_blocks" in name:
+                block = name.removesuffix(".norm1")
+                module.register_forward_hook(lambda _m, _i, out, block=block: self.recorded.update({block: out}))
+        streams = {
+            name: module for name, module in model.unet.named_modules() if name.endswith(".attn2") and ".att" in name
+        }
+        processors = dict(self.unet.attn_processors)
+        for name in processors:
+            block, _, attention = name.removesuffix(".processor").rpartition(".")
+            if "motion_modules" in name:
+                continue
+            if attention == "attn1":
+                processors[name] = BankAttention(self, block)
+            else:
+                processors[name] = StreamAttention(self, streams[f"{block}.attn2"])
+        self.unet.set_attn_processor(processors)
+        self.bank_on, self.audio, self.camera = False, None, None
+
+    @torch.no_grad()
+    def predict(self, latents, timestep, identity, nobody, audio, camera, frames, guidance_scale: float) -> Tensor:
+        """One guided prediction. latents [1, C, T, h, w]; identity, nobody: tokens [1, L, D]; audio, camera: tokens
+        [1, T, L, D] or None; frames [1, C, R, h, w], reference and context."""
+        count = latents.shape[2]
+        answers = []
+        for tokens, conditioned in ((nobody, False), (identity, True)):
+            read = rearrange(frames, "1 c r h w -> r c h w")
+            self.reference(read, 0, encoder_hidden_states=identity.expand(len(read), -1, -1))
+            self.bank_on = conditioned
+            self.audio, self.camera = (audio, camera) if conditioned else (None, None)
+            repeated = tokens.repeat_interleave(count, dim=0)
+            answers.append(self.unet(latents, timestep, encoder_hidden_states=repeated).sample)
+        null, full = answers
+        return null + guidance_scale * (full - null)
+
+
+def split(attn, x: Tensor) -> Tensor:
+    return rearrange(x, "b l (h d) -> b h l d", h=attn.heads)
+
+
+def attend(attn, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    out = F.scaled_dot_product_attention(split(attn, query), split(attn, key), split(attn, value))
+    return rearrange(out, "b h l d -> b l (h d)")
+
+
+class BankAttention(nn.Module):
+    """Self-attention whose keys and values include the recorded features of the reference network."""
+
+    def __init__(self, owner: PlainComposition, block: str):
+        super().__init__()
+        self.__dict__["owner"] = owner  # not a submodule
+        self.block = block
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **_):
+        seen = hidden_states
+        if self.owner.bank_on:
+            bank = rearrange(self.owner.recorded[self.block], "r l c -> 1 (r l) c")
+            seen = torch.cat([hidden_states, bank.expand(len(hidden_states), -1, -1)], dim=1)
+        out = attend(attn, attn.to_q(hidden_states), attn.to_k(seen), attn.to_v(seen))
+        return attn.to_out[0](out)
+
+
+class StreamAttention(nn.Module):
+    """Cross-attention to identity tokens, plus audio and camera tokens through projections of their own."""
+
+    def __init__(self, owner: PlainComposition, ours: nn.Module):
+        super().__init__()
+        self.__dict__["owner"], self.__dict__["ours"] = owner, ours
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **_):
+        query = attn.to_q(hidden_states)
+        z = attend(attn, query, attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states))
+        for stream in ("audio", "camera"):
+            tokens = getattr(self.owner, stream)
+            if tokens is not None:
+                maps, flat = getattr(self.ours, stream), tokens.flatten(0, 1)
+                z = z + attend(attn, query, maps.to_k(flat), maps.to_v(flat))
+        return attn.to_out[0](z)

@@ -1,0 +1,49 @@
+"""The command line: everything the node pack does, and the training, without ComfyUI."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+from .errors import StarcasterError
+
+# command -> (module with add_arguments(parser) and run(args), one line of help)
+COMMANDS = {
+    "generate": ("generate", "make a talking portrait: picture + voice + camera path -> video"),
+    "synth": ("data.synth", "make synthetic talking heads with exact ground truth"),
+    "train": ("training.portrait", "train a model, stage after stage"),
+    "evaluate": ("evaluation.evaluate", "measure a model on held-out clips"),
+    "bench": ("benchmark", "measure seconds of computing per second of video"),
+}
+
+
+def build_parser(command: str | None) -> argparse.ArgumentParser:
+    """Only the module of the command that was asked for is imported."""
+    parser = argparse.ArgumentParser(
+        prog="python -m starcaster_core", description="STARCaster: talking portraits by autoregressive video diffusion."
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, summary) in COMMANDS.items():
+        sub = commands.add_parser(
+            name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        if name == command:
+            import_module(f".{module}", __package__).add_arguments(sub)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 something the user can mend (said in one sentence), 2 wrong usage, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command = next((word for word in arguments if word in COMMANDS), None)
+    args = build_parser(command).parse_args(arguments)
+    try:
+        import_module(f".{COMMANDS[args.command][0]}", __package__).run(args)
+    except StarcasterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,82 @@
+"""The light and the background of a clip, drawn from a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Look:
+    """directions float32 [3, 3]: unit vectors to key, fill and rim light in the world; colours float32 [3, 3].
+
+    sky, ground float32 [3]: light from above and from below. background uint8 [h, w, 3]: a few colours, drawn smoothly
+    over the whole surround (a plain one is 1x1).
+    """
+
+    directions: np.ndarray
+    colours: np.ndarray
+    sky: np.ndarray
+    ground: np.ndarray
+    background: np.ndarray
+    kind: str
+
+
+def sample_look(seed: int) -> Look:
+    """Light rig and background of `seed`."""
+    rng = np.random.default_rng([seed, 0x100C])
+    side = rng.choice([-1, 1])
+    key = _direction(side * rng.uniform(5, 60), rng.uniform(5, 50))
+    fill = _direction(-side * rng.uniform(25, 80), rng.uniform(-10, 30))
+    rim = _direction(-side * rng.uniform(120, 170), rng.uniform(10, 50))
+    warmth = rng.normal(0, 0.07)
+    strength = rng.uniform(0.75, 1.05)
+    colours = np.array(
+        [
+            _tinted(warmth, strength),
+            _tinted(-0.8 * warmth + rng.normal(0, 0.04), strength * rng.uniform(0.15, 0.45)),
+            _tinted(rng.normal(0, 0.08), rng.uniform(0.1, 0.7)),
+        ]
+    )
+    ambient = rng.uniform(0.22, 0.38)
+    background, kind = _background(rng)
+    return Look(
+        directions=np.array([key, fill, rim], np.float32),
+        colours=colours.astype(np.float32),
+        sky=_tinted(rng.normal(0, 0.05), ambient).astype(np.float32),
+        ground=_tinted(0.06, ambient * 0.45).astype(np.float32),
+        background=background,
+        kind=kind,
+    )
+
+
+def studio_look() -> Look:
+    """Even light on plain grey: for identity embeddings and portraits."""
+    return Look(
+        directions=np.array([_direction(25, 30), _direction(-45, 10), _direction(-150, 35)], np.float32),
+        colours=np.array([[0.95, 0.93, 0.90], [0.32, 0.33, 0.36], [0.35, 0.36, 0.40]], np.float32),
+        sky=np.array([0.31, 0.32, 0.34], np.float32),
+        ground=np.array([0.16, 0.14, 0.13], np.float32),
+        background=np.array([[[150, 156, 163]], [[108, 113, 120]]], np.uint8),
+        kind="gradient",
+    )
+
+
+def _direction(azimuth: float, elevation: float) -> np.ndarray:
+    a, e = np.radians([azimuth, elevation])
+    return np.array([np.sin(a) * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)])
+
+
+def _tinted(warmth: float, strength: float) -> np.ndarray:
+    return strength * np.array([1 + warmth, 1.0, 1 - warmth])
+
+
+def _background(rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    base = rng.uniform(30, 215) + rng.normal(0, 14, 3)
+    kind = str(rng.choice(["plain", "gradient", "noise"], p=[0.3, 0.3, 0.4]))
+    shape = {"plain": (1, 1), "gradient": (2, 1), "noise": (6, 6)}[kind]
+    spread = {"plain": 0, "gradient": 26, "noise": 26}[kind]
+    common = rng.normal(0, spread, (*shape, 1))
+    colours = base + common + rng.normal(0, spread * 0.25, (*shape, 3))
+    return np.clip(colours, 4, 250).astype(np.uint8), kind

@@ -1,0 +1,311 @@
+"""Draws a posed head with OpenGL, headless (moderngl on EGL; a software rasteriser is enough).
+
+The expression is done on the CPU (one matrix product and the skin's normals), the head's turn and the camera in the
+vertex shader. Colours are squared on the way in and rooted on the way out, a cheap stand-in for the sRGB curve.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .look import Look
+from .rig import HeadRig
+
+VERTEX = """#version 330
+in vec3 p; in vec3 n; in vec2 uv; in float follow; in float shade; in float cloth;
+uniform mat4 clip_from_world; uniform mat3 turn; uniform vec3 pivot;
+out vec3 P; out vec3 N; out vec2 T; out float S; out float C;
+void main() {
+    P = mix(p, turn * (p - pivot) + pivot, follow);
+    N = mix(n, turn * n, follow);
+    T = vec2(uv.x, 1. - uv.y); S = shade; C = cloth;
+    gl_Position = clip_from_world * vec4(P, 1.);
+}"""
+FRAGMENT = """#version 330
+in vec3 P; in vec3 N; in vec2 T; in float S; in float C; out vec4 colour;
+uniform sampler2D first; uniform sampler2D second; uniform float second_share; uniform float saturation;
+uniform vec3 eye; uniform mat3 lights; uniform mat3 light_colours; uniform vec3 sky; uniform vec3 ground;
+uniform vec3 tint; uniform vec3 iris; uniform vec3 cloth; uniform float mouth_light;
+uniform float shine; uniform float gloss; uniform float wrap; uniform float density; uniform float cut; uniform int kind;
+const int SKIN = 0, EYE = 1, HAIR = 2, MOUTH = 3;
+void main() {
+    vec4 t = texture(first, T);
+    t.a = min(t.a * density, 1.);
+    if (t.a < cut) discard;
+    vec3 albedo = t.rgb * t.rgb;
+    float light = S, specular = shine, power = gloss;
+    if (kind == SKIN) {
+        vec3 other = texture(second, T).rgb;
+        albedo = mix(albedo, other * other, second_share);
+        albedo = mix(vec3(dot(albedo, vec3(.3, .6, .1))), albedo, saturation) * tint;
+        float dressed = smoothstep(0., .02, C);
+        albedo = mix(albedo, cloth, dressed);
+        specular *= 1. - .85 * dressed;
+        if (S < .5) { light *= mouth_light; specular = 0.; albedo *= vec3(.75, .45, .42); }
+    } else if (kind == EYE) {
+        vec2 q = T.x > T.y ? T - vec2(.705, .297) : T - vec2(.291, .703);
+        float in_iris = 1. - smoothstep(.112, .122, length(q));
+        float grey = dot(albedo, vec3(.3, .6, .1));
+        albedo = mix(albedo * vec3(.78, .76, .75), mix(vec3(grey), albedo, .55) * iris, in_iris);
+    } else {
+        albedo *= tint;
+        if (kind == MOUTH) light *= mouth_light;
+    }
+    vec3 n = normalize(N), v = normalize(eye - P);
+    if (kind == HAIR && dot(n, v) < 0.) n = -n;
+    vec3 soft = vec3(wrap, wrap * .45, wrap * .3);
+    vec3 sum = mix(ground, sky, .5 + .5 * n.y);
+    for (int i = 0; i < 3; i++)
+        sum += light_colours[i] * clamp((dot(n, lights[i]) + soft) / (1. + soft), 0., 1.);
+    float edge = pow(1. - max(dot(n, v), 0.), 5.);
+    float glint = pow(max(dot(n, normalize(lights[0] + v)), 0.), power) * (power + 8.) * .014;
+    vec3 result = albedo * sum + specular * (glint * light_colours[0] + .25 * edge * (light_colours[2] + sky));
+    result *= light;
+    colour = vec4(sqrt(result / (1. + .12 * result)), t.a);
+}"""
+BACKDROP_VERTEX = """#version 330
+in vec2 p; out vec2 q; void main() { q = p; gl_Position = vec4(p, .9999, 1.); }"""
+BACKDROP_FRAGMENT = """#version 330
+in vec2 q; out vec4 colour; uniform sampler2D tex; uniform vec2 shift; uniform vec2 spread;
+void main() { colour = vec4(texture(tex, .5 + q * spread + shift).rgb, 1.); }"""
+LAYOUT_DYNAMIC, LAYOUT_STATIC = ("3f 3f", "p", "n"), ("2f 1f 1f 1f", "uv", "follow", "shade", "cloth")
+KINDS = {"skin": 0, "eyes": 1, "brows": 2, "lashes": 2, "hair core": 2, "hair": 2, "teeth": 3, "tongue": 3}
+SOLID = ("skin", "teeth", "tongue", "eyes")  # closed surfaces: their backs are never seen
+BLENDED = ("brows", "lashes", "hair")
+FAINT = 0.03  # alpha below which nothing is drawn
+NEAR, FAR = 0.8, 6.0
+
+
+@dataclass
+class _Loaded:
+    """A head on the device."""
+
+    rig: HeadRig
+    dynamic: object
+    owned: list
+    drawables: list[tuple[str, object]]
+    resting: bool = False
+
+
+class Renderer:
+    """Renders square pictures with `supersample` squared samples a pixel. One per process; not thread-safe.
+
+    Use: `load(rig)`, then `draw(...)` for every frame.
+    """
+
+    def __init__(self, kit_root: Path, supersample: int = 2):
+        self.root, self.supersample = kit_root, supersample
+        self.gl = _open_context()
+        self.targets: dict[int, object] = {}
+        self.program = self.gl.program(VERTEX, FRAGMENT)
+        self.backdrop = self.gl.program(BACKDROP_VERTEX, BACKDROP_FRAGMENT)
+        corners = np.array([-1, -1, 3, -1, -1, 3], "f4")
+        self.backdrop_mesh = self.gl.vertex_array(self.backdrop, [(self.gl.buffer(corners), "2f", "p")])
+        self.textures: dict[str, object] = {}
+        self.loaded: _Loaded | None = None
+        self.program["first"], self.program["second"] = 0, 1
+
+    def load(self, rig: HeadRig) -> None:
+        """Put a person's head on the device in place of the one before."""
+        if self.loaded:
+            for thing in self.loaded.owned:
+                thing.release()
+        dynamic = self.gl.buffer(reserve=len(rig.expand) * 24, dynamic=True)
+        static = self.gl.buffer(np.ascontiguousarray(rig.static))
+        owned, drawables = [dynamic, static], []
+        for part in rig.parts:
+            index = self.gl.buffer(part.triangles.astype("i4"))
+            content = [(dynamic, *LAYOUT_DYNAMIC), (static, *LAYOUT_STATIC)]
+            mesh = self.gl.vertex_array(self.program, content, index_buffer=index, skip_errors=True)
+            owned += [index, mesh]
+            drawables.append((part.name, mesh))
+        if rig.hair:
+            vertices, index = self.gl.buffer(rig.hair[0]), self.gl.buffer(rig.hair[1].astype("i4"))
+            content = [(vertices, "3f 3f 2f 1f 1f 1f", *LAYOUT_DYNAMIC[1:], *LAYOUT_STATIC[1:])]
+            inwards = self.gl.buffer(np.ascontiguousarray(rig.hair[1][::-1], "i4"))
+            core = self.gl.vertex_array(self.program, content, index_buffer=inwards, skip_errors=True)
+            mesh = self.gl.vertex_array(self.program, content, index_buffer=index, skip_errors=True)
+            owned += [vertices, index, inwards, core, mesh]
+            drawables += [("hair core", core), ("hair", mesh)]
+        self.loaded = _Loaded(rig, dynamic, owned, drawables)
+        self.pose(np.zeros(len(rig.morphs), np.float32))
+
+    def pose(self, weights: np.ndarray) -> np.ndarray:
+        """Upload the expression `weights` [52]; returns the positions [N, 3] (see `HeadRig.pose`)."""
+        rig = self.loaded.rig
+        positions, normals = rig.pose(weights)
+        both = np.concatenate([positions, normals], axis=1)[rig.expand]
+        self.loaded.dynamic.write(np.ascontiguousarray(both, np.float32))
+        lips = [positions[rig.landmarks[k]] for k in (-6, -5)]  # upper_lip_bottom, lower_lip_top
+        gap = float(np.linalg.norm(lips[0] - lips[1])) / rig.scale
+        self.program["mouth_light"] = min(1.0, 0.25 + gap / 0.22)
+        return positions
+
+    def draw(
+        self,
+        look: Look,
+        world_from_cam: np.ndarray,
+        intrinsics: np.ndarray,
+        turn: np.ndarray | None = None,
+        size: int = 128,
+    ) -> np.ndarray:
+        """The posed head as uint8 [size, size, 3] RGB. Camera as in `camera.py`; `turn` [3, 3] the head's rotation."""
+        rig, program, gl = self.loaded.rig, self.program, self.gl
+        target = self._target(size)
+        target.use()
+        gl.enable(gl.DEPTH_TEST)
+        gl.disable(gl.BLEND | gl.CULL_FACE)
+        gl.front_face = "cw"  # clip space is upside down here, see `_clip_matrix`
+        target.clear(depth=1.0)
+        self._draw_backdrop(look, world_from_cam, intrinsics)
+        program["clip_from_world"].write(_clip_matrix(world_from_cam, intrinsics).T.astype("f4").tobytes())
+        program["turn"].write((np.eye(3) if turn is None else turn).T.astype("f4").tobytes())
+        program["pivot"], program["eye"] = tuple(rig.pivot), tuple(world_from_cam[:3, 3])
+        program["lights"].write(look.directions.tobytes())
+        program["light_colours"].write(look.colours.tobytes())
+        program["sky"], program["ground"] = tuple(look.sky), tuple(look.ground)
+        program["saturation"] = rig.identity.skin_saturation
+        program["cloth"], program["iris"] = tuple(rig.identity.cloth), tuple(rig.identity.iris_tint)
+        for name, mesh in self.loaded.drawables:
+            self._draw_part(name, mesh, target)
+        return _shrink(np.frombuffer(target.read(components=3, alignment=1), np.uint8), size, self.supersample)
+
+    def _target(self, size: int):
+        if size not in self.targets:
+            full = (size * self.supersample,) * 2
+            self.targets[size] = self.gl.framebuffer([self.gl.texture(full, 3)], self.gl.depth_renderbuffer(full))
+        return self.targets[size]
+
+    def _draw_part(self, name: str, mesh, target) -> None:
+        program, gl, who = self.program, self.gl, self.loaded.rig.identity
+        style = dict(tint=(1.0, 1.0, 1.0), shine=0.0, gloss=18.0, wrap=0.25, density=1.0, cut=0.0, second_share=0.0)
+        if name == "skin":
+            self._texture(f"skins/{who.skins[0]}.png").use(0)
+            self._texture(f"skins/{who.skins[1]}.png").use(1)
+            style |= dict(tint=tuple(who.skin_tint), second_share=who.skin_mix, shine=0.16, gloss=13.0, wrap=0.35)
+        elif name == "eyes":
+            self._texture(f"proxies/eyes/high-poly/{who.iris}.png").use(0)
+            style |= dict(shine=0.8, gloss=120.0, wrap=0.15, cut=0.5)
+        elif name == "teeth":
+            self._texture(f"proxies/teeth/{who.teeth}/teeth.png").use(0)
+            style |= dict(tint=(0.80, 0.77, 0.70), shine=0.12, gloss=40.0)
+        elif name == "tongue":
+            self._texture("proxies/tongue/tongue01/tongue01_diffuse.png").use(0)
+            style |= dict(tint=(0.62, 0.42, 0.42), shine=0.08)
+        elif name == "brows":
+            self._texture(f"proxies/eyebrows/{who.brows}/{who.brows}.png", "grey").use(0)
+            style |= dict(tint=tuple(2 * who.brow_colour), density=who.brow_density, wrap=0.4, cut=FAINT)
+        elif name == "lashes":
+            self._texture(f"proxies/eyelashes/{who.lashes}/{who.lashes}.png").use(0)
+            style |= dict(density=0.45, wrap=0.4, cut=FAINT)
+        elif name in ("hair core", "hair"):
+            texture = next((self.root / "proxies" / "hair" / who.hair).glob("*_diffuse.png"))
+            self._texture(str(texture.relative_to(self.root)), "grey").use(0)
+            style |= dict(tint=tuple(2 * who.hair_colour), shine=0.05, gloss=20.0, wrap=0.3)
+            # The opaque core of the strands comes first, so that what lies behind it is hidden.
+            style["cut"] = 0.6 if name == "hair core" else FAINT
+        for key, value in style.items():
+            program[key] = value
+        program["kind"] = KINDS[name]
+        if name in SOLID:
+            gl.enable(gl.CULL_FACE)
+            mesh.render()
+            gl.disable(gl.CULL_FACE)
+            return
+        if name not in BLENDED:
+            mesh.render()
+            return
+        gl.enable(gl.BLEND)
+        gl.blend_func = gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA
+        target.depth_mask = False
+        mesh.render()
+        target.depth_mask = True
+        gl.disable(gl.BLEND)
+
+    def _draw_backdrop(self, look: Look, world_from_cam: np.ndarray, intrinsics: np.ndarray) -> None:
+        key = f"backdrop:{look.background.tobytes().hex()}:{look.background.shape}"
+        if key not in self.textures:
+            for old in [k for k in self.textures if k.startswith("backdrop:")]:
+                self.textures.pop(old).release()
+            height, width, _ = look.background.shape
+            texture = self.gl.texture((width, height), 3, look.background.tobytes(), alignment=1)
+            texture.repeat_x = texture.repeat_y = look.kind == "noise"
+            texture.filter = self.gl.LINEAR, self.gl.LINEAR
+            self.textures[key] = texture
+        self.textures[key].use(0)
+        away = world_from_cam[:3, 2]
+        yaw, pitch = np.arctan2(-away[0], -away[2]), np.arcsin(np.clip(-away[1], -1, 1))
+        view = 0.42 * 4.2647 / intrinsics[0, 0]
+        if look.kind == "gradient":
+            self.backdrop["shift"], self.backdrop["spread"] = (0.0, 0.35 * float(pitch)), (0.0, 0.25)
+        else:
+            self.backdrop["shift"], self.backdrop["spread"] = (float(yaw) * 0.8, float(pitch) * 0.8), (view, view)
+        self.gl.disable(self.gl.DEPTH_TEST)
+        self.backdrop_mesh.render()
+        self.gl.enable(self.gl.DEPTH_TEST)
+
+    def _texture(self, path: str, mode: str = "colour"):
+        key = f"{mode}:{path}"
+        if key not in self.textures:
+            image = _read_image(self.root / path)
+            if mode == "grey":
+                image = _detail(image)
+            height, width, _ = image.shape
+            texture = self.gl.texture((width, height), 4, image.tobytes())
+            texture.build_mipmaps()
+            self.textures[key] = texture
+        return self.textures[key]
+
+
+def _open_context():
+    from ...errors import MissingDependencyError
+
+    fix = "Install moderngl and an EGL driver (on Debian: libegl1 libgl1-mesa-dri); no display is needed."
+    try:
+        import moderngl
+
+        return moderngl.create_context(standalone=True, backend="egl")
+    except Exception as error:  # the driver's own complaints come in many types
+        raise MissingDependencyError("OpenGL without a display", f"{error}", fix) from error
+
+
+def _shrink(pixels: np.ndarray, size: int, factor: int) -> np.ndarray:
+    """Mean over factor x factor samples: uint8 [size, size, 3]."""
+    blocks = pixels.reshape(size, factor, size, factor, 3).astype(np.uint16)
+    rows = sum(blocks[:, i] for i in range(factor))
+    total = sum(rows[:, :, j] for j in range(factor))
+    return ((total + factor * factor // 2) // (factor * factor)).astype(np.uint8)
+
+
+def _read_image(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGBA"))
+
+
+def _detail(image: np.ndarray) -> np.ndarray:
+    """Keep only the light and dark of a hair texture, scaled so that its mean squared value is one half."""
+    alpha = image[..., 3:] / 255.0
+    grey = (image[..., :3] / 255.0) @ np.array([0.3, 0.59, 0.11])
+    mean = (grey**2 * alpha[..., 0]).sum() / max(alpha.sum(), 1e-6)
+    grey = np.clip(grey * np.sqrt(0.5 / max(mean, 1e-6)), 0.12, 1.0)
+    rgb = np.repeat(grey[..., None], 3, axis=2)
+    return np.concatenate([np.round(rgb * 255).astype(np.uint8), image[..., 3:]], axis=2)
+
+
+def _clip_matrix(world_from_cam: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+    """Clip space from world. Rows run downwards in clip space too, so that the first row read back is the top one."""
+    rotation, centre = world_from_cam[:3, :3].T, world_from_cam[:3, 3]
+    view = np.eye(4)
+    view[:3, :3], view[:3, 3] = rotation, -rotation @ centre
+    k = intrinsics
+    lens = np.zeros((4, 4))
+    lens[0, 0], lens[0, 2] = 2 * k[0, 0], 2 * k[0, 2] - 1
+    lens[1, 1], lens[1, 2] = 2 * k[1, 1], 2 * k[1, 2] - 1
+    lens[2, 2], lens[2, 3] = (FAR + NEAR) / (FAR - NEAR), -2 * FAR * NEAR / (FAR - NEAR)
+    lens[3, 2] = 1
+    return lens @ view

@@ -1,0 +1,342 @@
+"""Makes synthetic talking-head clips with exact ground truth, shard by shard.
+
+    python -m starcaster_core synth --clips 1400 --out DIR --seed 1 --workers 2
+
+A clip is a pure function of the settings and its number. Kinds: "temporal" (the head talks and moves, the camera
+stands near the front), "spatial" (one frozen instant, the camera moves), "joint" (both). The truth of a clip of T frames,
+K landmarks, S pixels a side: expression float32 [T, 52] (`unit_names`), world_from_cam [T, 4, 4], intrinsics [T, 3, 3],
+head_rotation [T, 3, 3], landmarks [T, K, 2] and mouth_box [T, 4] (x0, y0, x1, y1) in pixels, embedding [128] (dlib).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from .heads.camera import default_intrinsics, look_at_origin, project
+from .heads.identity import sample_identity
+from .heads.kit import load_kit
+from .heads.look import sample_look, studio_look
+from .heads.render import Renderer
+from .heads.rig import EYE, LANDMARKS, HeadRig, build_rig
+from .performance import Performance, perform
+from .shards import SAMPLE_RATE, Clip, find_shards, read_clips, shard_path, write_shard
+from .splits import SPLITS, members, split_of
+from .tts import SENTENCES, VOICES, synthesize
+
+FPS = 25.0
+CLIPS_A_SHARD = 32
+KINDS = ("temporal", "spatial", "joint")
+MOUTH = [LANDMARKS.index(n) for n in ("left_mouth", "right_mouth", "upper_lip_top", "lower_lip_bottom")]
+WIDEST_YAW, WIDEST_PITCH = 70.0, 35.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the clips. `people`: identity seeds are below this. kinds: (name, share) pairs."""
+
+    clips: int
+    frames: int = 48
+    size: int = 128
+    seed: int = 1
+    people: int = 700
+    kinds: tuple[tuple[str, float], ...] = (("temporal", 0.6), ("spatial", 0.4))
+    splits: tuple[str, ...] = SPLITS
+
+
+def make_clip(settings: Settings, number: int) -> Clip:
+    """Clip `number` of the set. Needs the head kit, espeak-ng and OpenGL."""
+    rng = np.random.default_rng([settings.seed, number, 0xC11B])
+    names, shares = zip(*settings.kinds)
+    kind = str(rng.choice(names, p=np.array(shares) / sum(shares)))
+    people = [who for split in settings.splits for who in members("identity", range(settings.people), split)]
+    person = people[rng.integers(len(people))]
+    split = split_of("identity", person)
+    moment_seed = int(rng.integers(2**31))
+
+    speech = _speech(rng, split, settings.frames)
+    kit, stage = load_kit(), _stage()
+    score = perform(
+        speech["phonemes"], speech["samples"], SAMPLE_RATE, settings.frames, kit.unit_names, moment_seed, FPS
+    )
+    if kind == "spatial":
+        score = _frozen(score, rng, kit.unit_names)
+    poses = _static_camera(rng, settings.frames) if kind == "temporal" else camera_path(rng, settings.frames)
+    look = sample_look(moment_seed)
+
+    rig = stage.show(person)
+    frames, landmarks = stage.film(rig, look, score, poses, settings.size)
+    sounding = kind != "spatial"
+    info = {
+        "seed": settings.seed,
+        "number": number,
+        "identity": person,
+        "split": split,
+        "kind": kind,
+        "fps": FPS,
+        "frames": settings.frames,
+        "size": settings.size,
+        "voice": speech["voice"] if sounding else None,
+        "text": speech["text"] if sounding else None,
+        "phonemes": [[round(s, 4), round(e, 4), p] for s, e, p in speech["phonemes"]] if sounding else [],
+        "style": rig.identity.facts | {"background": look.kind},
+        "embedding_frames_detected": stage.detected(person),
+        "unit_names": list(kit.unit_names),
+        "landmark_names": list(LANDMARKS),
+    }
+    truth = {
+        "expression": score.expression,
+        "world_from_cam": poses,
+        "intrinsics": np.repeat(default_intrinsics()[None], settings.frames, axis=0),
+        "head_rotation": score.head_rotation,
+        "landmarks": landmarks,
+        "mouth_box": mouth_boxes(landmarks, settings.size),
+        "embedding": stage.embedding(person),
+    }
+    audio = speech["samples"] if sounding else None
+    return Clip(f"{settings.seed:04d}-{number:06d}", info, frames, audio, truth)
+
+
+def camera_path(rng: np.random.Generator, frames: int) -> np.ndarray:
+    """A smooth path about the head, world_from_cam float32 [T, 4, 4]: a sweep, an oscillation or a slow wander."""
+    t = np.linspace(0, 1, frames)
+    style = rng.choice(["sweep", "swing", "wander"])
+    if style == "sweep":
+        ease = t * t * (3 - 2 * t)
+        ends = rng.uniform(-1, 1, (2, 2)) * [WIDEST_YAW, WIDEST_PITCH]
+        if rng.random() < 0.6:  # from one side to the other
+            ends[1, 0] = -np.sign(ends[0, 0]) * abs(ends[1, 0])
+        angles = ends[0] + ease[:, None] * (ends[1] - ends[0])
+    elif style == "swing":
+        phase, turns = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.5, 1.5, 2)
+        reach = rng.uniform(0.3, 1.0, 2) * [WIDEST_YAW, WIDEST_PITCH]
+        angles = reach * np.sin(2 * np.pi * t[:, None] * turns + phase)
+    else:
+        knots = np.cumsum(rng.normal(0, 1, (5, 2)) * [26, 12], axis=0) + rng.uniform(-1, 1, 2) * [45, 20]
+        angles = np.column_stack([_through(knots[:, k], t) for k in range(2)])
+    bounds = np.array([WIDEST_YAW, WIDEST_PITCH])
+    angles = np.clip(angles, -bounds, bounds)
+    near = 1 + 0.05 * rng.normal() * np.sin(2 * np.pi * t * rng.uniform(0.3, 1.0) + rng.uniform(0, 6))
+    return np.stack([look_at_origin(yaw, pitch, 2.7 * r) for (yaw, pitch), r in zip(angles, np.clip(near, 0.9, 1.1))])
+
+
+def mouth_boxes(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """A box round the mouth with a margin, float32 [T, 4] pixels inside the picture, from landmarks [T, K, 2]."""
+    mouth = landmarks[:, MOUTH]
+    margin = 0.06 * size
+    low = np.clip(mouth.min(axis=1) - margin, 0, size - 1)
+    high = np.clip(mouth.max(axis=1) + margin, low + 1, size)
+    return np.concatenate([low, high], axis=1).astype(np.float32)
+
+
+def _through(knots: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """A smooth curve through equally spaced knots, at t in 0..1 (cosine steps, then smoothed)."""
+    dense = np.interp(t, np.linspace(0, 1, len(knots)), knots)
+    width = max(3, len(t) // 5)
+    kernel = np.hanning(width + 2)[1:-1]
+    return np.convolve(np.pad(dense, width, mode="edge"), kernel / kernel.sum(), mode="same")[width:-width]
+
+
+def _static_camera(rng: np.random.Generator, frames: int) -> np.ndarray:
+    pose = look_at_origin(rng.uniform(-12, 12), rng.uniform(-6, 6))
+    return np.repeat(pose[None], frames, axis=0)
+
+
+def _frozen(score: Performance, rng: np.random.Generator, unit_names: tuple[str, ...]) -> Performance:
+    """One instant of a performance, held; not one in the middle of a blink."""
+    open_eyes = np.flatnonzero(score.expression[:, unit_names.index("eyeBlinkLeft")] < 0.3)
+    at = int(rng.choice(open_eyes)) if len(open_eyes) else 0
+    frames = len(score.expression)
+    return Performance(*(np.repeat(a[at : at + 1], frames, axis=0) for a in asdict(score).values()))
+
+
+def _speech(rng: np.random.Generator, split: str, frames: int) -> dict:
+    """A stretch of a sentence as long as the clip, often with a little silence before or after."""
+    voices, sentences = members("voice", VOICES, split), members("sentence", SENTENCES, split)
+    voice, text = voices[rng.integers(len(voices))], sentences[rng.integers(len(sentences))]
+    said = synthesize(text, voice, rate=int(rng.integers(115, 185)), pitch=int(rng.integers(30, 71)))
+    count = int(round(frames / FPS * SAMPLE_RATE))
+    start = rng.uniform(-0.5, max(0.0, said.seconds - count / SAMPLE_RATE) + 0.4)
+    first = int(round(start * SAMPLE_RATE))
+    samples = np.zeros(count, np.float32)
+    source = said.samples[max(first, 0) : max(first + count, 0)]
+    samples[max(-first, 0) : max(-first, 0) + len(source)] = source
+    peak = np.abs(said.samples).max()
+    samples *= rng.uniform(0.3, 0.9) / max(float(peak), 1e-3)
+    end = count / SAMPLE_RATE
+    phonemes = [(p.start - start, p.end - start, p.symbol) for p in said.phonemes]
+    inside = [(max(s, 0.0), min(e, end), p) for s, e, p in phonemes if e > 0 and s < end]
+    return {"voice": voice, "text": text, "samples": samples, "phonemes": inside}
+
+
+class _Stage:
+    """The renderer and the person now on it."""
+
+    def __init__(self):
+        self.kit = load_kit()
+        self.renderer = Renderer(self.kit.root)
+        self.person: int | None = None
+        self.known: dict[int, tuple[np.ndarray, int]] = {}
+
+    def show(self, person: int) -> HeadRig:
+        if self.person != person:
+            self.renderer.load(build_rig(self.kit, sample_identity(self.kit, person)))
+            self.person = person
+        return self.renderer.loaded.rig
+
+    def film(self, rig: HeadRig, look, score: Performance, poses: np.ndarray, size: int):
+        """Frames uint8 [T, S, S, 3] and landmarks float32 [T, K, 2] in pixels."""
+        frames, landmarks, lens, last = [], [], default_intrinsics(), None
+        for weights, turn, pose in zip(score.expression, score.head_rotation, poses):
+            if last is None or not np.array_equal(weights, last):
+                positions, last = self.renderer.pose(weights), weights
+            frames.append(self.renderer.draw(look, pose, lens, turn, size))
+            landmarks.append(project(rig.landmark_points(positions, turn), pose, lens) * size)
+        return np.stack(frames), np.stack(landmarks).astype(np.float32)
+
+    def embedding(self, person: int) -> np.ndarray:
+        return self._known(person)[0]
+
+    def detected(self, person: int) -> int:
+        return self._known(person)[1]
+
+    def _known(self, person: int) -> tuple[np.ndarray, int]:
+        """dlib's embedding float32 [128], the mean over two pictures in even light, and in how many of them dlib found
+        the face by itself; in the others it is told where the face is."""
+        if person not in self.known:
+            rig = self.show(person)
+            positions = self.renderer.pose(np.zeros(len(rig.morphs), np.float32))
+            lens, size, found, vectors = default_intrinsics(3.4), 256, 0, []
+            for yaw in (-7, 7):
+                pose = look_at_origin(yaw, 0)
+                picture = self.renderer.draw(studio_look(), pose, lens, size=size)
+                points = project(rig.landmark_points(positions, np.eye(3)), pose, lens) * size
+                vector, seen = embed_known_face(picture, points)
+                vectors.append(vector)
+                found += seen
+            self.known[person] = np.mean(vectors, axis=0).astype(np.float32), found
+        return self.known[person]
+
+
+def embed_known_face(picture: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, bool]:
+    """dlib embedding float32 [128] of a picture with known `landmarks` [K, 2] pixels, and whether dlib found the face."""
+    from ..identity.embed import embed
+    from ..identity.faces import Face, detect
+
+    faces = detect(picture)
+    if faces:
+        return embed(picture, faces[0]), True
+    at = dict(zip(LANDMARKS, landmarks))
+    points = np.array([at[n] for n in ("right_eye_outer", "right_eye_inner", "left_eye_inner", "left_eye_outer")])
+    base = 0.5 * (at["nose_tip"] + at["upper_lip_top"])
+    eyes = np.mean([at[f"{side}_eye_{n}"] for side in ("left", "right") for n in EYE], axis=0)
+    centre, half = (eyes + at["chin"]) / 2, np.linalg.norm(at["chin"] - eyes) * 0.75
+    box = np.concatenate([centre - half, centre + half])
+    return embed(picture, Face(box, np.vstack([points, base]), 0.0)), False
+
+
+@lru_cache(maxsize=1)
+def _stage() -> _Stage:
+    os.environ.setdefault("LP_NUM_THREADS", "1")  # the software rasteriser: one thread a worker
+    return _Stage()
+
+
+def make_shard(settings: Settings, folder: Path, number: int) -> Path:
+    """Write shard `number` unless it is there."""
+    path = shard_path(folder, number)
+    if not path.exists():
+        first = number * CLIPS_A_SHARD
+        numbers = range(first, min(first + CLIPS_A_SHARD, settings.clips))
+        write_shard(path, (make_clip(settings, n) for n in numbers))
+    return path
+
+
+def make_set(settings: Settings, folder: Path, workers: int = 1) -> None:
+    """Write all shards that are missing. Raises InputError where the folder holds a set with other settings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest, wanted = folder / "manifest.json", json.loads(json.dumps(asdict(settings)))
+    if manifest.exists():
+        there = json.loads(manifest.read_text())
+        if there | {"clips": 0} != wanted | {"clips": 0}:
+            raise InputError(
+                f"a folder for {wanted}", f"one with {there}", "Choose another --out or the same settings."
+            )
+    manifest.write_text(json.dumps(wanted, indent=1))
+    shards = range(-(-settings.clips // CLIPS_A_SHARD))
+    load_kit()  # fills the cache before several workers ask for it
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for path in pool.map(make_shard, *zip(*((settings, folder, n) for n in shards))):
+            print(path, flush=True)
+
+
+def contact_sheet(folder: Path, path: Path, clips: int = 12, columns: int = 12) -> None:
+    """A PNG with `columns` frames each of the first clips."""
+    from itertools import islice
+
+    from PIL import Image
+
+    rows = []
+    for clip in islice(read_clips(folder), clips):
+        chosen = np.linspace(0, len(clip.frames) - 1, columns).round().astype(int)
+        rows.append(np.hstack(clip.frames[chosen]))
+    Image.fromarray(np.vstack(rows)).save(path)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `synth`."""
+    parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
+    parser.add_argument("--clips", type=int, default=64)
+    parser.add_argument("--frames", type=int, default=48, help="frames a clip, at 25 a second")
+    parser.add_argument("--size", type=int, default=128, help="side of the square frames in pixels")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--people", type=int, default=700, help="how many different heads to draw from")
+    parser.add_argument("--kinds", default="temporal:0.6,spatial:0.4", help="shares of temporal, spatial and joint")
+    parser.add_argument("--splits", default=",".join(SPLITS), help="which people to use: train, val, test")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--sheet", type=Path, help="also write a contact sheet of the first clips to this PNG")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the options say; returns the exit code."""
+    settings = Settings(
+        clips=args.clips,
+        frames=args.frames,
+        size=args.size,
+        seed=args.seed,
+        people=args.people,
+        kinds=parse_kinds(args.kinds),
+        splits=tuple(args.splits.split(",")),
+    )
+    make_set(settings, args.out, args.workers)
+    if args.sheet and find_shards(args.out):
+        contact_sheet(args.out, args.sheet)
+    return 0
+
+
+def parse_kinds(text: str) -> tuple[tuple[str, float], ...]:
+    """ "temporal:0.6,spatial:0.4" -> (("temporal", 0.6), ("spatial", 0.4))."""
+    pairs = []
+    for item in text.split(","):
+        name, _, share = item.partition(":")
+        try:
+            pairs.append((name, float(share or 1)))
+        except ValueError:
+            name = ""
+        if name not in KINDS:
+            raise InputError("kinds such as temporal:0.6,spatial:0.4", repr(text), f"Known: {', '.join(KINDS)}.")
+    return tuple(pairs)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_arguments(parser)
+    raise SystemExit(run(parser.parse_args()))

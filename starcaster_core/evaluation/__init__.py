@@ -1,0 +1,1 @@
+"""How good a model is, measured on people, voices and sentences it has never met."""

@@ -1,0 +1,152 @@
+"""From files to a file: the whole path in one function, as the node graph does it.
+
+python -m starcaster_core generate --portrait P.png --speech S.wav --camera orbit --seconds 4 --out o.mp4
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from .camera import PRESETS, CameraMove, keyframe_path, preset_path
+from .errors import InputError
+from .sampling import Chunk, Conditions, SamplerSettings, rollout
+from .sampling.schedules import SCHEDULERS
+from .types import CameraPath, Identity
+
+SUFFIXES = (".mp4", ".webm", ".mov", ".gif")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    defaults, move = SamplerSettings(), CameraMove()
+    who = parser.add_argument_group("who, what, from where")
+    who.add_argument("--portrait", type=Path, nargs="+", metavar="IMAGE", help="one or several photos of one person")
+    who.add_argument("--identity", type=Path, metavar="FILE", help="a saved identity file instead of photos")
+    who.add_argument("--save-identity", type=Path, metavar="FILE", help="keep the identity for next time")
+    who.add_argument("--face", default="single", help="which face of a photo: single, largest, leftmost, rightmost")
+    who.add_argument("--speech", type=Path, metavar="AUDIO", help="a voice, any format; without one the mouth is free")
+    who.add_argument("--camera", default=None, metavar="PATH", help=f"{', '.join(PRESETS)}, or a JSON keyframe file")
+    who.add_argument("--yaw", type=float, default=move.yaw, help="reach of the camera move to the sides, degrees")
+    who.add_argument("--pitch", type=float, default=move.pitch, help="reach up and down, degrees")
+    who.add_argument("--period", type=float, default=move.period, help="seconds of one swing, 0 = the whole video")
+    who.add_argument("--seconds", type=float, default=None, help="length; default: as long as the speech, else 4")
+    how = parser.add_argument_group("how")
+    how.add_argument("--model", default="mini", help="'mini', or a STARCaster .safetensors file")
+    how.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    how.add_argument("--seed", type=int, default=defaults.seed, help="0 .. 2^64 - 1")
+    how.add_argument("--steps", type=int, default=None, help="denoising steps; default: the model's own")
+    how.add_argument("--scheduler", choices=SCHEDULERS, default=defaults.scheduler)
+    how.add_argument("--guidance-scale", type=float, default=defaults.guidance_scale)
+    how.add_argument("--lambda-audio", type=float, default=defaults.lambda_audio)
+    how.add_argument("--lambda-camera", type=float, default=defaults.lambda_camera)
+    how.add_argument("--identity-only", action="store_true", help="use the person's identity, not the photo's look")
+    parser.add_argument("--out", type=Path, required=True, help=f"the video to write: {', '.join(SUFFIXES)}")
+
+
+def run(args: argparse.Namespace) -> None:
+    from .models.checkpoint import load_checkpoint
+    from .speech import audio_warnings, load_audio, mono16k
+    from .video import write_video
+
+    if args.out.suffix.lower() not in SUFFIXES:
+        raise InputError(f"an output file ending in {', '.join(SUFFIXES)}", str(args.out), "Change --out.")
+    if args.seconds is not None and not 0 < args.seconds < math.inf:
+        raise InputError("--seconds above 0", str(args.seconds), "Leave it out to follow the speech.")
+    started = time.monotonic()
+    model = load_checkpoint(args.model).to(choose_device(args.device))
+    identity = read_identity(args, model.config.image_size)
+
+    speech = sound = None
+    if args.speech:
+        waveform, rate = load_audio(args.speech)
+        samples = mono16k(waveform, rate, args.seconds)
+        for warning in audio_warnings(samples):
+            print(f"warning: {warning}", file=sys.stderr)
+        speech, sound = model.encode_speech(samples.to(model.device)), (waveform, rate)
+    frames = speech.frames if speech else max(1, round((args.seconds or 4.0) * model.config.fps))
+    camera = read_camera(args, frames, model.config.fps)
+
+    settings = SamplerSettings(
+        seed=args.seed,
+        steps=args.steps or model.config.steps,
+        scheduler=args.scheduler,
+        guidance_scale=args.guidance_scale,
+        lambda_audio=args.lambda_audio,
+        lambda_camera=args.lambda_camera,
+        use_reference=not args.identity_only,
+    )
+    chunks = rollout(model, Conditions(identity, speech, camera, frames), settings, progress=show_progress)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    info = write_video(args.out, decoded(model, chunks), model.config.fps, sound)
+    print(f"\n{args.out}: {info.frames} frames, {info.seconds:.2f} s, made in {time.monotonic() - started:.1f} s")
+
+
+def decoded(model, chunks: Iterator[Chunk]) -> Iterator[np.ndarray]:
+    """Frames of each chunk as it is finished, float32 [T, H, W, 3] in 0..1"""
+    for chunk in chunks:
+        yield model.decode_frames(model.from_raw(chunk.latents)).numpy()
+
+
+def read_identity(args: argparse.Namespace, size: int) -> Identity:
+    from .identity import load_identity, make_identity, save_identity
+
+    if bool(args.portrait) == bool(args.identity):
+        raise InputError("a --portrait or an --identity", "both" if args.portrait else "neither", "Give one of them.")
+    if args.identity:
+        return load_identity(args.identity)
+    identity = make_identity([read_picture(path) for path in args.portrait], size, which=args.face)
+    if args.save_identity:
+        save_identity(args.save_identity, identity)
+    return identity
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """uint8 [H, W, 3], turned as the camera held it"""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            upright = ImageOps.exif_transpose(picture)
+            return np.asarray(upright.convert("RGBA" if "A" in upright.getbands() else "RGB"))
+    except FileNotFoundError:
+        raise InputError("a picture", f"no file at {path}", "Check --portrait.") from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise InputError("a picture", f"{path}, which cannot be read ({error})", "Try a PNG or JPEG.") from None
+
+
+def read_camera(args: argparse.Namespace, frames: int, fps: float) -> CameraPath | None:
+    if args.camera is None:
+        return None
+    if args.camera in PRESETS:
+        path = preset_path(CameraMove(args.camera, yaw=args.yaw, pitch=args.pitch, period=args.period), frames, fps)
+    elif Path(args.camera).is_file():
+        path = keyframe_path(Path(args.camera).read_text(encoding="utf-8"), frames, fps)
+    else:
+        raise InputError(f"{', '.join(PRESETS)} or a keyframe file", repr(args.camera), "Check --camera.")
+    for warning in path.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return path
+
+
+def choose_device(name: str):
+    import torch
+
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def show_progress(report) -> None:
+    """One line that rewrites itself, on a terminal; a line a chunk elsewhere."""
+    if sys.stderr.isatty():
+        print(f"\rchunk {report.chunk + 1}/{report.chunks}  {report.done:4.0%}", end="", file=sys.stderr, flush=True)
+    elif report.step == report.steps:
+        print(f"chunk {report.chunk + 1}/{report.chunks} done", file=sys.stderr, flush=True)

@@ -1,0 +1,24 @@
+"""Photos in, identity out: detect, align to the FFHQ crop, embed."""
+
+from .align import align, ffhq_transform, warp
+from .embed import embed
+from .faces import CHOICES, MINIMUM_FACE, Face, detect, face_at, select_face
+from .identity import load_identity, make_identity, save_identity
+from .pictures import as_rgb
+
+__all__ = [
+    "CHOICES",
+    "MINIMUM_FACE",
+    "Face",
+    "align",
+    "as_rgb",
+    "detect",
+    "embed",
+    "face_at",
+    "ffhq_transform",
+    "load_identity",
+    "make_identity",
+    "save_identity",
+    "select_face",
+    "warp",
+]

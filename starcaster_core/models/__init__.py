@@ -1,0 +1,1 @@
+"""The network: attention, motion, the UNet, its conditioning streams, the autoencoder, checkpoints."""

@@ -1,0 +1,123 @@
+"""Checkpoints: one safetensors file with every weight, and in its metadata the configuration and the provenance.
+
+A file is loaded whole or not at all: missing, unexpected or misshapen weights are named, never passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+from ..presets import PRESETS, ModelConfig
+from .starcaster import Starcaster
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+BUILT_IN = ("mini",)
+RANDOM = ("tiny",)  # no file: random weights from a fixed seed, for tests
+
+
+def available_checkpoints() -> list[str]:
+    """Names that need no file of the user's."""
+    return list(BUILT_IN)
+
+
+def load_checkpoint(name_or_path: str | os.PathLike, dtype: torch.dtype | None = None) -> Starcaster:
+    """Loads a model by built-in name ("mini") or from a file, ready for sampling on the CPU.
+
+    dtype: precision to compute in; None chooses one for the CPU (see `cpu_precision`).
+    Raises CheckpointError when the file is missing, truncated, or does not hold a whole STARCaster model.
+    """
+    name = str(name_or_path)
+    if name in RANDOM:
+        model = random_model(PRESETS[name])
+    else:
+        config, weights, _ = read_checkpoint(WEIGHTS / f"{name}.safetensors" if name in BUILT_IN else name)
+        model = build(config, weights, name)
+    return model.set_precision(dtype or cpu_precision()).eval().requires_grad_(False)
+
+
+def build(config: ModelConfig, weights: dict[str, Tensor], name: str) -> Starcaster:
+    """A model from its configuration and all of its weights, in float32."""
+    with torch.random.fork_rng(devices=[]):  # layers draw initial weights; the user's generator stays as it was
+        model = Starcaster(config)
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"all weights of a STARCaster {config.name!r} model, no more and no less",
+            f"{name}: {shorten(str(error))}",
+            "Use a file written by `python -m starcaster_core train`.",
+        ) from None
+    return model.to(memory_format=torch.channels_last)
+
+
+def random_model(config: ModelConfig, seed: int = 0) -> Starcaster:
+    """A model with random weights, the same for the same seed; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Starcaster(config)
+        for parameter in model.parameters():  # zero-initialised layers would hide mistakes from tests
+            if parameter.ndim > 1 and not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.02)
+    return model.to(memory_format=torch.channels_last)
+
+
+def save_checkpoint(path: str | os.PathLike, model: Starcaster, provenance: dict, dtype=torch.float16) -> None:
+    """Writes a model with its configuration; `provenance` (data, command, seeds, ...) goes into the metadata."""
+    from safetensors.torch import save_file
+
+    weights = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in model.state_dict().items()}
+    metadata = {
+        "format": "pt",
+        "starcaster": json.dumps(model.config.to_dict()),
+        "provenance": json.dumps(provenance),
+    }
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_suffix(".part")
+    save_file(weights, unfinished, metadata)
+    unfinished.replace(target)
+
+
+def read_checkpoint(path: str | os.PathLike) -> tuple[ModelConfig, dict[str, Tensor], dict]:
+    """-> configuration, weights by name, provenance"""
+    from safetensors import SafetensorError, safe_open
+
+    fix = "Choose a built-in model (mini) or a STARCaster .safetensors file in models/starcaster."
+    if not Path(path).is_file():
+        raise CheckpointError("a STARCaster checkpoint", f"no file at {path}", fix)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {key: file.get_tensor(key) for key in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            "a whole safetensors file",
+            f"{Path(path).name}, which cannot be read ({shorten(str(error))})",
+            "The file is truncated or not a safetensors file: copy or download it again.",
+        ) from None
+    if "starcaster" not in metadata:
+        raise CheckpointError("a STARCaster checkpoint", f"{Path(path).name}, some other model", fix)
+    try:
+        config = ModelConfig.from_dict(json.loads(metadata["starcaster"]))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            "a configuration this version understands", f"{Path(path).name} ({error})", "Update the node pack."
+        ) from None
+    return config, weights, json.loads(metadata.get("provenance", "{}"))
+
+
+def cpu_precision() -> torch.dtype:
+    """bfloat16 where the CPU multiplies it in hardware (AMX), several times faster there; float32 elsewhere."""
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return torch.bfloat16 if amx() else torch.float32
+
+
+def shorten(text: str, length: int = 400) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -1,0 +1,75 @@
+"""Temporal attention, AnimateDiff's way, with the key names of diffusers' `MotionAdapter`.
+
+Every position looks at itself in the other frames of the chunk. Trained on views along a camera path instead of
+frames along time, the very same module is the view attention of the paper's third stage.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers.models.attention import FeedForward
+from diffusers.models.embeddings import SinusoidalPositionalEmbedding
+from einops import rearrange
+from torch import Tensor, nn
+
+from .attention import attend, split_heads
+
+
+class TemporalAttention(nn.Module):
+    """Plain self-attention along frames: x [B * h * w, T, C] -> the same shape."""
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(dim, dim, bias=False)
+        self.to_k = nn.Linear(dim, dim, bias=False)
+        self.to_v = nn.Linear(dim, dim, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(dim, dim), nn.Identity()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (split_heads(to(x), self.heads) for to in (self.to_q, self.to_k, self.to_v))
+        return self.to_out[0](attend(query, key, value))
+
+
+class TemporalBlock(nn.Module):
+    """Two temporal attentions and a feed-forward; frame positions are added before each attention."""
+
+    def __init__(self, dim: int, heads: int, max_frames: int):
+        super().__init__()
+        self.pos_embed = SinusoidalPositionalEmbedding(dim, max_seq_length=max_frames)
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn1 = TemporalAttention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim)
+        self.attn2 = TemporalAttention(dim, heads)
+        self.norm3 = nn.LayerNorm(dim)
+        self.ff = FeedForward(dim, activation_fn="geglu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn1(self.pos_embed(self.norm1(x)))
+        x = x + self.attn2(self.pos_embed(self.norm2(x)))
+        return x + self.ff(self.norm3(x))
+
+
+class MotionModule(nn.Module):
+    """One module of an AnimateDiff adapter. `proj_out` starts at zero: an untrained module changes nothing."""
+
+    def __init__(self, dim: int, heads: int, groups: int, max_frames: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, dim, eps=1e-6)
+        self.proj_in = nn.Linear(dim, dim)
+        self.transformer_blocks = nn.ModuleList([TemporalBlock(dim, heads, max_frames)])
+        self.proj_out = nn.Linear(dim, dim)
+        nn.init.zeros_(self.proj_out.weight)
+        nn.init.zeros_(self.proj_out.bias)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """x [B * T, C, h, w] -> the same shape"""
+        height, width = x.shape[2:]
+        clip = rearrange(x, "(b t) c h w -> b c t h w", t=frames)
+        # The group statistics run over time as well, as in AnimateDiff.
+        tokens = self.proj_in(rearrange(self.norm(clip), "b c t h w -> (b h w) t c"))
+        for block in self.transformer_blocks:
+            tokens = block(tokens)
+        tokens = self.proj_out(tokens)
+        out = rearrange(tokens, "(b h w) t c -> (b t) c h w", h=height, w=width)
+        return x + out.to(memory_format=torch.channels_last)

@@ -1,0 +1,146 @@
+"""The whole model: UNet, autoencoder, and the encoders of the three streams, under one roof and one state dict."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..presets import ModelConfig
+from ..types import CameraPath, Identity, Speech
+from .attention import ConditionCache, KeyValue
+from .autoencoder import build_autoencoder
+from .conditioning import CameraTokens, IdentityTokens, SpeechTokens
+from .unet import StarcasterUNet, cache_condition
+
+
+class Starcaster(nn.Module):
+    """Parts: `unet`, `vae`, `identity_tokens`, `speech_tokens`, `camera_tokens`, `speech_encoder`.
+
+    Latents here are those the UNet sees, unit variance, [B, C, T, h, w]; `to_raw` turns them into what the
+    autoencoder (and ComfyUI's VAE Decode) takes.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.unet = StarcasterUNet(config.unet)
+        self.vae = build_autoencoder(config.autoencoder)
+        self.identity_tokens = build_identity_encoder(config)
+        self.speech_tokens = SpeechTokens(config.conditioning, config.unet.cross_attention_dim)
+        self.camera_tokens = CameraTokens(config.conditioning, config.unet.cross_attention_dim)
+        self.speech_encoder = build_speech_encoder(config)
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.conv_in.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unet.conv_in.weight.dtype
+
+    def set_precision(self, dtype: torch.dtype) -> Starcaster:
+        """Everything but the speech encoder, whose spectra need float32, computes in `dtype` from now on."""
+        for name, part in self.named_children():
+            if name != "speech_encoder":
+                part.to(dtype)
+        return self
+
+    # Conditions -> cached keys and values ------------------------------------------------------------------------------
+
+    def cache_identity(self, identity: Identity | None) -> list[KeyValue]:
+        """Who is shown, or None for the guidance's null -> K, V for every block, batch 1."""
+        if identity is None:
+            return self.unet.cache_identity(self.identity_tokens.unconditional(1))
+        if identity.backend != self.config.identity_backend:
+            raise InputError(
+                f"an identity made by {self.config.identity_backend} for the model {self.config.name!r}",
+                f"one made by {identity.backend}",
+                "Load the photo again with this model's identity backend.",
+            )
+        embedding = torch.from_numpy(np.asarray(identity.embedding, np.float32))[None]
+        return self.unet.cache_identity(self.identity_tokens(self.like_weights(embedding)))
+
+    def cache_audio(self, speech: Speech, start: int, frames: int) -> list[KeyValue]:
+        """K, V of frames start .. start + frames - 1; before and after the speech its first and last rows go on."""
+        if speech.encoder != self.config.speech_encoder:
+            raise InputError(
+                f"speech features of {self.config.speech_encoder} for the model {self.config.name!r}",
+                f"features of {speech.encoder}",
+                "Connect this same model to the Audio Encoder.",
+            )
+        window = self.config.conditioning.speech_window
+        rows = torch.arange(start - window, start + frames + window).clamp(0, speech.frames - 1)
+        return self.unet.cache_audio(self.speech_tokens(self.like_weights(speech.features[rows][None])))
+
+    def cache_camera(self, camera: CameraPath, start: int, frames: int) -> list[KeyValue]:
+        """K, V of frames start .. start + frames - 1; after the path's end the camera stays where it is."""
+        rows = np.arange(start, start + frames).clip(0, camera.frames - 1)
+        vectors = torch.from_numpy(camera.vectors()[rows])[None]
+        return self.unet.cache_camera(self.camera_tokens(self.like_weights(vectors)))
+
+    def cache_frames(self, latents: Tensor, identity: list[KeyValue]) -> list[KeyValue]:
+        """Reference or context frames, latents [1, C, R, h, w] -> K, V for the bank of every block."""
+        return self.unet.cache_bank(self.unet.reference_features(self.like_weights(latents), identity))
+
+    @staticmethod
+    def condition(identity: list[KeyValue], **streams) -> ConditionCache:
+        """One guidance branch out of cached streams; arguments as in `unet.cache_condition`."""
+        return cache_condition(identity, **streams)
+
+    def like_weights(self, x: Tensor) -> Tensor:
+        return x.to(self.device, self.dtype)
+
+    # Pixels <-> latents ------------------------------------------------------------------------------------------------
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """frames [T, H, W, 3] in 0..1, any size -> latents [1, C, T, h, w] in float32"""
+        images = rearrange(frames.float(), "t h w c -> t c h w")
+        side = self.config.image_size
+        if images.shape[-2:] != (side, side):
+            images = F.interpolate(images, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
+        raw = self.vae.encode(self.like_weights(images * 2 - 1))
+        return rearrange(self.from_raw(raw.float()), "t c h w -> 1 c t h w")
+
+    def decode_frames(self, latents: Tensor) -> Tensor:
+        """latents [1, C, T, h, w] -> frames [T, H, W, 3] in 0..1, float32 on the CPU"""
+        raw = self.to_raw(rearrange(latents, "1 c t h w -> t c h w"))
+        images = self.vae.decode(self.like_weights(raw)).float()
+        return rearrange((images / 2 + 0.5).clamp(0, 1), "t c h w -> t h w c").cpu()
+
+    def to_raw(self, latents: Tensor) -> Tensor:
+        return latents / self.config.autoencoder.scaling_factor
+
+    def from_raw(self, raw: Tensor) -> Tensor:
+        return raw * self.config.autoencoder.scaling_factor
+
+    # Sound -------------------------------------------------------------------------------------------------------------
+
+    def encode_speech(self, samples: Tensor) -> Speech:
+        """16 kHz mono samples [N] in -1..1 -> this model's speech features, one row a video frame."""
+        if self.speech_encoder is None:
+            raise InputError(
+                f"features from {self.config.speech_encoder} for the model {self.config.name!r}",
+                "sound without an encoder",
+                "Connect an AUDIO_ENCODER (Load Audio Encoder with a wav2vec2-base file).",
+            )
+        return self.speech_encoder.encode(samples, self.config.fps)
+
+
+def build_identity_encoder(config: ModelConfig) -> nn.Module:
+    if config.conditioning.identity_encoder == "clip":
+        from .arc2face import Arc2FaceTokens
+
+        return Arc2FaceTokens()
+    return IdentityTokens(config.conditioning, config.unet.cross_attention_dim)
+
+
+def build_speech_encoder(config: ModelConfig) -> nn.Module | None:
+    if config.speech_encoder != "phonetic":
+        return None  # wav2vec2 features come from outside
+    from ..speech.phonetic import PhoneticEncoder
+
+    return PhoneticEncoder()

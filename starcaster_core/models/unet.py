@@ -1,0 +1,259 @@
+"""The denoising UNet: a 2D image UNet, inflated to video by temporal attention, conditioned on four sources.
+
+Its 2D weights carry the key names of diffusers' `UNet2DConditionModel`, its temporal weights those of `MotionAdapter`
+(together: `UNetMotionModel`); adapters, audio and camera projections come on top. With those silent, outputs equal
+diffusers' (see tests/unit/models/test_parity.py).
+
+There is one set of 2D weights. The reference encoder is this network with adapters and motion off, at t = 0, on clean
+latents: `reference_features`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..presets import UNetConfig
+from .attention import BlockCache, ConditionCache, KeyValue, SpatialTransformer, TransformerBlock
+from .motion import MotionModule
+
+
+@dataclass
+class Pass:
+    """What every layer of one forward pass needs to know."""
+
+    time_embedding: Tensor  # [B * T, 4 * C0]
+    frames: int  # T
+    caches: Iterator[BlockCache]  # one a transformer, in running order
+    lambda_audio: float
+    lambda_camera: float
+    adapters: bool
+    motion: bool
+    record: list[Tensor] | None
+
+
+class Stage(nn.Module):
+    """One resolution level on the way down or up, or the middle: layers of residual, spatial and temporal blocks."""
+
+    def __init__(self, config: UNetConfig, level: int, channels_in: list[int], attention: bool):
+        super().__init__()
+        dim = config.block_out_channels[level]
+        groups = config.norm_num_groups
+        heads, motion_heads = config.num_attention_heads[level], config.motion_num_attention_heads[level]
+        self.resnets = nn.ModuleList(residual(config, channels, dim) for channels in channels_in)
+        if attention:
+            self.attentions = nn.ModuleList(
+                SpatialTransformer(dim, config.cross_attention_dim, heads, groups, config.lora_rank)
+                for _ in channels_in
+            )
+        if config.motion:
+            self.motion_modules = nn.ModuleList(
+                MotionModule(dim, motion_heads, groups, config.motion_max_seq_length) for _ in channels_in
+            )
+
+    def layer(self, index: int, x: Tensor, run: Pass) -> Tensor:
+        x = self.resnets[index](x, run.time_embedding)
+        return self.attend(index, x, run)
+
+    def attend(self, index: int, x: Tensor, run: Pass) -> Tensor:
+        if hasattr(self, "attentions"):
+            x = self.attentions[index](
+                x, run.frames, next(run.caches), run.lambda_audio, run.lambda_camera, run.adapters, run.record
+            )
+        if run.motion and hasattr(self, "motion_modules"):
+            x = self.motion_modules[index](x, run.frames)
+        return x
+
+
+def residual(config: UNetConfig, channels_in: int, channels_out: int) -> ResnetBlock2D:
+    return ResnetBlock2D(
+        in_channels=channels_in,
+        out_channels=channels_out,
+        temb_channels=4 * config.block_out_channels[0],
+        eps=1e-5,
+        groups=config.norm_num_groups,
+    )
+
+
+class StarcasterUNet(nn.Module):
+    def __init__(self, config: UNetConfig):
+        super().__init__()
+        self.config = config
+        channels = config.block_out_channels
+        levels, layers = len(channels), config.layers_per_block
+
+        self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
+        self.time_proj = Timesteps(channels[0], flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding = TimestepEmbedding(channels[0], 4 * channels[0])
+
+        self.down_blocks = nn.ModuleList()
+        skips = [channels[0]]  # channels of every tensor that the way up will take in again
+        for level in range(levels):
+            entering = skips[-1]
+            stage = Stage(config, level, [entering] + [channels[level]] * (layers - 1), config.attention_levels[level])
+            skips += [channels[level]] * layers
+            if level < levels - 1:
+                stage.downsamplers = nn.ModuleList([Downsample2D(channels[level], use_conv=True, padding=1, name="op")])
+                skips.append(channels[level])
+            self.down_blocks.append(stage)
+
+        self.mid_block = Stage(config, levels - 1, [channels[-1]], attention=True)
+        self.mid_block.resnets.append(residual(config, channels[-1], channels[-1]))
+
+        self.up_blocks = nn.ModuleList()
+        entering = channels[-1]
+        for level in reversed(range(levels)):
+            channels_in = [(entering if i == 0 else channels[level]) + skips.pop() for i in range(layers + 1)]
+            stage = Stage(config, level, channels_in, config.attention_levels[level])
+            if level > 0:
+                stage.upsamplers = nn.ModuleList([Upsample2D(channels[level], use_conv=True)])
+            self.up_blocks.append(stage)
+            entering = channels[level]
+
+        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, channels[0], eps=1e-5)
+        self.conv_act = nn.SiLU()
+        self.conv_out = nn.Conv2d(channels[0], config.in_channels, 3, padding=1)
+
+    # The main path ---------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        condition: ConditionCache,
+        adapters: bool = True,
+        motion: bool = True,
+        record: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Predicts the noise (or v) in noisy latents.
+
+        latents: [B, C, T, h, w], unit variance. timesteps: [B], 0..999, shared by a clip's frames.
+        condition: from `cache_condition`. adapters, motion: off for the reference pass.
+        record: receives every transformer's normed input, [B * T, h * w, C].
+        Returns [B, C, T, h, w].
+        """
+        frames = latents.shape[2]
+        x = rearrange(latents, "b c t h w -> (b t) c h w").contiguous(memory_format=torch.channels_last)
+        x = self.conv_in(x)
+        run = Pass(
+            time_embedding=self.embed_time(timesteps, latents).repeat_interleave(frames, dim=0),
+            frames=frames,
+            caches=iter(condition.blocks),
+            lambda_audio=condition.lambda_audio,
+            lambda_camera=condition.lambda_camera,
+            adapters=adapters,
+            motion=motion,
+            record=record,
+        )
+        x, skips = self.go_down(x, run)
+        x = self.go_through_middle(x, run)
+        x = self.go_up(x, skips, run)
+        x = self.conv_out(self.conv_act(self.conv_norm_out(x)))
+        return rearrange(x, "(b t) c h w -> b c t h w", t=frames)
+
+    def embed_time(self, timesteps: Tensor, latents: Tensor) -> Tensor:
+        return self.time_embedding(self.time_proj(timesteps.expand(latents.shape[0])).to(latents.dtype))
+
+    def go_down(self, x: Tensor, run: Pass) -> tuple[Tensor, list[Tensor]]:
+        skips = [x]
+        for stage in self.down_blocks:
+            for index in range(len(stage.resnets)):
+                x = stage.layer(index, x, run)
+                skips.append(x)
+            for downsample in getattr(stage, "downsamplers", ()):
+                x = downsample(x)
+                skips.append(x)
+        return x, skips
+
+    def go_through_middle(self, x: Tensor, run: Pass) -> Tensor:
+        x = self.mid_block.layer(0, x, run)
+        return self.mid_block.resnets[1](x, run.time_embedding)
+
+    def go_up(self, x: Tensor, skips: list[Tensor], run: Pass) -> Tensor:
+        for stage in self.up_blocks:
+            for index in range(len(stage.resnets)):
+                x = stage.layer(index, torch.cat([x, skips.pop()], dim=1), run)
+            for upsample in getattr(stage, "upsamplers", ()):
+                x = upsample(x)
+        return x
+
+    # What is computed once ---------------------------------------------------------------------------------------------
+
+    def transformer_blocks(self) -> list[TransformerBlock]:
+        """All transformer blocks in the order a forward pass meets them."""
+        stages = [*self.down_blocks, self.mid_block, *self.up_blocks]
+        spatial = [attention for stage in stages for attention in getattr(stage, "attentions", ())]
+        return [block for transformer in spatial for block in transformer.transformer_blocks]
+
+    def cache_identity(self, tokens: Tensor) -> list[KeyValue]:
+        """tokens [B, L, D] -> K, V for every block. Once a clip."""
+        return [block.attn2.cache_identity(tokens) for block in self.transformer_blocks()]
+
+    def cache_audio(self, tokens: Tensor) -> list[KeyValue]:
+        """tokens [B, T, L, D] -> K, V for every block, each frame its own. Once a chunk."""
+        flat = rearrange(tokens, "b t l d -> (b t) l d")
+        return [block.attn2.audio(flat) for block in self.transformer_blocks()]
+
+    def cache_camera(self, tokens: Tensor) -> list[KeyValue]:
+        """tokens [B, T, L, D] -> K, V for every block, each frame its own. Once a chunk."""
+        flat = rearrange(tokens, "b t l d -> (b t) l d")
+        return [block.attn2.camera(flat) for block in self.transformer_blocks()]
+
+    def cache_bank(self, features: list[Tensor]) -> list[KeyValue]:
+        """features from `reference_features` -> K, V for every block. Reference: once a clip; context: once a chunk."""
+        return [block.attn1.cache_bank(bank) for block, bank in zip(self.transformer_blocks(), features)]
+
+    def reference_features(self, latents: Tensor, identity: list[KeyValue]) -> list[Tensor]:
+        """The reference encoder: this network, bare, at t = 0, on clean latents, with the same identity.
+
+        latents: [B, C, R, h, w], the R reference or context frames. identity: from `cache_identity`.
+        Returns one [B, R * h * w, C] a transformer block: its normed inputs.
+        """
+        features: list[Tensor] = []
+        condition = ConditionCache([BlockCache(identity=kv) for kv in identity])
+        timesteps = torch.zeros(1, dtype=torch.long, device=latents.device)
+        self(latents, timesteps, condition, adapters=False, motion=False, record=features)
+        return [rearrange(x, "(b r) l c -> b (r l) c", r=latents.shape[2]) for x in features]
+
+    def merge_adapters(self) -> None:
+        """Prepare for sampling: base + LoRA as one weight, beside the base ones that the reference pass needs."""
+        for block in self.transformer_blocks():
+            block.attn1.merge()
+
+    def unmerge_adapters(self) -> None:
+        for block in self.transformer_blocks():
+            block.attn1.unmerge()
+
+
+def cache_condition(
+    identity: list[KeyValue],
+    audio: list[KeyValue] | None = None,
+    camera: list[KeyValue] | None = None,
+    banks: tuple[list[KeyValue], ...] = (),
+    lambda_audio: float = 1.0,
+    lambda_camera: float = 1.0,
+) -> ConditionCache:
+    """Lays the cached streams out block by block. `banks` (reference, context, ...) are joined along their tokens."""
+
+    def join(index: int) -> KeyValue | None:
+        parts = [bank[index] for bank in banks]
+        if len(parts) < 2:
+            return parts[0] if parts else None
+        return torch.cat([k for k, _ in parts], dim=2), torch.cat([v for _, v in parts], dim=2)
+
+    blocks = [
+        BlockCache(
+            identity=identity[index],
+            audio=audio[index] if audio else None,
+            camera=camera[index] if camera else None,
+            bank=join(index),
+        )
+        for index in range(len(identity))
+    ]
+    return ConditionCache(blocks, lambda_audio, lambda_camera)

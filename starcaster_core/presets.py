@@ -1,0 +1,180 @@
+"""The model's configuration, and the named configurations that exist.
+
+`PRESETS["mini"]` ships inside the package, `PRESETS["sd15"]` is the paper's scale, `PRESETS["tiny"]` is for tests.
+A checkpoint carries its whole `ModelConfig` as JSON, so a file never depends on what a preset says today.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The denoising UNet. Names follow diffusers' `UNet2DConditionModel` and `UNetMotionModel`."""
+
+    in_channels: int = 4  # latent channels, read and predicted
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)  # one a resolution level, finest first
+    attention_levels: tuple[bool, ...] = (True, True, True, False)  # which levels have spatial transformers
+    layers_per_block: int = 2
+    num_attention_heads: tuple[int, ...] = (8, 8, 8, 8)  # one a level, spatial and temporal alike
+    cross_attention_dim: int = 768  # width of identity, audio and camera tokens
+    norm_num_groups: int = 32
+    lora_rank: int = 64  # of the self-attention adapters
+    motion: bool = True  # temporal attention; False leaves a pure image model
+    motion_max_seq_length: int = 32  # frames that temporal attention has positions for
+    motion_num_attention_heads: tuple[int, ...] = (8, 8, 8, 8)
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Pixels <-> latents. `kind="patch"` is this project's small one, "sd" the Stable Diffusion VAE of diffusers."""
+
+    kind: str = "sd"
+    latent_channels: int = 4
+    downscale: int = 8  # image side / latent side
+    scaling_factor: float = 0.18215  # raw latents x this = what the UNet sees (unit variance)
+    width: int = 64  # channels at full latent depth of the convolutional part ("patch" only)
+    decoder_widths: tuple[int, ...] = ()  # channels after each doubling in the decoder ("patch" only)
+
+
+@dataclass(frozen=True)
+class ConditioningConfig:
+    """The three streams that meet in cross-attention."""
+
+    identity_backend: str = "arcface"  # which recogniser's embedding is understood
+    identity_dim: int = 512
+    identity_tokens: int = 77
+    identity_encoder: str = "clip"  # "clip" = Arc2Face's text encoder, "mlp" = this project's small one
+    speech_encoder: str = "wav2vec2-base"  # or "phonetic", this project's own
+    speech_dim: int = 9216  # features a video frame
+    speech_window: int = 0  # frames seen on either side of a frame, besides what the encoder saw
+    speech_tokens: int = 4  # audio tokens a frame
+    speech_hidden: int = 1024
+    camera_tokens: int = 2
+    camera_hidden: int = 512
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """The diffusion process, in diffusers' scheduler terms."""
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    beta_schedule: str = "scaled_linear"
+    prediction_type: str = "epsilon"
+    rescale_betas_zero_snr: bool = False
+    timestep_spacing: str = "leading"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that determines the network and how it is to be driven."""
+
+    name: str
+    unet: UNetConfig
+    autoencoder: AutoencoderConfig
+    conditioning: ConditioningConfig
+    noise: NoiseConfig = NoiseConfig()
+    image_size: int = 512  # side of the square frames, pixels
+    fps: float = 25.0
+    chunk_frames: int = 16  # N: frames denoised together
+    context_frames: int = 2  # n: last frames of the previous chunk that are looked back at
+    steps: int = 25  # default number of sampling steps
+
+    @property
+    def latent_size(self) -> int:
+        return self.image_size // self.autoencoder.downscale
+
+    @property
+    def identity_backend(self) -> str:
+        return self.conditioning.identity_backend
+
+    @property
+    def speech_encoder(self) -> str:
+        return self.conditioning.speech_encoder
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(data: dict) -> ModelConfig:
+        """Inverse of `to_dict`, after JSON has turned tuples into lists. Unknown keys raise TypeError."""
+        parts = {f.name: f.default for f in fields(ModelConfig)}
+        types = {
+            "unet": UNetConfig,
+            "autoencoder": AutoencoderConfig,
+            "conditioning": ConditioningConfig,
+            "noise": NoiseConfig,
+        }
+        parts.update(data)
+        for name, kind in types.items():
+            if isinstance(parts[name], dict):
+                parts[name] = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in parts[name].items()})
+        return ModelConfig(**parts)
+
+
+SD15 = ModelConfig(
+    name="sd15",
+    unet=UNetConfig(),
+    autoencoder=AutoencoderConfig(),
+    conditioning=ConditioningConfig(),
+)
+
+MINI = ModelConfig(
+    name="mini",
+    unet=UNetConfig(
+        in_channels=16,
+        block_out_channels=(96, 160, 224),
+        attention_levels=(True, True, False),
+        layers_per_block=1,
+        num_attention_heads=(3, 5, 7),
+        cross_attention_dim=160,
+        lora_rank=16,
+        motion_max_seq_length=16,
+        motion_num_attention_heads=(3, 5, 7),
+    ),
+    autoencoder=AutoencoderConfig(
+        kind="patch", latent_channels=16, scaling_factor=1.0, width=128, decoder_widths=(64, 32)
+    ),
+    conditioning=ConditioningConfig(
+        identity_backend="dlib",
+        identity_dim=128,
+        identity_tokens=8,
+        identity_encoder="mlp",
+        speech_encoder="phonetic",
+        speech_dim=64,
+        speech_window=2,
+        speech_tokens=4,
+        speech_hidden=256,
+        camera_tokens=2,
+        camera_hidden=128,
+    ),
+    # v-prediction down to zero signal: the colour of a frame is decided at the noisiest steps, and an
+    # epsilon-predicting model this small drifts there.
+    noise=NoiseConfig(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"),
+    image_size=128,
+    steps=12,
+)
+
+TINY = replace(
+    MINI,
+    name="tiny",
+    unet=replace(
+        MINI.unet,
+        block_out_channels=(32, 64),
+        attention_levels=(True, True),
+        num_attention_heads=(2, 2),
+        motion_num_attention_heads=(2, 2),
+        cross_attention_dim=32,
+        lora_rank=4,
+        norm_num_groups=8,
+    ),
+    autoencoder=replace(MINI.autoencoder, width=16, decoder_widths=(8, 8)),
+    conditioning=replace(MINI.conditioning, identity_tokens=2, speech_hidden=16, camera_hidden=16),
+    image_size=64,
+    steps=2,
+)
+
+PRESETS: dict[str, ModelConfig] = {config.name: config for config in (MINI, SD15, TINY)}

@@ -1,0 +1,234 @@
+"""The autoregressive loop: chunk after chunk of latents, each looking back at the reference and the last frames.
+
+`rollout` is a generator. Consume its chunks as they come (to preview, decode, encode); to stop, stop asking.
+It knows the model only through the methods of `models.starcaster.Starcaster` that it calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..types import CameraPath, Identity, Speech
+from .guidance import Branch, GuidanceScales, nest
+from .schedules import SCHEDULERS, make_scheduler, predict_clean, seeded_generator
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """How to sample. The defaults are the paper's.
+
+    steps: denoising steps a chunk, 1..1000. scheduler: one of SCHEDULERS.
+    guidance_scale: how far to push from "nobody" towards the condition; 1 switches guidance off and halves the time.
+    camera_scale, audio_scale: own scales of those streams; None = guidance_scale, and no extra network calls.
+    lambda_audio, lambda_camera: weights of the two streams in cross-attention, 0..1.
+    context_frames: last frames of the previous chunk that are looked back at, 0..chunk length; None = the model's own.
+    use_reference: show the portrait to the network; off = identity-only mode, where only the embedding is known.
+    seed: 0 .. 2^64 - 1.
+    """
+
+    seed: int = 0
+    steps: int = 25
+    scheduler: str = "dpmpp"
+    guidance_scale: float = 3.0
+    camera_scale: float | None = None
+    audio_scale: float | None = None
+    lambda_audio: float = 1.0
+    lambda_camera: float = 1.0
+    context_frames: int | None = None
+    use_reference: bool = True
+
+    def __post_init__(self):
+        limits = {
+            "seed": (0, 2**64 - 1),
+            "steps": (1, 1000),
+            "guidance_scale": (0, 100),
+            "camera_scale": (0, 100),
+            "audio_scale": (0, 100),
+            "lambda_audio": (0, 1),
+            "lambda_camera": (0, 1),
+            "context_frames": (0, 64),
+        }
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if setting.name in limits and value is not None:
+                low, high = limits[setting.name]
+                if not low <= value <= high:  # NaN fails this too
+                    raise InputError(f"{setting.name} from {low} to {high}", repr(value), "Choose a value in between.")
+        if self.scheduler not in SCHEDULERS:
+            raise InputError(f"a scheduler out of {', '.join(SCHEDULERS)}", repr(self.scheduler), "Choose one of them.")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the video is to show, for `frames` frames. A missing stream is simply not attended to."""
+
+    identity: Identity
+    speech: Speech | None = None
+    camera: CameraPath | None = None
+    frames: int = 0
+
+    def __post_init__(self):
+        if self.frames <= 0:  # as long as the speech, else as the camera path
+            source = self.speech or self.camera
+            object.__setattr__(self, "frames", source.frames if source else 0)
+        if self.frames <= 0:
+            raise InputError("a video length", "neither speech nor a camera path nor a number of frames", "Give one.")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Finished latents of frames start .. start + T - 1: raw, as the autoencoder takes them, [1, C, T, h, w] float32."""
+
+    index: int
+    start: int
+    latents: Tensor
+
+
+@dataclass(frozen=True)
+class ChunkProgress:
+    """Where the work stands. `preview()` decodes one frame of the current guess: uint8 [H, W, 3]; it costs a decode."""
+
+    chunk: int
+    chunks: int
+    step: int  # steps done in this chunk, 1..steps
+    steps: int
+    preview: Callable[[], object] = field(repr=False)
+
+    @property
+    def done(self) -> float:
+        """0..1 of the whole video"""
+        return (self.chunk * self.steps + self.step) / (self.chunks * self.steps)
+
+
+def count_chunks(frames: int, chunk_frames: int) -> int:
+    return -(-frames // chunk_frames)
+
+
+@torch.no_grad()
+def prepare_identity(model, conditions: Conditions, settings: SamplerSettings):
+    """Once a clip: K, V of the identity, of nobody, and of the portrait as reference (None without one)."""
+    identity = model.cache_identity(conditions.identity)
+    reference = None
+    if settings.use_reference and conditions.identity.portrait is not None:
+        portrait = torch.from_numpy(conditions.identity.portrait)[None].float() / 255
+        reference = model.cache_frames(model.encode_frames(portrait), identity)
+    return identity, model.cache_identity(None), reference
+
+
+def rollout(
+    model,
+    conditions: Conditions,
+    settings: SamplerSettings = SamplerSettings(),
+    progress: Callable[[ChunkProgress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Iterator[Chunk]:
+    """Yields the video's chunks in order, the last one trimmed to `conditions.frames`.
+
+    model: a `Starcaster`. progress: called after every denoising step. should_stop: asked before every network call;
+    when it says True (or raises) the chunk under way is given up and the generator ends; chunks yielded stay good.
+    The global random generator is neither read nor changed.
+    """
+    length = model.config.chunk_frames
+    context_frames = settings.context_frames
+    if context_frames is None:
+        context_frames = model.config.context_frames
+    chunks = count_chunks(conditions.frames, length)
+    stop = should_stop or (lambda: False)
+    model.unet.merge_adapters()
+    try:
+        identity, nobody, reference = prepare_identity(model, conditions, settings)
+        context = None  # nothing to look back at yet
+        for index in range(chunks):
+            start = index * length
+            banks = tuple(bank for bank in (reference, context) if bank is not None)
+            branches = make_branches(model, conditions, settings, identity, nobody, banks, start)
+            report = partial(report_step, model, progress, index, chunks, settings.steps)
+            latents = denoise(model, branches, settings, index, report, stop)
+            if latents is None:
+                return
+            kept = min(length, conditions.frames - start)
+            yield Chunk(index, start, model.to_raw(latents[:, :, :kept]))
+            if index + 1 == chunks:
+                return
+            with torch.no_grad():
+                if reference is None:
+                    # Identity-only: from now on the person looks like the one just made up.
+                    reference = model.cache_frames(latents[:, :, :1], identity)
+                if context_frames:
+                    context = model.cache_frames(latents[:, :, -context_frames:], identity)
+    finally:
+        model.unet.unmerge_adapters()
+
+
+@torch.no_grad()
+def make_branches(model, conditions, settings, identity, nobody, banks, start) -> list[Branch]:
+    """The guidance ladder null -> identity -> camera -> audio for one chunk, conditions cached."""
+    length = model.config.chunk_frames
+    audio = camera = None
+    if conditions.speech is not None and settings.lambda_audio > 0:
+        audio = model.cache_audio(conditions.speech, start, length)
+    if conditions.camera is not None and settings.lambda_camera > 0:
+        camera = model.cache_camera(conditions.camera, start, length)
+    condition = partial(
+        model.condition, banks=banks, lambda_audio=settings.lambda_audio, lambda_camera=settings.lambda_camera
+    )
+    scales = GuidanceScales(settings.guidance_scale, settings.camera_scale, settings.audio_scale)
+    ladder = [(1.0, lambda: model.condition(nobody)), (scales.identity, lambda: condition(identity))]
+    if camera is not None:
+        scale = scales.identity if scales.camera is None else scales.camera
+        ladder.append((scale, lambda: condition(identity, camera=camera)))
+    if audio is not None:
+        scale = scales.identity if scales.audio is None else scales.audio
+        ladder.append((scale, lambda: condition(identity, audio=audio, camera=camera)))
+    return nest(ladder)
+
+
+@torch.no_grad()
+def denoise(model, branches, settings, index, report, stop) -> Tensor | None:
+    """One chunk from noise to clean latents [1, C, N, h, w], float32; None when told to stop."""
+    config = model.config
+    scheduler = make_scheduler(settings.scheduler, config.noise)
+    scheduler.set_timesteps(settings.steps, device=model.device)
+    shape = (1, config.unet.in_channels, config.chunk_frames, config.latent_size, config.latent_size)
+    noise = torch.randn(shape, generator=seeded_generator(settings.seed, index, "initial noise"))
+    latents = noise.to(model.device) * scheduler.init_noise_sigma
+    step_noise = seeded_generator(settings.seed, index, "step noise")  # only few-step samplers draw from it
+    extra = {} if settings.scheduler == "ddim" else {"generator": step_noise}
+
+    for done, timestep in enumerate(scheduler.timesteps, start=1):
+        prediction = None
+        for branch in branches:
+            if stop():
+                return None
+            answer = predict(model, scheduler.scale_model_input(latents, timestep), timestep, branch)
+            prediction = answer if prediction is None else prediction + answer
+        noisy = latents
+        latents = scheduler.step(prediction, timestep, noisy, **extra, return_dict=False)[0]
+        report(done, scheduler, prediction, noisy, timestep)
+    return latents
+
+
+def predict(model, latents: Tensor, timestep: Tensor, branch: Branch) -> Tensor:
+    """The network's answer under one condition, times its weight in the guidance."""
+    return model.unet(model.like_weights(latents), timestep[None], branch.condition).float() * branch.weight
+
+
+def report_step(model, progress, chunk, chunks, steps, done, scheduler, prediction, noisy, timestep) -> None:
+    if progress is None:
+        return
+
+    @torch.no_grad()
+    def preview():
+        noise = model.config.noise
+        clean = predict_clean(prediction, noisy, int(timestep), scheduler.alphas_cumprod, noise.prediction_type)
+        middle = clean.shape[2] // 2
+        frame = model.decode_frames(clean[:, :, middle : middle + 1])[0]
+        return (frame * 255).round().to(torch.uint8).numpy()
+
+    progress(ChunkProgress(chunk, chunks, done, steps, preview))

@@ -1,0 +1,49 @@
+"""The samplers of diffusers, set up for a model's diffusion process, and random numbers that can be told apart."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..presets import NoiseConfig
+
+SCHEDULERS = ("dpmpp", "ddim", "lcm")
+
+
+def make_scheduler(name: str, noise: NoiseConfig):
+    """A fresh diffusers scheduler: "dpmpp" = DPM-Solver++ (2M), "ddim", or "lcm" for few-step checkpoints."""
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, LCMScheduler
+
+    shared = asdict(noise)
+    if name == "dpmpp":
+        # The last step takes the prediction of the clean latents as it is; at zero signal the noise level would be
+        # infinite otherwise.
+        return DPMSolverMultistepScheduler(**shared, algorithm_type="dpmsolver++", final_sigmas_type="zero")
+    if name == "ddim":
+        return DDIMScheduler(**shared, clip_sample=False, set_alpha_to_one=True)
+    if name == "lcm":
+        return LCMScheduler(**{**shared, "timestep_spacing": "leading"}, clip_sample=False)
+    raise InputError(f"one of the schedulers {', '.join(SCHEDULERS)}", repr(name), "Choose one of them.")
+
+
+def seeded_generator(seed: int, chunk: int, purpose: str) -> torch.Generator:
+    """A CPU generator for one draw: the same for the same (seed, chunk, purpose), unrelated for any other."""
+    digest = hashlib.sha256(f"{seed}/{chunk}/{purpose}".encode()).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little") & (2**63 - 1))
+
+
+def predict_clean(prediction: Tensor, sample: Tensor, timestep: int, alphas_cumprod: Tensor, kind: str) -> Tensor:
+    """The clean latents x0 implied by a network output.
+
+    x_t = a x0 + s eps, with a^2 = alphas_cumprod[t], s^2 = 1 - a^2.
+    epsilon: x0 = (x_t - s eps) / a.  v = a eps - s x0: x0 = a x_t - s v (Salimans & Ho 2022).
+    """
+    alpha = alphas_cumprod[timestep].to(sample).sqrt()
+    sigma = (1 - alphas_cumprod[timestep].to(sample)).sqrt()
+    if kind == "v_prediction":
+        return alpha * sample - sigma * prediction
+    return (sample - sigma * prediction) / alpha.clamp(min=1e-3)

@@ -1,0 +1,183 @@
+"""The denoising loss of every stage: what a batch is made of, what the network is shown, what it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ..models.starcaster import Starcaster
+from ..models.unet import cache_condition
+from ..sampling.schedules import make_scheduler
+from .latents import ClipSet
+from .recipe import Stage
+
+FRONTAL_DEGREES = 40.0  # a reference photo is taken from within this yaw
+
+
+@dataclass
+class Batch:
+    """latents [B, C, T, h, w]; before [B, C, T, h, w] or None, the chunk before; reference [B, C, 1, h, w];
+    speech [B, T + 2 * window, F], speech_before likewise, or None; camera, camera_before [B, T, 25] or None;
+    mouth [B, T, 4] as fractions; embedding [B, E]."""
+
+    latents: Tensor
+    before: Tensor | None
+    reference: Tensor
+    speech: Tensor | None
+    speech_before: Tensor | None
+    camera: Tensor | None
+    camera_before: Tensor | None
+    mouth: Tensor
+    embedding: Tensor
+
+
+def draw_batch(clips: ClipSet, stage: Stage, split: str, window: int, generator: torch.Generator) -> Batch:
+    """A batch of one kind, drawn with `generator`: chunks of random clips at random moments."""
+
+    def draw(n: int, *shape: int) -> Tensor:
+        return torch.randint(n, shape, generator=generator)
+
+    kinds, shares = zip(*stage.kinds)
+    kind = kinds[torch.multinomial(torch.tensor(shares), 1, generator=generator).item()]
+    candidates = clips.where(split, kind)
+    chosen = candidates[draw(len(candidates), stage.clips)]
+    total = clips.latents.shape[1]
+    with_before = stage.context > 0
+    first = stage.frames if with_before else 0
+    starts = first + draw(total - stage.frames - first + 1, stage.clips)
+
+    def cut(rows: Tensor, offset: int, margin: int = 0) -> Tensor:
+        steps = torch.arange(-margin, stage.frames + margin)
+        at = (starts[:, None] + offset + steps).clamp(0, total - 1)
+        return rows[chosen[:, None], at].float()
+
+    def chunk(offset: int) -> Tensor:
+        return rearrange(cut(clips.latents, offset), "b t c h w -> b c t h w")
+
+    temporal, back = kind == "temporal", -stage.frames
+    return Batch(
+        latents=chunk(0),
+        before=chunk(back) if with_before else None,
+        reference=clips.latents[chosen, draw_reference(clips.camera[chosen], generator)].float()[:, :, None],
+        speech=cut(clips.speech, 0, window) if temporal else None,
+        speech_before=cut(clips.speech, back, window) if temporal and with_before else None,
+        camera=None if temporal else cut(clips.camera, 0),
+        camera_before=None if temporal or not with_before else cut(clips.camera, back),
+        mouth=cut(clips.mouth, 0),
+        embedding=clips.embedding[chosen],
+    )
+
+
+def draw_reference(camera: Tensor, generator: torch.Generator) -> Tensor:
+    """For every clip, a frame that could be a portrait: camera [B, T, 25] -> frame numbers [B]."""
+    x, z = camera[..., 3], camera[..., 11]
+    yaw = torch.rad2deg(torch.atan2(x, z)).abs()
+    frontal = (yaw < FRONTAL_DEGREES).float()
+    nearest = torch.nn.functional.one_hot(yaw.argmin(dim=1), yaw.shape[1])
+    return torch.multinomial(torch.maximum(frontal, nearest.float()), 1, generator=generator)[:, 0]
+
+
+def mouth_weights(mouth: Tensor, side: int, weight: float) -> Tensor:
+    """mouth [B, T, 4], fractions -> weights [B, 1, T, side, side] of mean 1, `weight` times larger round the mouth."""
+    centres = (torch.arange(side) + 0.5) / side
+    reach = 0.5 / side
+    x0, y0, x1, y1 = (edge[..., None] for edge in mouth.unbind(dim=-1))
+    across = ((centres > x0 - reach) & (centres < x1 + reach)).float()
+    down = ((centres > y0 - reach) & (centres < y1 + reach)).float()
+    inside = down[..., :, None] * across[..., None, :]
+    weights = 1 + (weight - 1) * inside
+    return (weights / weights.mean(dim=(-1, -2), keepdim=True))[:, None]
+
+
+class DenoisingLoss:
+    """Call with a step's batch and generator -> weighted mean squared error of the prediction, scalar."""
+
+    def __init__(self, model: Starcaster, stage: Stage):
+        self.model, self.stage = model, stage
+        self.kind = model.config.noise.prediction_type
+        self.alphas_cumprod = make_scheduler("ddim", model.config.noise).alphas_cumprod
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        stage = self.stage
+
+        def chance(probability: float) -> bool:
+            return torch.rand((), generator=generator).item() < probability
+
+        # Guidance's null is trained for the whole batch at once: hiding a condition from part of a batch would only
+        # save memory, and the batches are small.
+        nobody, deaf = chance(stage.drop_identity), chance(stage.drop_audio)
+        shown = chance(stage.reference) and not nobody
+        looking_back = chance(stage.context) and not nobody
+        own_context = looking_back and chance(stage.self_forcing)
+
+        identity = self.identity(batch, nobody)
+        banks = []
+        if shown:
+            banks.append(self.bank(batch.reference, identity))
+        if looking_back:
+            before = batch.before
+            if own_context:
+                streams = self.streams(batch.speech_before, batch.camera_before, deaf)
+                before = self.one_step(before, cache_condition(identity, **streams, banks=tuple(banks)), generator)
+            banks.append(self.bank(before[:, :, -self.model.config.context_frames :], identity))
+
+        condition = cache_condition(
+            identity, **self.streams(batch.speech, batch.camera, deaf or nobody, nobody), banks=tuple(banks)
+        )
+        noisy, timesteps, target = self.add_noise(batch.latents, generator)
+        prediction = self.model.unet(noisy, timesteps, condition, motion=stage.motion, adapters=stage.motion)
+        error = (prediction.float() - target).square()
+        temporal = batch.camera is None
+        if temporal and stage.mouth_weight != 1:
+            error = error * mouth_weights(batch.mouth, error.shape[-1], stage.mouth_weight)
+        loss = error.mean()
+        return loss, {"temporal": loss.item() if temporal else 0.0, "is_temporal": float(temporal)}
+
+    def identity(self, batch: Batch, nobody: bool):
+        tokens = self.model.identity_tokens
+        batch_size = len(batch.embedding)
+        return self.model.unet.cache_identity(tokens.unconditional(batch_size) if nobody else tokens(batch.embedding))
+
+    def streams(self, speech: Tensor | None, camera: Tensor | None, deaf: bool, blind: bool = False) -> dict:
+        """Cached audio and camera of a chunk; an inactive stream is left out (lambda = 0)."""
+        model, streams = self.model, {}
+        if not self.stage.motion:  # single images belong to no moment
+            return streams
+        if speech is not None and not deaf:
+            streams["audio"] = model.unet.cache_audio(model.speech_tokens(speech))
+        if camera is not None and not blind:
+            streams["camera"] = model.unet.cache_camera(model.camera_tokens(camera))
+        return streams
+
+    def bank(self, latents: Tensor, identity):
+        """The reference pass is read, not taught: no gradient flows back into it."""
+        with torch.no_grad():
+            features = self.model.unet.reference_features(latents, identity)
+        return self.model.unet.cache_bank(features)
+
+    @torch.no_grad()
+    def one_step(self, latents: Tensor, condition, generator: torch.Generator) -> Tensor:
+        """Self-forcing: the chunk before as the model itself would have made it, x0 predicted from one noisy look."""
+        noisy, timesteps, _ = self.add_noise(latents, generator, last=700)
+        prediction = self.model.unet(noisy, timesteps, condition).float()
+        alpha, sigma = self.scales(timesteps)
+        if self.kind == "v_prediction":
+            return alpha * noisy - sigma * prediction
+        return (noisy - sigma * prediction) / alpha
+
+    def scales(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        alpha_squared = self.alphas_cumprod[timesteps].reshape(-1, 1, 1, 1, 1)
+        return alpha_squared.sqrt(), (1 - alpha_squared).sqrt()
+
+    def add_noise(self, latents: Tensor, generator: torch.Generator, last: int | None = None):
+        """-> x_t = a x0 + s eps, timesteps [B], and the target (v = a eps - s x0, or eps)"""
+        last = last or len(self.alphas_cumprod)
+        timesteps = torch.randint(last, (len(latents),), generator=generator)
+        noise = torch.randn(latents.shape, generator=generator)
+        alpha, sigma = self.scales(timesteps)
+        noisy = alpha * latents + sigma * noise
+        target = alpha * noise - sigma * latents if self.kind == "v_prediction" else noise
+        return noisy, timesteps, target

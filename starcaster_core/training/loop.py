@@ -1,0 +1,154 @@
+"""One training loop for everything: a time budget, a warm-up and a cosine, moving averages, resuming, a log.
+
+A task gives a loss for step number n; everything random in it is to be drawn from a generator seeded with n, so that a
+resumed run sees the data an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import StarcasterError
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """minutes: time on the clock for this task, all resumed runs together. Learning rate: peak, reached after `warmup`
+    steps, falling to a twentieth along a cosine of the time. ema: decay of the moving average that is kept."""
+
+    minutes: float
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.01
+    warmup: int = 50
+    ema: float = 0.998
+    clip_norm: float = 1.0
+    save_minutes: float = 4.0
+    log_every: int = 20
+
+
+class DivergedError(StarcasterError):
+    """The loss is no longer a number."""
+
+
+def train(
+    module: nn.Module,
+    loss_of_step: Callable[[int], tuple[Tensor, dict[str, float]]],
+    settings: LoopSettings,
+    folder: Path,
+    name: str,
+    parameters: list[nn.Parameter] | None = None,
+) -> nn.Module:
+    """Trains `parameters` (default: all that require gradients) of `module` in place; leaves the averaged weights in it.
+
+    loss_of_step(n) -> (scalar loss, numbers to log). State goes to `folder/name.state.pt` (written, then renamed) and
+    the log to `folder/name.csv`; called again, it goes on from there. Raises DivergedError, the last state kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    parameters = parameters or [p for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    average = [p.detach().clone() for p in parameters]
+    state_file = folder / f"{name}.state.pt"
+    step, seconds = resume(state_file, parameters, average, optimizer)
+    budget = settings.minutes * 60
+    started = saved = time.monotonic()
+    sums: dict[str, float] = {}
+
+    def elapsed() -> float:
+        return seconds + time.monotonic() - started
+
+    while elapsed() < budget:
+        rate = learning_rate(settings, step, elapsed() / budget)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss, numbers = loss_of_step(step)
+        if not math.isfinite(loss.item()):
+            raise DivergedError(
+                "a finite loss", f"{loss.item()} at step {step} of {name}", f"The last good state is in {state_file}."
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+        optimizer.step()
+        step += 1
+        decay = min(settings.ema, step / (step + 10))
+        torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
+        for key, value in {"loss": loss.item(), **numbers}.items():
+            sums[key] = sums.get(key, 0.0) + value / settings.log_every
+        if step % settings.log_every == 0:
+            log(folder / f"{name}.csv", {"step": step, "minutes": elapsed() / 60, "rate": rate, **sums})
+            sums = {}
+        if time.monotonic() - saved > settings.save_minutes * 60:
+            save(state_file, parameters, average, optimizer, step, elapsed(), settings)
+            saved = time.monotonic()
+    save(state_file, parameters, average, optimizer, step, elapsed(), settings)
+    with torch.no_grad():
+        for parameter, mean in zip(parameters, average):
+            parameter.copy_(mean)
+    return module
+
+
+def learning_rate(settings: LoopSettings, step: int, progress: float) -> float:
+    cosine = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return settings.learning_rate * min(1.0, (step + 1) / settings.warmup) * cosine
+
+
+def save(path: Path, parameters, average, optimizer, step: int, seconds: float, settings: LoopSettings) -> None:
+    state = {
+        "parameters": [p.detach() for p in parameters],
+        "average": average,
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "seconds": seconds,
+        "settings": asdict(settings),
+    }
+    unfinished = path.with_suffix(".part")
+    torch.save(state, unfinished)
+    unfinished.replace(path)
+
+
+def resume(path: Path, parameters, average, optimizer) -> tuple[int, float]:
+    """Puts a saved state back; returns the step and the seconds it stood at, (0, 0) without one."""
+    if not path.exists():
+        return 0, 0.0
+    state = torch.load(path, weights_only=True)
+    with torch.no_grad():
+        for targets, values in ((parameters, state["parameters"]), (average, state["average"])):
+            for target, value in zip(targets, values, strict=True):
+                target.copy_(value)
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state["seconds"]
+
+
+def log(path: Path, row: dict[str, float]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(row)
+        writer.writerow([f"{value:.6g}" for value in row.values()])
+    print(path.stem, json.dumps({key: round(value, 5) for key, value in row.items()}), flush=True)
+
+
+def step_generator(seed: int, name: str, step: int) -> torch.Generator:
+    """Randomness of one training step, the same whether or not the run was interrupted before it."""
+    from ..sampling.schedules import seeded_generator
+
+    return seeded_generator(seed, step, name)
+
+
+def autocast():
+    """bfloat16 on GPUs and on CPUs with matrix hardware for it, float32 elsewhere."""
+    from ..models.checkpoint import cpu_precision
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    enabled = device == "cuda" or cpu_precision() == torch.bfloat16
+    return torch.autocast(device, torch.bfloat16, enabled=enabled)

@@ -1,0 +1,101 @@
+"""Trains the talking portrait: the stages of a recipe, one after the other, into one checkpoint.
+
+    python -m starcaster_core train --latents DIR --autoencoder A.safetensors --speech P.safetensors \\
+        --minutes 80 --out DIR
+
+Every stage resumes where it was stopped; a finished stage's weights are kept as `<stage>.safetensors`, whole models that
+can be sampled from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from ..models.checkpoint import build, load_checkpoint, read_checkpoint, save_checkpoint
+from ..models.starcaster import Starcaster
+from ..presets import PRESETS
+from .diffusion import DenoisingLoss, draw_batch
+from .latents import ClipSet, load_clips, load_helpers
+from .loop import LoopSettings, autocast, step_generator, train
+from .recipe import RECIPES, Stage
+
+
+def new_model(preset: str, vae_file: Path, speech_file: Path, seed: int) -> Starcaster:
+    """Untrained, but for the frozen autoencoder and speech encoder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Starcaster(PRESETS[preset])
+    model.vae, model.speech_encoder = load_helpers(vae_file, speech_file, model.config)
+    return model.to(memory_format=torch.channels_last)
+
+
+def choose_trainable(model: Starcaster, stage: Stage) -> list[torch.nn.Parameter]:
+    """Freezes all but what the stage trains; the autoencoder and the speech encoder are always frozen."""
+    model.requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if name.startswith(("vae.", "speech_encoder.")):
+            continue
+        parameter.requires_grad_(not stage.trainable or any(part in name for part in stage.trainable))
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def run_stage(model: Starcaster, clips: ClipSet, stage: Stage, minutes: float, out: Path, seed: int) -> None:
+    parameters = choose_trainable(model, stage)
+    loss = DenoisingLoss(model, stage)
+    window = model.config.conditioning.speech_window
+
+    def loss_of_step(step: int):
+        generator = step_generator(seed, stage.name, step)
+        batch = draw_batch(clips, stage, "train", window, generator)
+        with autocast():
+            return loss(batch, generator)
+
+    settings = LoopSettings(minutes, learning_rate=stage.learning_rate)
+    train(model, loss_of_step, settings, out, stage.name, parameters)
+
+
+def run(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    stages = RECIPES[args.recipe]
+    if args.init:
+        model = load_checkpoint(args.init, torch.float32)
+    else:
+        model = new_model(args.recipe, args.autoencoder, args.speech, args.seed)
+    for stage in stages:
+        finished = args.out / f"{stage.name}.safetensors"
+        if finished.exists():
+            config, weights, _ = read_checkpoint(finished)
+            model = build(config, weights, str(finished))
+        elif args.stage in ("all", stage.name):
+            clips = load_clips(args.latents)  # again for every stage: more clips may have been made meanwhile
+            run_stage(model, clips, stage, args.minutes * stage.share, args.out, args.seed)
+            made_with = {
+                "stage": asdict(stage),
+                "seed": args.seed,
+                "minutes": args.minutes * stage.share,
+                "clips": len(clips.kind),
+                "begun_from": args.init,
+                "command": "python -m starcaster_core train",
+            }
+            save_checkpoint(finished, model, made_with, dtype=torch.float32)
+            print(json.dumps({"finished": stage.name}), flush=True)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recipe", choices=sorted(RECIPES), default="mini")
+    parser.add_argument("--stage", default="all", help="one stage by name, or all (default)")
+    parser.add_argument(
+        "--latents", type=Path, required=True, help="folder written by starcaster_core.training.latents"
+    )
+    parser.add_argument("--autoencoder", type=Path, help="autoencoder.safetensors, without --init")
+    parser.add_argument("--speech", type=Path, help="phonetic.safetensors, without --init")
+    parser.add_argument("--init", help="'mini' or a checkpoint to go on from, instead of a new model")
+    parser.add_argument("--minutes", type=float, default=80, help="time for all stages together")
+    parser.add_argument("--out", type=Path, required=True, help="folder for states, logs and checkpoints")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 = as PyTorch chooses")

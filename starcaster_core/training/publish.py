@@ -1,0 +1,54 @@
+"""Turns a trained checkpoint into one to ship: float16, with what made it in its metadata.
+
+python -m starcaster_core.training.publish --run DIR --stage 3-view --out starcaster_core/weights/mini.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+from safetensors import safe_open
+
+from ..models.checkpoint import build, read_checkpoint, save_checkpoint
+
+
+def stage_log(run: Path) -> list[dict]:
+    """Steps and minutes of every stage, from the logs."""
+    rows = []
+    for path in sorted(run.glob("*.csv")):
+        with path.open(newline="") as file:
+            last = list(csv.DictReader(file))[-1]
+        rows.append({"stage": path.stem, "steps": int(float(last["step"])), "minutes": float(last["minutes"])})
+    return rows
+
+
+def metadata_of(path: Path) -> dict:
+    """What a helper's file says of itself"""
+    with safe_open(path, "pt") as file:
+        return {
+            key: json.loads(value) if value[:1] in "{[" else value for key, value in (file.metadata() or {}).items()
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="folder that training wrote")
+    parser.add_argument("--stage", default="3-view", help="the stage to ship")
+    parser.add_argument("--speech", type=Path, help="phonetic.safetensors, for its figures")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    source = args.run / f"{args.stage}.safetensors"
+    config, weights, made_with = read_checkpoint(source)
+    provenance = {"last_stage": made_with, "log": stage_log(args.run), "licence": "Apache-2.0"}
+    provenance["autoencoder"] = metadata_of(args.run / "autoencoder.safetensors")
+    if args.speech:
+        provenance["speech_encoder"] = metadata_of(args.speech)
+    save_checkpoint(args.out, build(config, weights, str(source)), provenance)
+    print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()

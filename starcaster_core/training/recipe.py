@@ -1,0 +1,65 @@
+"""What is trained, in which order, on what: the recipe as data. The losses are in `diffusion.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training the denoiser.
+
+    share: of the whole time budget. frames: T of the clips seen (1 = single images). clips: batch size.
+    kinds: shares of clip kinds in the batches; a batch is of one kind, so view and time are never trained jointly.
+    Temporal batches hear the speech and see no camera; spatial batches are told the camera and hear nothing.
+    reference, context: probability that the portrait, and the last frames of the previous chunk, are shown.
+    self_forcing: share of the contexts made by the model itself (its one-step prediction of the previous chunk)
+    instead of taken from the clip.
+    trainable: prefixes or infixes of parameter names; () = all of the denoiser and its token encoders.
+    drop_identity, drop_audio: probability of hiding a condition, for guidance.
+    mouth_weight: how much more an error around the mouth costs in temporal batches.
+    """
+
+    name: str
+    share: float
+    frames: int = 16
+    clips: int = 2
+    kinds: tuple[tuple[str, float], ...] = (("temporal", 1.0),)
+    reference: float = 0.0
+    context: float = 0.0
+    self_forcing: float = 0.0
+    learning_rate: float = 3e-4
+    trainable: tuple[str, ...] = ()
+    motion: bool = True
+    drop_identity: float = 0.1
+    drop_audio: float = 0.1
+    mouth_weight: float = 4.0
+
+
+# The paper starts from a pretrained image model; `mini` has none, so its recipe begins by making one (stage 0), and its
+# 2D weights go on learning afterwards: they are small and have seen minutes of training, not GPU-years.
+MINI_RECIPE: tuple[Stage, ...] = (
+    Stage(
+        "0-backbone",
+        share=0.195,
+        frames=1,
+        clips=48,
+        kinds=(("temporal", 0.6), ("spatial", 0.4)),
+        motion=False,
+        learning_rate=6e-4,
+        mouth_weight=1.0,
+    ),
+    Stage("1-speech", share=0.145, learning_rate=5e-4),
+    Stage("2-reference", share=0.165, reference=0.85, context=0.6, self_forcing=0.4, learning_rate=4e-4),
+    # The longest: looking at the portrait is learned from moving cameras as well as from moving heads.
+    Stage(
+        "3-view",
+        share=0.495,
+        kinds=(("spatial", 0.4), ("temporal", 0.6)),
+        reference=0.9,
+        context=0.5,
+        self_forcing=0.15,
+        learning_rate=4e-4,
+    ),
+)
+RECIPES = {"mini": MINI_RECIPE}

@@ -1,0 +1,193 @@
+"""Pictures and sound into one file, as they come, in memory that does not grow with the length."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterable
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError, StarcasterError
+from .formats import FORMATS, format_named
+from .info import VideoInfo
+from .pictures import as_frames
+from .sinks import open_sink
+from .sound import Sound
+
+TAG = "synthetic media, STARCaster"
+CODEC_NAMES = {"libx264": "h264", "libvpx-vp9": "vp9", "prores_ks": "prores", "libopus": "opus", "wav": "pcm_s16le"}
+
+
+class VideoWriter:
+    """A video being written; use it in a `with` block.
+
+    Frames last exactly 1 / fps each. The sound is cut, or padded with silence, to the length of the pictures. The file
+    appears under its name only when all is well: until then it has a temporary name beside it, which is removed when
+    the block is left by an exception. `info` holds the VideoInfo afterwards.
+    """
+
+    def __init__(self, path, fps, audio=None, format=None, crf=None, metadata=None):
+        """path: the file, or the folder for "png"; see `write_video` for the others."""
+        self._path = Path(path)
+        self._form = format_named(format, self._path)
+        self._fps = as_rate(fps)
+        self._crf = _checked_crf(crf, self._form)
+        self._metadata = tagged(metadata)
+        has_sound = audio is not None and self._form.audio is not None
+        self._sound = Sound(*audio, self._form.rates) if has_sound else None
+        self._part = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:8]}.part")
+        self._sink = self._size = self.info = None
+        self._frames = self._samples = 0
+        if self._form is FORMATS["png"] and self._path.is_dir() and any(self._path.iterdir()):
+            raise InputError(
+                "a new or empty folder for the frames", f"{self._path.name} with files in it", "Name another."
+            )
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._abandon()
+
+    def write(self, frames) -> None:
+        """Append one frame [H, W, 3] or several [T, H, W, 3], uint8 or float 0..1, array or tensor."""
+        for frame in as_frames(frames):
+            size = (frame.shape[1], frame.shape[0])
+            if self._size not in (None, size):
+                raise InputError(
+                    f"frames of one size, {self._size[0]}x{self._size[1]}",
+                    f"one of {size[0]}x{size[1]}",
+                    "Resize them.",
+                )
+            with self._errors_explained():
+                if self._sink is None:
+                    self._open(size)
+                self._frames += 1
+                self._sink.add(frame, self._next_sound())
+
+    def close(self) -> VideoInfo:
+        """Finish the file and give it its name. Raises InputError when no frame was written."""
+        if self.info is not None:
+            return self.info
+        try:
+            if self._sink is None:
+                raise InputError("at least one frame", "none", "Check the length of the clip.")
+            with self._errors_explained():
+                self._sink.finish()
+                if self._path.is_dir():
+                    self._path.rmdir()  # an empty one, made beforehand
+                os.replace(self._part, self._path)
+        except BaseException:
+            self._abandon()
+            raise
+        self.info = self._describe()
+        return self.info
+
+    def _open(self, size: tuple[int, int]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._sink = open_sink(self._part, self._form, self._fps, size, self._sound, self._crf, self._metadata)
+        self._size = size
+
+    def _next_sound(self) -> np.ndarray | None:
+        """What is heard during the frame just counted; rounding never adds up, whatever the rates."""
+        if self._sound is None:
+            return None
+        due = round(self._frames * self._sound.rate / self._fps) - self._samples
+        self._samples += due
+        return self._sound.take(due)
+
+    def _abandon(self) -> None:
+        if self._sink is not None:
+            self._sink.abandon()
+        if self._part.is_dir():
+            shutil.rmtree(self._part, ignore_errors=True)
+        elif self._part.exists():
+            self._part.unlink()
+
+    def _describe(self) -> VideoInfo:
+        sound, form = self._sound, self._form
+        heard = {}
+        if sound is not None:
+            heard = {
+                "audio_codec": CODEC_NAMES.get(form.audio, form.audio),
+                "audio_seconds": self._samples / sound.rate,
+                "sample_rate": sound.rate,
+                "channels": sound.channels,
+            }
+        codec = CODEC_NAMES.get(form.video, form.video)
+        return VideoInfo(self._frames, self._fps, *self._size, codec, metadata=self._metadata, **heard)
+
+    @contextmanager
+    def _errors_explained(self):
+        import av
+
+        try:
+            yield
+        except (av.error.FFmpegError, OSError) as error:
+            if isinstance(error, StarcasterError):
+                raise
+            raise StarcasterError(
+                f"to write {self._path.name}",
+                f"the error: {error}",
+                "Check the folder's permissions and free space; if both are well, choose another format or size.",
+            ) from error
+
+
+def write_video(
+    path: str | os.PathLike,
+    frames: Iterable,
+    fps: Fraction | float,
+    audio: tuple | None = None,
+    format: str | None = None,
+    crf: int | None = None,
+    metadata: dict[str, str] | None = None,
+) -> VideoInfo:
+    """Write frames as they come and say what came out.
+
+    path: the file; for "png" the folder. frames: each item one frame uint8 [H, W, 3] or a batch [T, H, W, 3], uint8 or
+    float 0..1. Odd sides are padded by one row or column to even ones. fps: frames a second.
+    audio: waveform float [C, N] in -1..1 and its samples a second, or None.
+    format: "mp4" (H.264, AAC), "webm" (VP9, Opus), "mov" (ProRes 422 HQ, PCM), "gif" (no sound) or "png" (a folder of
+    frames and a WAV); None takes the path's suffix. crf: 0..51 for mp4 (18), 0..63 for webm (28), lower is better.
+    metadata: text by key, for instance `prompt` and `workflow` as ComfyUI writes them. The tag "synthetic media,
+    STARCaster" is always there, under `comment` and `starcaster`.
+    Raises InputError for frames, names or settings that cannot be used, AudioError for such sound, StarcasterError when
+    the encoder or the disk fails. Then, and when the iteration is left in any other way, no file remains.
+    """
+    with VideoWriter(path, fps, audio, format, crf, metadata) as writer:
+        for batch in frames:
+            writer.write(batch)
+    return writer.info
+
+
+def as_rate(fps: Fraction | float) -> Fraction:
+    """Frames a second as an exact fraction: 25 -> 25, 23.976 -> 24000/1001. InputError unless within 1..240."""
+    try:
+        rate = Fraction(fps)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError("a frame rate", f"{fps!r}", "Use a number such as 25.") from error
+    if not 1 <= rate <= 240:
+        raise InputError("1 to 240 frames a second", f"{fps}", "The models are made for 25.")
+    broadcast = Fraction(round(rate) * 1000, 1001)
+    return broadcast if abs(rate - broadcast) < Fraction(1, 500) else rate.limit_denominator(1001)
+
+
+def tagged(metadata: dict[str, str] | None) -> dict[str, str]:
+    """The same entries with the mark that this is synthetic media."""
+    entries = {str(key): str(value) for key, value in (metadata or {}).items()}
+    comment = f"{TAG}. {entries['comment']}" if entries.get("comment") else TAG
+    return {**entries, "comment": comment, "starcaster": TAG}
+
+
+def _checked_crf(crf: int | None, form) -> int | None:
+    if crf is not None and form.crf is not None and not 0 <= crf <= form.crf_limit:
+        raise InputError(f"a crf of 0 to {form.crf_limit}", f"{crf}", f"Use {form.crf}, or less for a better picture.")
+    return crf

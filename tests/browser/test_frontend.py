@@ -1,0 +1,86 @@
+"""The shipped workflows in the real frontend: they open, run, and survive a reload."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from provision_comfyui import REPO
+
+pytestmark = pytest.mark.browser
+
+WORKFLOWS = ("talking_portrait", "free_viewpoint", "identity_only")
+SLOW = 180_000
+QUICK = {
+    "LoadImage": {"image": "face.png"},
+    "LoadAudio": {"audio": "voice.wav"},
+    "STARCaster_ModelLoader": {"checkpoint": "tiny.safetensors"},
+    "STARCaster_Sampler": {"steps": 2},
+}
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_templates_open_and_mean_the_same_as_their_api_twins(studio, name):
+    studio.open(name)
+    assert studio.prompt() == json.loads((REPO / "workflows" / "api" / f"{name}.json").read_text())
+    assert not studio.problems
+
+
+def test_run_shows_the_video_in_the_node(studio):
+    studio.open("talking_portrait")
+    studio.set_widgets(QUICK)
+    page = studio.page
+    page.evaluate(
+        """() => { window.ended = new Promise(resolve => {
+            for (const kind of ["execution_success", "execution_error", "execution_interrupted"])
+                window.app.api.addEventListener(kind, event => resolve([kind, event.detail]));
+        }) }"""
+    )
+    page.get_by_test_id("queue-button").first.click()
+    kind, detail = page.evaluate("() => window.ended")
+    assert kind == "execution_success", detail
+    plays = "() => [...document.querySelectorAll('video')].some(v => v.videoWidth > 0 && v.duration > 0.5)"
+    page.wait_for_function(plays, timeout=SLOW)
+    source = page.evaluate("() => { const v = document.querySelector('video'); return v.currentSrc || v.src }")
+    assert "talking_portrait" in source
+    assert not studio.problems
+
+
+def test_reload_keeps_every_widget_value(studio):
+    studio.open("talking_portrait")
+    studio.set_widgets(
+        {
+            "STARCaster_ModelLoader": {"checkpoint": "tiny.safetensors", "precision": "float32"},
+            "STARCaster_IdentityLoader": {"face": "leftmost", "save_as": "me"},
+            "STARCaster_AudioEncoder": {"max_seconds": 2.5},
+            "STARCaster_CameraTrajectory": {
+                "preset": "keyframes",
+                "yaw": -12,
+                "pitch": 3,
+                "distance": 1.1,
+                "period_seconds": 2.5,
+                "seconds": 7.2,
+                "keyframes": '[{"time": 0, "yaw": 1, "pitch": 2, "distance": 1}]',
+            },
+            "STARCaster_Sampler": {
+                "seed": 123456789,
+                "steps": 7,
+                "scheduler": "ddim",
+                "guidance_scale": 2.5,
+                "lambda_audio": 0.5,
+                "lambda_camera": 0.25,
+                "context_frames": 3,
+                "use_reference": False,
+                "seconds": 6.0,
+            },
+            "STARCaster_VideoCombine": {"fps": 24, "format": "webm", "crf": 30, "filename_prefix": "a/b"},
+        }
+    )
+    prompt, widgets, saved = studio.prompt(), studio.widgets(), json.dumps(studio.workflow())
+    assert len(widgets) == 6
+    studio.forget()
+    studio.open()
+    studio.load(json.loads(saved))
+    assert studio.widgets() == widgets
+    assert studio.prompt() == prompt
+    assert not studio.problems

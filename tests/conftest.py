@@ -1,0 +1,52 @@
+"""What several kinds of tests share: one real server, started only if a test asks for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import pytest
+from comfy_server import ComfyServer
+from provision_comfyui import REPO, locate
+
+
+@pytest.fixture(scope="session")
+def comfy_server():
+    """A running ComfyUI with this pack and a tiny random model, `models/starcaster/tiny.safetensors`."""
+    install = locate()
+    if not (install.comfyui / "main.py").exists():
+        pytest.skip("no ComfyUI: run `make setup`, or set COMFYUI_PATH")
+    # One thread: the tests' models are tiny, and a machine that is busy elsewhere makes two threads wait for each other.
+    server = ComfyServer(install, environment={"OMP_NUM_THREADS": "1"})
+    write_tiny_checkpoint(server.base / "models" / "starcaster" / TINY)
+    with server:
+        yield server
+
+
+TINY = "tiny.safetensors"
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
+
+
+def write_tiny_checkpoint(path: Path) -> None:
+    """The `tiny` preset with random weights, as a file."""
+    from starcaster_core.models.checkpoint import load_checkpoint, save_checkpoint
+
+    save_checkpoint(path, load_checkpoint("tiny"), {"made for": "tests"})
+
+
+@pytest.fixture
+def workflow() -> Callable[..., dict]:
+    """workflow(name, Class_Type={"input": value}, ...) -> a shipped API-format prompt with some inputs changed."""
+
+    def load(name: str, **changes: dict) -> dict:
+        prompt = json.loads((REPO / "workflows" / "api" / f"{name}.json").read_text())
+        for node in prompt.values():
+            node["inputs"].update(changes.get(node["class_type"].removeprefix("STARCaster_"), {}))
+        return prompt
+
+    return load

@@ -1,0 +1,44 @@
+"""The yardstick does the same work: its answers are ours."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from starcaster_core.benchmark.measure import plain_tokens, sample_conditions
+from starcaster_core.benchmark.plain import PlainComposition
+from starcaster_core.cli import main
+from starcaster_core.models.checkpoint import load_checkpoint
+from starcaster_core.sampling import SamplerSettings
+from starcaster_core.sampling.rollout import make_branches, predict, prepare_identity
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_checkpoint("tiny", dtype=torch.float32)
+
+
+@torch.no_grad()
+def test_the_plain_composition_gives_the_same_prediction(model):
+    conditions, _ = sample_conditions(model, model.config.chunk_frames)
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(1, 16, 16, 8, 8, generator=generator)
+    context = torch.randn(1, 16, 2, 8, 8, generator=generator)
+    settings, timestep = SamplerSettings(steps=2), torch.tensor(500)
+    identity, nobody, reference = prepare_identity(model, conditions, settings)
+    banks = (reference, model.cache_frames(context, identity))
+    branches = make_branches(model, conditions, settings, identity, nobody, banks, 0)
+    ours = sum(predict(model, latents, timestep, branch) for branch in branches)
+    tokens = plain_tokens(model, conditions, context)
+    plain = PlainComposition(model).predict(latents, timestep, **tokens, guidance_scale=settings.guidance_scale)
+    torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-3)
+
+
+def test_the_command_writes_its_figures(tmp_path):
+    out = tmp_path / "bench.json"
+    assert main(["bench", "--model", "tiny", "--chunks", "1", "--repeats", "1", "--out", str(out)]) == 0
+    result = json.loads(out.read_text())
+    assert set(result["path"]["seconds"]) == {"identity", "speech", "denoise", "decode", "encode"}
+    assert result["plain_diffusers"]["ratio"] > 0

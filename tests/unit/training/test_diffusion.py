@@ -1,0 +1,124 @@
+"""What a training step shows the network: the right sound for the right frames, the right past, the right target."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from starcaster_core.models.checkpoint import random_model
+from starcaster_core.presets import PRESETS
+from starcaster_core.training.diffusion import DenoisingLoss, draw_batch, draw_reference, mouth_weights
+from starcaster_core.training.latents import ClipSet
+from starcaster_core.training.portrait import choose_trainable
+from starcaster_core.training.recipe import MINI_RECIPE, Stage
+
+CLIPS, LENGTH = 6, 48
+STAGE = Stage("test", share=1.0, clips=3, reference=0.5, context=0.5)
+
+
+@pytest.fixture(scope="module")
+def clips():
+    """Every row says which clip and frame it is: value = 100 * clip + frame. Even clips temporal, odd ones spatial."""
+    number = 100.0 * torch.arange(CLIPS)[:, None] + torch.arange(LENGTH)
+    camera = torch.zeros(CLIPS, LENGTH, 25)
+    camera[..., 3], camera[..., 11] = number / 1000, 2.7
+    return ClipSet(
+        latents=number[:, :, None, None, None].expand(-1, -1, 16, 8, 8).half(),
+        speech=number[:, :, None].expand(-1, -1, 64).half(),
+        camera=camera,
+        mouth=torch.tensor([0.25, 0.5, 0.75, 0.75]).expand(CLIPS, LENGTH, 4),
+        embedding=torch.arange(CLIPS).float()[:, None].expand(-1, 128),
+        kind=torch.arange(CLIPS) % 2,
+        split=torch.zeros(CLIPS, dtype=torch.long),
+        identity=torch.arange(CLIPS),
+    )
+
+
+def batch_of(clips, seed=0, **changes):
+    return draw_batch(clips, replace(STAGE, **changes), "train", 2, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_frames_sound_and_person_belong_together(clips, seed):
+    batch = batch_of(clips, seed)
+    numbers = batch.latents[:, 0, :, 0, 0]
+    assert batch.latents.shape == (3, 16, 16, 8, 8)
+    assert torch.equal(numbers[:, 1:] - numbers[:, :-1], torch.ones(3, 15))  # consecutive frames
+    assert torch.equal(numbers[:, 0] // 100, batch.embedding[:, 0])
+    assert torch.equal(batch.reference[:, 0, 0, 0, 0] // 100, batch.embedding[:, 0])
+    # Sound: the frames' own rows in the middle, the window's neighbours around them (clamped at the clip's ends).
+    assert torch.equal(batch.speech[:, 2:-2, 0], numbers)
+    first = 100 * batch.embedding[:, 0]
+    assert torch.equal(batch.speech[:, 0, 0], torch.maximum(numbers[:, 0] - 2, first))
+    assert batch.camera is None
+
+
+def test_the_chunk_before_is_the_one_before(clips):
+    batch = batch_of(clips)
+    assert torch.equal(batch.before + 16, batch.latents)
+    assert torch.equal(batch.speech_before[:, 2:-2, 0] + 16, batch.speech[:, 2:-2, 0])
+
+
+def test_a_spatial_batch_sees_its_cameras_and_hears_nothing(clips):
+    batch = batch_of(clips, kinds=(("spatial", 1.0),))
+    assert batch.speech is None and batch.speech_before is None
+    torch.testing.assert_close(batch.camera[..., 3] * 1000, batch.latents[:, 0, :, 0, 0])
+    torch.testing.assert_close((batch.camera_before[..., 3]) * 1000 + 16, batch.camera[..., 3] * 1000)
+
+
+def test_the_reference_is_seen_from_the_front_where_there_is_a_frontal_frame():
+    yaw = torch.deg2rad(torch.tensor([[-60.0, -50, 10, 55], [70, 65, 60, 50]]))
+    camera = torch.zeros(2, 4, 25)
+    camera[..., 3], camera[..., 11] = 2.7 * yaw.sin(), 2.7 * yaw.cos()
+    for seed in range(5):
+        assert draw_reference(camera, torch.Generator().manual_seed(seed)).tolist() == [2, 3]
+
+
+def test_the_mouth_counts_more_and_the_mean_stays_one():
+    box = torch.tensor([0.25, 0.5, 0.75, 0.75]).expand(2, 3, 4)
+    weights = mouth_weights(box, 16, 4.0)
+    assert weights.shape == (2, 1, 3, 16, 16)
+    assert torch.allclose(weights.mean(dim=(-1, -2)), torch.ones(2, 1, 3))
+    inside, outside = weights[0, 0, 0, 10, 8], weights[0, 0, 0, 2, 8]
+    assert torch.isclose(inside / outside, torch.tensor(4.0))
+
+
+@pytest.fixture(scope="module")
+def loss():
+    return DenoisingLoss(random_model(PRESETS["tiny"]), STAGE)
+
+
+def test_noise_and_target_fit_the_definition_of_v(loss):
+    clean = torch.randn(4, 16, 2, 8, 8)
+    noisy, timesteps, target = loss.add_noise(clean, torch.Generator().manual_seed(0))
+    alpha, sigma = loss.scales(timesteps)
+    torch.testing.assert_close(alpha * noisy - sigma * target, clean, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(alpha**2 + sigma**2, torch.ones_like(alpha))
+
+
+def test_a_step_is_the_same_for_the_same_generator(clips, loss):
+    batch = batch_of(clips)
+    values = {loss(batch, torch.Generator().manual_seed(4))[0].item() for _ in range(2)}
+    assert len(values) == 1
+
+
+@pytest.mark.parametrize("stage", MINI_RECIPE, ids=lambda stage: stage.name)
+def test_every_stage_gives_gradients_to_what_it_trains_and_none_to_the_frozen_parts(clips, stage):
+    model = random_model(PRESETS["tiny"])
+    stage = replace(stage, clips=2)
+    choose_trainable(model, stage)
+    loss = DenoisingLoss(model, stage)
+    for step in range(6):
+        generator = torch.Generator().manual_seed(step)
+        batch = draw_batch(clips, stage, "train", 2, generator)
+        loss(replace(batch, latents=batch.latents / 500), generator)[0].backward()
+    reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert not any(name.startswith(("vae.", "speech_encoder.")) for name in reached)
+    wanted = {"0-backbone": "unet.conv_in", "1-speech": "attn2.audio", "2-reference": "lora", "3-view": "attn2.camera"}
+    assert any(wanted[stage.name] in name for name in reached)
+    if stage.name != "3-view":
+        assert not any("attn2.camera" in name for name in reached)
+    if stage.name == "0-backbone":
+        assert not any("motion_modules" in name or "lora" in name for name in reached)

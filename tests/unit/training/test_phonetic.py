@@ -1,0 +1,141 @@
+"""Training the phonetic encoder: labels on time, voices held out, learning happens, an interrupted run goes on."""
+
+from __future__ import annotations
+
+import csv
+import ctypes
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from starcaster_core.data.tts import FLITE_VOICES, VOICES
+from starcaster_core.speech.phonetic import CLASSES, CONTEXT, FRAME_SAMPLES, PhoneticEncoder
+from starcaster_core.training import phonetic as training
+from starcaster_core.training.phonetic import CLASS_NAMES, CROP, FRAMES, Labelled, augment, crop
+
+
+def test_the_head_has_a_class_for_every_phoneme():
+    assert len(CLASS_NAMES) == CLASSES
+
+
+def test_held_out_voices_and_sentences_are_not_trained_on():
+    assert not set(training.TRAIN_VOICES) & set(training.HELD_OUT_VOICES)
+    assert set(training.TRAIN_VOICES) | set(training.HELD_OUT_VOICES) == set(VOICES)
+    assert not set(training.TRAIN_SENTENCES) & set(training.HELD_OUT_SENTENCES)
+    assert training.HELD_OUT_FLITE in FLITE_VOICES
+    assert len(training.HELD_OUT_VOICES) >= 30 and len(training.HELD_OUT_SENTENCES) >= 50
+
+
+@pytest.mark.parametrize("speed", [0.85, 1.0, 1.18])
+def test_labels_stay_with_their_sound(speed):
+    """A clip that is silent, then loud: the crop's loud samples are those of the frames labelled loud."""
+    samples = np.zeros(8 * 16_000, np.int16)
+    samples[4 * 16_000 :] = 20_000
+    clip = Labelled(samples, np.array([0, 4 * 16_000]), np.array([0, 5]))
+    rng = np.random.default_rng(1)
+    seen = set()
+    for _ in range(20):
+        sound, classes = crop(clip, rng, speed)
+        assert sound.shape == (CROP,) and classes.shape == (FRAMES,)
+        frames = sound.reshape(-1, FRAME_SAMPLES)[CONTEXT:-CONTEXT]
+        level = frames[:, FRAME_SAMPLES // 2]  # at the centre
+        assert np.array_equal(level > 0.1, classes == 5)
+        seen |= set(classes)
+    assert seen == {0, 5}
+
+
+def test_augmentation_repeats_and_leaves_sound_in_range():
+    rng = np.random.default_rng(0)
+    sound = (0.3 * np.sin(np.arange(CROP) / 9)).astype(np.float32)
+    for seed in range(20):
+        first, second = (augment(sound, np.random.default_rng(seed)) for _ in range(2))
+        assert np.array_equal(first, second)
+        assert first.shape == (CROP,) and first.dtype == np.float32
+        assert np.isfinite(first).all() and np.abs(first).max() <= 1
+    assert not np.array_equal(augment(sound, rng), augment(sound, rng))
+
+
+def test_augmentation_does_not_move_sound_in_time():
+    """The click stays the loudest sample, whatever room, microphone and noise."""
+    sound = np.zeros(CROP, np.float32)
+    sound[20_000] = 1.0
+    for seed in range(20):
+        assert abs(int(np.abs(augment(sound, np.random.default_rng(seed))).argmax()) - 20_000) <= 8
+
+
+def test_calibration_gives_bands_of_mean_0_and_deviation_1():
+    encoder = PhoneticEncoder()
+    sound = 0.2 * torch.randn(4, CROP, generator=torch.Generator().manual_seed(0))
+    training.calibrate(encoder, sound)
+    normalised = (encoder.log_mel(sound) - encoder.mel_mean) / encoder.mel_std
+    assert normalised.mean().abs() < 1e-3 and (normalised.std() - 1).abs() < 1e-2
+
+
+def _speech_like(count: int, seed: int, held_out: bool) -> list[Labelled]:
+    """Tones of four pitches, each a class of its own: learnt within a few steps, and no synthesizer is needed."""
+    rng = np.random.default_rng([seed, held_out])
+    clips = []
+    for _ in range(count):
+        classes = rng.integers(0, 4, 20)
+        hertz = np.repeat(np.array([0, 300, 900, 2500])[classes], 3200)
+        tone = 8000 * np.sin(2 * np.pi * np.cumsum(hertz) / 16_000)
+        clips.append(Labelled(tone.astype(np.int16), np.arange(20) * 3200, classes))
+    return clips
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_updates_learn(bfloat16):
+    clips = _speech_like(20, 0, False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = PhoneticEncoder()
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3)
+    rng = np.random.default_rng(0)
+    losses = [training.update(encoder, optimizer, *training.batch(clips, 2, rng), bfloat16) for _ in range(25)]
+    assert np.mean(losses[-5:]) < 0.5 * losses[0]
+
+
+def test_a_run_goes_on_where_it_stopped_and_writes_what_it_did(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "utterances", _speech_like)
+    state = torch.get_rng_state()
+    training.train(0.01, tmp_path, count=20, batch_size=2)
+    assert torch.equal(torch.get_rng_state(), state)  # the global generator is left alone
+
+    stopped = torch.load(tmp_path / "resume.pt", weights_only=True)
+    torch.save({**stopped, "step": 1000, "elapsed": 60.0}, tmp_path / "resume.pt")
+    training.train(1.005, tmp_path, count=20, batch_size=2)
+    resumed = torch.load(tmp_path / "resume.pt", weights_only=True)
+    assert resumed["step"] > 1000 and 1.005 * 60 <= resumed["elapsed"] < 70
+
+    PhoneticEncoder().load_state_dict(load_file(tmp_path / "phonetic.safetensors"))
+    with safe_open(tmp_path / "phonetic.safetensors", "pt") as file:
+        made = json.loads(file.metadata()["phonetic"])
+    assert made["steps"] == resumed["step"] and made["seed"] == 0 and "clean" in made["held_out"]
+
+
+def test_log_has_one_header(tmp_path):
+    for step in (50, 100):
+        training._log(tmp_path, {"step": step, "seconds": 1, "loss": 2.0})
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert [row["step"] for row in rows] == ["50", "100"]
+
+
+def _synthesizers() -> bool:
+    try:
+        return bool(ctypes.CDLL("libespeak-ng.so.1")) and shutil.which("flite") is not None
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not _synthesizers(), reason="needs espeak-ng and flite (build time only)")
+def test_utterances_repeat():
+    first, second = (training.utterances(4, 3, False) for _ in range(2))
+    assert all(
+        np.array_equal(a.samples, b.samples) and np.array_equal(a.classes, b.classes) for a, b in zip(first, second)
+    )
+    assert all(len(clip.starts) == len(clip.classes) for clip in first)
