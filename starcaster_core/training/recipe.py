@@ -41,7 +41,7 @@ class Stage:
 MINI_RECIPE: tuple[Stage, ...] = (
     Stage(
         "0-backbone",
-        share=0.195,
+        share=0.33,
         frames=1,
         clips=48,
         kinds=(("temporal", 0.6), ("spatial", 0.4)),
@@ -49,12 +49,12 @@ MINI_RECIPE: tuple[Stage, ...] = (
         learning_rate=6e-4,
         mouth_weight=1.0,
     ),
-    Stage("1-speech", share=0.145, learning_rate=5e-4),
-    Stage("2-reference", share=0.165, reference=0.85, context=0.6, self_forcing=0.4, learning_rate=4e-4),
+    Stage("1-speech", share=0.12, learning_rate=5e-4),
+    Stage("2-reference", share=0.13, reference=0.85, context=0.6, self_forcing=0.4, learning_rate=4e-4),
     # The longest: looking at the portrait is learned from moving cameras as well as from moving heads.
     Stage(
         "3-view",
-        share=0.495,
+        share=0.42,
         kinds=(("spatial", 0.4), ("temporal", 0.6)),
         reference=0.9,
         context=0.5,
