@@ -28,7 +28,8 @@ def video(server, outcome, suffix=".mp4"):
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_shipped_workflows_make_a_video_with_sound(server, quick, name):
-    outcome = run(server, quick(name))
+    # A seed of its own: ComfyUI may still hold what the browser tests rendered, and cached nodes send no previews.
+    outcome = run(server, quick(name, Sampler={"seed": 11}))
     path = video(server, outcome)
     assert path.parent == server.base / "output" / "starcaster"
     found = probe(path)
