@@ -126,14 +126,14 @@ MINI = ModelConfig(
     name="mini",
     unet=UNetConfig(
         in_channels=16,
-        block_out_channels=(96, 160, 224),
+        block_out_channels=(64, 128, 192),
         attention_levels=(True, True, False),
         layers_per_block=1,
-        num_attention_heads=(3, 5, 7),
-        cross_attention_dim=160,
+        num_attention_heads=(2, 4, 6),
+        cross_attention_dim=128,
         lora_rank=16,
         motion_max_seq_length=16,
-        motion_num_attention_heads=(3, 5, 7),
+        motion_num_attention_heads=(2, 4, 6),
     ),
     autoencoder=AutoencoderConfig(
         kind="patch", latent_channels=16, scaling_factor=1.0, width=128, decoder_widths=(64, 32)

@@ -128,7 +128,7 @@ class DenoisingLoss:
             identity, **self.streams(batch.speech, batch.camera, deaf or nobody, nobody), banks=tuple(banks)
         )
         noisy, timesteps, target = self.add_noise(batch.latents, generator)
-        prediction = self.model.unet(noisy, timesteps, condition, motion=stage.motion, adapters=stage.motion)
+        prediction = self.model.unet(noisy, timesteps, condition, motion=stage.motion, adapters=stage.adapters)
         error = (prediction.float() - target).square()
         temporal = batch.camera is None
         if temporal and stage.mouth_weight != 1:
@@ -144,7 +144,7 @@ class DenoisingLoss:
     def streams(self, speech: Tensor | None, camera: Tensor | None, deaf: bool, blind: bool = False) -> dict:
         """Cached audio and camera of a chunk; an inactive stream is left out (lambda = 0)."""
         model, streams = self.model, {}
-        if not self.stage.motion:  # single images belong to no moment
+        if not self.stage.adapters:
             return streams
         if speech is not None and not deaf:
             streams["audio"] = model.unet.cache_audio(model.speech_tokens(speech))
@@ -162,7 +162,7 @@ class DenoisingLoss:
     def one_step(self, latents: Tensor, condition, generator: torch.Generator) -> Tensor:
         """Self-forcing: the chunk before as the model itself would have made it, x0 predicted from one noisy look."""
         noisy, timesteps, _ = self.add_noise(latents, generator, last=700)
-        prediction = self.model.unet(noisy, timesteps, condition).float()
+        prediction = self.model.unet(noisy, timesteps, condition, motion=self.stage.motion).float()
         alpha, sigma = self.scales(timesteps)
         if self.kind == "v_prediction":
             return alpha * noisy - sigma * prediction

@@ -17,6 +17,8 @@ class Stage:
     instead of taken from the clip.
     trainable: prefixes or infixes of parameter names; () = all of the denoiser and its token encoders.
     drop_identity, drop_audio: probability of hiding a condition, for guidance.
+    adapters: LoRA, bank, speech and camera in use; without them the bare image model learns, from identity alone.
+    motion: temporal attention in use.
     mouth_weight: how much more an error around the mouth costs in temporal batches.
     """
 
@@ -30,6 +32,7 @@ class Stage:
     self_forcing: float = 0.0
     learning_rate: float = 3e-4
     trainable: tuple[str, ...] = ()
+    adapters: bool = True
     motion: bool = True
     drop_identity: float = 0.1
     drop_audio: float = 0.1
@@ -38,23 +41,36 @@ class Stage:
 
 # The paper starts from a pretrained image model; `mini` has none, so its recipe begins by making one (stage 0), and its
 # 2D weights go on learning afterwards: they are small and have seen minutes of training, not GPU-years.
+#
+# All that a single frame can show of its conditions (this mouth for this sound, this side for this camera, this hair for
+# this portrait) is learned on single frames of many clips: per second of computing that is several times as many
+# different pictures as chunks of 16 alike ones. What takes several frames comes after. See docs/decisions/0003.
 MINI_RECIPE: tuple[Stage, ...] = (
     Stage(
         "0-backbone",
-        share=0.33,
+        share=0.2,
         frames=1,
         clips=48,
         kinds=(("temporal", 0.6), ("spatial", 0.4)),
+        adapters=False,
         motion=False,
         learning_rate=6e-4,
         mouth_weight=1.0,
     ),
-    Stage("1-speech", share=0.12, learning_rate=5e-4),
-    Stage("2-reference", share=0.13, reference=0.85, context=0.6, self_forcing=0.4, learning_rate=4e-4),
-    # The longest: looking at the portrait is learned from moving cameras as well as from moving heads.
+    Stage(
+        "1-frames",
+        share=0.4,
+        frames=1,
+        clips=32,
+        kinds=(("temporal", 0.6), ("spatial", 0.4)),
+        reference=0.7,
+        motion=False,
+        learning_rate=5e-4,
+    ),
+    Stage("2-motion", share=0.22, reference=0.85, context=0.6, self_forcing=0.3, learning_rate=4e-4),
     Stage(
         "3-view",
-        share=0.42,
+        share=0.18,
         kinds=(("spatial", 0.4), ("temporal", 0.6)),
         reference=0.9,
         context=0.5,
