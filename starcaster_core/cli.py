@@ -12,6 +12,7 @@ from .errors import StarcasterError
 COMMANDS = {
     "generate": ("generate", "make a talking portrait: picture + voice + camera path -> video"),
     "synth": ("data.synth", "make synthetic talking heads with exact ground truth"),
+    "clips": ("data.clips", "turn a folder of real videos into training clips"),
     "train": ("training.portrait", "train a model, stage after stage"),
     "evaluate": ("evaluation.evaluate", "measure a model on held-out clips"),
     "bench": ("benchmark", "measure seconds of computing per second of video"),
