@@ -28,8 +28,9 @@ from .heads.kit import load_kit
 from .heads.look import sample_look, studio_look
 from .heads.render import Renderer
 from .heads.rig import EYE, LANDMARKS, HeadRig, build_rig
+from .overview import contact_sheet, previews, write_statistics
 from .performance import Performance, perform
-from .shards import SAMPLE_RATE, Clip, find_shards, read_clips, shard_path, write_shard
+from .shards import SAMPLE_RATE, Clip, shard_path, write_shard
 from .splits import SPLITS, members, split_of
 from .tts import SENTENCES, VOICES, synthesize
 
@@ -278,19 +279,6 @@ def make_set(settings: Settings, folder: Path, workers: int = 1) -> None:
             print(path, flush=True)
 
 
-def contact_sheet(folder: Path, path: Path, clips: int = 12, columns: int = 12) -> None:
-    """A PNG with `columns` frames each of the first clips."""
-    from itertools import islice
-
-    from PIL import Image
-
-    rows = []
-    for clip in islice(read_clips(folder), clips):
-        chosen = np.linspace(0, len(clip.frames) - 1, columns).round().astype(int)
-        rows.append(np.hstack(clip.frames[chosen]))
-    Image.fromarray(np.vstack(rows)).save(path)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `synth`."""
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
@@ -303,6 +291,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--splits", default=",".join(SPLITS), help="which people to use: train, val, test")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet of the first clips to this PNG")
+    parser.add_argument("--previews", type=int, default=4, help="how many clips to show as MP4 with sound")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -317,8 +306,10 @@ def run(args: argparse.Namespace) -> int:
         splits=tuple(args.splits.split(",")),
     )
     make_set(settings, args.out, args.workers)
-    if args.sheet and find_shards(args.out):
+    write_statistics(args.out)
+    if args.sheet:
         contact_sheet(args.out, args.sheet)
+    previews(args.out, args.previews)
     return 0
 
 

@@ -1,0 +1,124 @@
+"""What is in a folder of clips: counts and distances as JSON, a contact sheet, previews with sound."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from .phonemes import CLASS_NAMES, class_of
+from .shards import SAMPLE_RATE, Clip, read_clips
+
+CLOSED = 0.006  # lips less than this share of the picture's side apart are shut: under a pixel at 128
+BILABIALS = tuple(CLASS_NAMES.index(name) for name in ("p", "b", "m"))
+
+
+def lip_opening(clip: Clip) -> np.ndarray:
+    """float [T]: inner lips apart, as a share of the picture's side. Synthetic clips only."""
+    names = clip.info["landmark_names"]
+    upper, lower = (clip.truth["landmarks"][:, names.index(n)] for n in ("upper_lip_bottom", "lower_lip_top"))
+    return np.linalg.norm(lower - upper, axis=1) / clip.info["size"]
+
+
+def closures(clip: Clip) -> list[bool]:
+    """For every p, b and m of the clip that is long enough to be seen: do the lips shut in one of its frames?"""
+    opening, fps = lip_opening(clip), clip.info["fps"]
+    found = []
+    for start, end, symbol in clip.info["phonemes"]:
+        first, last = int(np.floor(start * fps)), int(np.ceil(end * fps))
+        if class_of(symbol) in BILABIALS and 0 < first and last < len(opening):
+            found.append(bool(opening[first : last + 1].min() < CLOSED))
+    return found
+
+
+def view_angles(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+    """Yaw and pitch of the camera, degrees [T] each"""
+    centre = clip.truth["world_from_cam"][:, :3, 3]
+    yaw = np.degrees(np.arctan2(centre[:, 0], centre[:, 2]))
+    return yaw, np.degrees(np.arcsin(centre[:, 1] / np.linalg.norm(centre, axis=1)))
+
+
+def statistics(folder: Path) -> dict:
+    """Counts, seconds, the range of views, lip closures and identity distances of all clips; no frame is decoded."""
+    counts = {name: Counter() for name in ("kind", "split", "voice")}
+    frames, people, closed, yaws, pitches = 0, {}, [], [], []
+    seconds = 0.0
+    for clip in read_clips(folder, video=False):
+        for name, counter in counts.items():
+            if clip.info.get(name):
+                counter[clip.info[name]] += 1
+        count = clip.info["frames"]
+        frames, seconds = frames + count, seconds + count / clip.info["fps"]
+        people.setdefault(clip.info["identity"], clip.truth["embedding"])
+        yaw, pitch = view_angles(clip)
+        yaws.append(yaw), pitches.append(pitch)
+        if clip.audio is not None and "upper_lip_bottom" in clip.info["landmark_names"]:
+            closed += closures(clip)
+    if not frames:
+        return {"clips": 0}
+    yaw, pitch = np.concatenate(yaws), np.concatenate(pitches)
+    return {
+        "clips": sum(counts["kind"].values()),
+        "frames": frames,
+        "seconds": round(seconds, 1),
+        "kinds": dict(counts["kind"]),
+        "splits": dict(counts["split"]),
+        "people": len(people),
+        "voices": len(counts["voice"]),
+        "yaw_degrees": spread(yaw),
+        "pitch_degrees": spread(pitch),
+        "bilabials": len(closed),
+        "bilabials_with_closed_lips": round(float(np.mean(closed)), 4) if closed else None,
+        "identity_distance": identity_distances(np.stack(list(people.values()))),
+    }
+
+
+def spread(values: np.ndarray) -> dict[str, float]:
+    low, middle, high = np.percentile(values, [2.5, 50, 97.5])
+    return {"2.5%": round(float(low), 2), "50%": round(float(middle), 2), "97.5%": round(float(high), 2)}
+
+
+def identity_distances(embeddings: np.ndarray, pairs: int = 20_000) -> dict[str, float] | None:
+    """dlib distances between different people, embeddings [N, 128]; random pairs where there are many."""
+    if len(embeddings) < 2:
+        return None
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(len(embeddings), size=(2, pairs))
+    a, b = a[a != b], b[a != b]
+    distances = np.linalg.norm(embeddings[a] - embeddings[b], axis=1)
+    return {"mean": round(float(distances.mean()), 3), "below_0.45": round(float((distances < 0.45).mean()), 4)}
+
+
+def contact_sheet(folder: Path, path: Path, clips: int = 12, columns: int = 12) -> None:
+    """A PNG with `columns` frames each of the first clips."""
+    from PIL import Image
+
+    rows = []
+    for clip in islice(read_clips(folder), clips):
+        chosen = np.linspace(0, len(clip.frames) - 1, columns).round().astype(int)
+        rows.append(np.hstack(clip.frames[chosen]))
+    Image.fromarray(np.vstack(rows)).save(path)
+
+
+def previews(folder: Path, count: int) -> list[Path]:
+    """The first `count` clips as videos with sound, in `folder/previews`."""
+    from ..video import write_video
+
+    target = folder / "previews"
+    target.mkdir(exist_ok=True)
+    written = []
+    for clip in islice(read_clips(folder), count):
+        path = target / f"{clip.key}.mp4"
+        sound = None if clip.audio is None else (clip.audio[None], SAMPLE_RATE)
+        write_video(path, [clip.frames], clip.info["fps"], audio=sound)
+        written.append(path)
+    return written
+
+
+def write_statistics(folder: Path) -> Path:
+    path = folder / "stats.json"
+    path.write_text(json.dumps(statistics(folder), indent=2) + "\n", encoding="utf-8")
+    return path
