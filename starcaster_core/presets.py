@@ -151,9 +151,9 @@ MINI = ModelConfig(
         camera_tokens=2,
         camera_hidden=128,
     ),
-    # v-prediction down to zero signal: the colour of a frame is decided at the noisiest steps, and an
-    # epsilon-predicting model this small drifts there.
-    noise=NoiseConfig(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"),
+    # The clean latents are predicted, down to zero signal: where a network this small is unsure it then blurs, while
+    # predicting the noise it would leave noise in the picture (docs/decisions/0004).
+    noise=NoiseConfig(prediction_type="sample", rescale_betas_zero_snr=True, timestep_spacing="trailing"),
     image_size=128,
     steps=12,
 )

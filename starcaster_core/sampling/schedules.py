@@ -40,8 +40,10 @@ def predict_clean(prediction: Tensor, sample: Tensor, timestep: int, alphas_cump
     """The clean latents x0 implied by a network output.
 
     x_t = a x0 + s eps, with a^2 = alphas_cumprod[t], s^2 = 1 - a^2.
-    epsilon: x0 = (x_t - s eps) / a.  v = a eps - s x0: x0 = a x_t - s v (Salimans & Ho 2022).
+    sample: x0 itself.  epsilon: x0 = (x_t - s eps) / a.  v = a eps - s x0: x0 = a x_t - s v (Salimans & Ho 2022).
     """
+    if kind == "sample":
+        return prediction
     alpha = alphas_cumprod[timestep].to(sample).sqrt()
     sigma = (1 - alphas_cumprod[timestep].to(sample)).sqrt()
     if kind == "v_prediction":

@@ -15,6 +15,7 @@ from .latents import ClipSet
 from .recipe import Stage
 
 FRONTAL_DEGREES = 40.0  # a reference photo is taken from within this yaw
+SNR_LIMIT = 5.0  # how much more an error counts where there is little noise
 
 
 @dataclass
@@ -129,7 +130,7 @@ class DenoisingLoss:
         )
         noisy, timesteps, target = self.add_noise(batch.latents, generator)
         prediction = self.model.unet(noisy, timesteps, condition, motion=stage.motion, adapters=stage.adapters)
-        error = (prediction.float() - target).square()
+        error = (prediction.float() - target).square() * self.noise_weights(timesteps)
         temporal = batch.camera is None
         if temporal and stage.mouth_weight != 1:
             error = error * mouth_weights(batch.mouth, error.shape[-1], stage.mouth_weight)
@@ -164,6 +165,8 @@ class DenoisingLoss:
         noisy, timesteps, _ = self.add_noise(latents, generator, last=700)
         prediction = self.model.unet(noisy, timesteps, condition, motion=self.stage.motion).float()
         alpha, sigma = self.scales(timesteps)
+        if self.kind == "sample":
+            return prediction
         if self.kind == "v_prediction":
             return alpha * noisy - sigma * prediction
         return (noisy - sigma * prediction) / alpha
@@ -172,12 +175,21 @@ class DenoisingLoss:
         alpha_squared = self.alphas_cumprod[timesteps].reshape(-1, 1, 1, 1, 1)
         return alpha_squared.sqrt(), (1 - alpha_squared).sqrt()
 
+    def noise_weights(self, timesteps: Tensor) -> Tensor | float:
+        """An error in x0 counts as the same error in v would, SNR + 1 times, but no more than SNR_LIMIT times: the last
+        digits of nearly clean latents are not what a small network should spend itself on (min-SNR, Hang et al. 2023).
+        """
+        if self.kind != "sample":
+            return 1.0
+        _, sigma = self.scales(timesteps)
+        return (1 / sigma.square().clamp(min=1e-6)).clamp(max=SNR_LIMIT)
+
     def add_noise(self, latents: Tensor, generator: torch.Generator, last: int | None = None):
-        """-> x_t = a x0 + s eps, timesteps [B], and the target (v = a eps - s x0, or eps)"""
+        """-> x_t = a x0 + s eps, timesteps [B], and the target (x0, v = a eps - s x0, or eps)"""
         last = last or len(self.alphas_cumprod)
         timesteps = torch.randint(last, (len(latents),), generator=generator)
         noise = torch.randn(latents.shape, generator=generator)
         alpha, sigma = self.scales(timesteps)
         noisy = alpha * latents + sigma * noise
-        target = alpha * noise - sigma * latents if self.kind == "v_prediction" else noise
-        return noisy, timesteps, target
+        targets = {"sample": latents, "v_prediction": alpha * noise - sigma * latents, "epsilon": noise}
+        return noisy, timesteps, targets[self.kind]

@@ -48,7 +48,7 @@ class Stage:
 MINI_RECIPE: tuple[Stage, ...] = (
     Stage(
         "0-backbone",
-        share=0.2,
+        share=0.25,
         frames=1,
         clips=48,
         kinds=(("temporal", 0.6), ("spatial", 0.4)),
@@ -65,9 +65,9 @@ MINI_RECIPE: tuple[Stage, ...] = (
         kinds=(("temporal", 0.6), ("spatial", 0.4)),
         reference=0.7,
         motion=False,
-        learning_rate=5e-4,
+        learning_rate=6e-4,
     ),
-    Stage("2-motion", share=0.22, reference=0.85, context=0.6, self_forcing=0.3, learning_rate=4e-4),
+    Stage("2-motion", share=0.17, reference=0.85, context=0.6, self_forcing=0.3, learning_rate=4e-4),
     Stage(
         "3-view",
         share=0.18,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -185,14 +186,15 @@ def test_without_noise_levels_to_cross_schedulers_agree_on_the_clean_latents():
     alpha, sigma = alphas[300].sqrt(), (1 - alphas[300]).sqrt()
     noisy = alpha * clean + sigma * noise
     velocity = alpha * noise - sigma * clean
-    for prediction, kind in ((noise, "epsilon"), (velocity, "v_prediction")):
+    for prediction, kind in ((clean, "sample"), (noise, "epsilon"), (velocity, "v_prediction")):
         torch.testing.assert_close(predict_clean(prediction, noisy, 300, alphas, kind), clean, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["sample", "v_prediction"])
 @pytest.mark.parametrize("scheduler", ["dpmpp", "ddim"])
-def test_a_perfect_network_is_followed_to_the_clean_latents(scheduler):
+def test_a_perfect_network_is_followed_to_the_clean_latents(scheduler, kind):
     """The samplers, set up as we do, end exactly where a network that knows the answer points."""
-    config = load_checkpoint("tiny").config.noise
+    config = replace(load_checkpoint("tiny").config.noise, prediction_type=kind)
     sampler = make_scheduler(scheduler, config)
     sampler.set_timesteps(8)
     assert sampler.timesteps[0] == config.num_train_timesteps - 1  # starts from pure noise
@@ -202,7 +204,8 @@ def test_a_perfect_network_is_followed_to_the_clean_latents(scheduler):
         alpha = sampler.alphas_cumprod[timestep].sqrt()
         sigma = (1 - sampler.alphas_cumprod[timestep]).sqrt()
         velocity = alpha * (x - alpha * clean) / sigma - sigma * clean
-        x = sampler.step(velocity, timestep, x, return_dict=False)[0]
+        answer = {"sample": clean, "v_prediction": velocity}[kind]
+        x = sampler.step(answer, timestep, x, return_dict=False)[0]
     torch.testing.assert_close(x, clean, rtol=1e-3, atol=1e-3)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from starcaster_core.models.checkpoint import random_model
 from starcaster_core.presets import PRESETS
-from starcaster_core.training.diffusion import DenoisingLoss, draw_batch, draw_reference, mouth_weights
+from starcaster_core.training.diffusion import SNR_LIMIT, DenoisingLoss, draw_batch, draw_reference, mouth_weights
 from starcaster_core.training.latents import ClipSet
 from starcaster_core.training.portrait import choose_trainable
 from starcaster_core.training.recipe import MINI_RECIPE, Stage
@@ -90,12 +90,30 @@ def loss():
     return DenoisingLoss(random_model(PRESETS["tiny"]), STAGE)
 
 
-def test_noise_and_target_fit_the_definition_of_v(loss):
+@pytest.mark.parametrize("kind", ["sample", "v_prediction", "epsilon"])
+def test_noise_and_target_fit_the_definition(loss, monkeypatch, kind):
+    monkeypatch.setattr(loss, "kind", kind)
     clean = torch.randn(4, 16, 2, 8, 8)
     noisy, timesteps, target = loss.add_noise(clean, torch.Generator().manual_seed(0))
     alpha, sigma = loss.scales(timesteps)
-    torch.testing.assert_close(alpha * noisy - sigma * target, clean, rtol=1e-4, atol=1e-4)
+    implied = {
+        "sample": target,
+        "v_prediction": alpha * noisy - sigma * target,
+        "epsilon": (noisy - sigma * target) / alpha,
+    }
+    torch.testing.assert_close(implied[kind], clean, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(alpha**2 + sigma**2, torch.ones_like(alpha))
+
+
+def test_an_error_in_the_clean_latents_counts_as_one_in_v_up_to_a_limit(loss, monkeypatch):
+    timesteps = torch.tensor([5, 600, 999])
+    alpha, sigma = loss.scales(timesteps)
+    monkeypatch.setattr(loss, "kind", "sample")
+    nearly_clean, between, noise = loss.noise_weights(timesteps).flatten().tolist()
+    assert nearly_clean == SNR_LIMIT and noise == pytest.approx(1.0)
+    assert between == pytest.approx((alpha[1] ** 2 / sigma[1] ** 2).item() + 1, rel=1e-4)
+    monkeypatch.setattr(loss, "kind", "v_prediction")
+    assert loss.noise_weights(timesteps) == 1
 
 
 def test_a_step_is_the_same_for_the_same_generator(clips, loss):
