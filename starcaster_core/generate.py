@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--seed", type=int, default=defaults.seed, help="0 .. 2^64 - 1")
     how.add_argument("--steps", type=int, default=None, help="denoising steps; default: the model's own")
     how.add_argument("--scheduler", choices=SCHEDULERS, default=defaults.scheduler)
-    how.add_argument("--guidance-scale", type=float, default=defaults.guidance_scale)
+    how.add_argument("--guidance-scale", type=float, default=None, help="default: the model's own")
     how.add_argument("--lambda-audio", type=float, default=defaults.lambda_audio)
     how.add_argument("--lambda-camera", type=float, default=defaults.lambda_camera)
     how.add_argument("--identity-only", action="store_true", help="use the person's identity, not the photo's look")
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         steps=args.steps or model.config.steps,
         scheduler=args.scheduler,
-        guidance_scale=args.guidance_scale,
+        guidance_scale=model.config.guidance_scale if args.guidance_scale is None else args.guidance_scale,
         lambda_audio=args.lambda_audio,
         lambda_camera=args.lambda_camera,
         use_reference=not args.identity_only,

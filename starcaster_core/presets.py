@@ -82,6 +82,7 @@ class ModelConfig:
     chunk_frames: int = 16  # N: frames denoised together
     context_frames: int = 2  # n: last frames of the previous chunk that are looked back at
     steps: int = 25  # default number of sampling steps
+    guidance_scale: float = 3.0  # default strength of guidance
 
     @property
     def latent_size(self) -> int:
@@ -156,6 +157,7 @@ MINI = ModelConfig(
     noise=NoiseConfig(prediction_type="sample", rescale_betas_zero_snr=True, timestep_spacing="trailing"),
     image_size=128,
     steps=12,
+    guidance_scale=1.5,
 )
 
 TINY = replace(

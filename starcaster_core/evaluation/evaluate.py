@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--probe", type=Path, required=True, help="probe.safetensors")
     parser.add_argument("--clips", type=int, default=12, help="held-out clips of each kind")
     parser.add_argument("--steps", type=int, default=None, help="default: the model's own")
-    parser.add_argument("--guidance-scale", type=float, default=SamplerSettings.guidance_scale)
+    parser.add_argument("--guidance-scale", type=float, default=None, help="default: the model's own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sheet", type=Path, help="picture to write: ground truth above, generated below")
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     model, probe = load_checkpoint(args.model), load_probe(args.probe)
     settings = SamplerSettings(
-        seed=args.seed, steps=args.steps or model.config.steps, guidance_scale=args.guidance_scale
+        seed=args.seed,
+        steps=args.steps or model.config.steps,
+        guidance_scale=model.config.guidance_scale if args.guidance_scale is None else args.guidance_scale,
     )
     started = time.monotonic()
     results: dict = {"settings": {"steps": settings.steps, "guidance_scale": settings.guidance_scale}}

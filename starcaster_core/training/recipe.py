@@ -48,7 +48,7 @@ class Stage:
 MINI_RECIPE: tuple[Stage, ...] = (
     Stage(
         "0-backbone",
-        share=0.25,
+        share=0.235,
         frames=1,
         clips=48,
         kinds=(("temporal", 0.6), ("spatial", 0.4)),
@@ -59,7 +59,7 @@ MINI_RECIPE: tuple[Stage, ...] = (
     ),
     Stage(
         "1-frames",
-        share=0.4,
+        share=0.515,
         frames=1,
         clips=32,
         kinds=(("temporal", 0.6), ("spatial", 0.4)),
@@ -67,14 +67,13 @@ MINI_RECIPE: tuple[Stage, ...] = (
         motion=False,
         learning_rate=6e-4,
     ),
-    Stage("2-motion", share=0.17, reference=0.85, context=0.6, self_forcing=0.3, learning_rate=4e-4),
     Stage(
-        "3-view",
-        share=0.18,
-        kinds=(("spatial", 0.4), ("temporal", 0.6)),
+        "2-motion",
+        share=0.25,
+        kinds=(("spatial", 0.35), ("temporal", 0.65)),
         reference=0.9,
         context=0.5,
-        self_forcing=0.15,
+        self_forcing=0.2,
         learning_rate=4e-4,
     ),
 )
