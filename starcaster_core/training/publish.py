@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import safe_open
 
 from ..models.checkpoint import build, read_checkpoint, save_checkpoint
+from ..presets import PRESETS
 
 
 def stage_log(run: Path) -> list[dict]:
@@ -42,6 +44,8 @@ def main() -> None:
     args = parser.parse_args()
     source = args.run / f"{args.stage}.safetensors"
     config, weights, made_with = read_checkpoint(source)
+    preset = PRESETS[config.name]  # how to sample by default is found out after the training
+    config = replace(config, steps=preset.steps, guidance_scale=preset.guidance_scale)
     provenance = {"last_stage": made_with, "log": stage_log(args.run), "licence": "Apache-2.0"}
     provenance["autoencoder"] = metadata_of(args.run / "autoencoder.safetensors")
     if args.speech:

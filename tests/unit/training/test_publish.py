@@ -1,0 +1,36 @@
+"""A trained checkpoint becomes one to ship."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from starcaster_core.models.checkpoint import load_checkpoint, random_model, read_checkpoint, save_checkpoint
+from starcaster_core.presets import PRESETS
+from starcaster_core.training import publish
+
+
+def test_what_is_shipped_is_half_as_large_and_says_where_it_comes_from(tmp_path, monkeypatch):
+    run, shipped = tmp_path / "run", tmp_path / "weights" / "tiny.safetensors"
+    run.mkdir(), shipped.parent.mkdir()
+    model = random_model(replace(PRESETS["tiny"], steps=99))
+    save_checkpoint(run / "2-motion.safetensors", model, {"seed": 7, "clips": 3}, dtype=torch.float32)
+    (run / "1-frames.csv").write_text("step,minutes,loss\n20,0.5,2\n40,1.25,1\n")
+    weights = {key: value.contiguous() for key, value in model.vae.state_dict().items()}
+    save_file(weights, run / "autoencoder.safetensors", {"figures": '{"psnr": 33.8}', "seed": "0"})
+    monkeypatch.setattr(sys, "argv", ["publish", "--run", str(run), "--out", str(shipped)])
+    publish.main()
+
+    config, _, provenance = read_checkpoint(shipped)
+    assert config == PRESETS["tiny"], "sampled as the preset says, not as the run said"
+    assert provenance["last_stage"] == {"seed": 7, "clips": 3}
+    assert provenance["log"] == [{"stage": "1-frames", "steps": 40, "minutes": 1.25}]
+    assert provenance["autoencoder"] == {"figures": {"psnr": 33.8}, "seed": "0"}
+    with safe_open(shipped, "pt") as file:
+        assert {file.get_slice(key).get_dtype() for key in file.keys()} == {"F16"}
+    back = load_checkpoint(str(shipped), torch.float32)
+    torch.testing.assert_close(back.unet.conv_in.weight, model.unet.conv_in.weight, rtol=1e-3, atol=1e-4)
