@@ -11,7 +11,6 @@ import csv
 import json
 import math
 import os
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -204,7 +203,7 @@ def train(minutes: float, out: Path, seed: int = 0, count: int = 1600, batch_siz
     _save(out, encoder, optimizer, step, elapsed)
     result = {"clean": accuracy(encoder, held_out), "degraded": accuracy(encoder, held_out, noisy=True)}
     metadata = {
-        "command": " ".join(["python", "-m", "starcaster_core.training.phonetic", *sys.argv[1:]]),
+        "command": f"python -m starcaster_core.training.phonetic --minutes {minutes:g} --seed {seed} --utterances {count}",
         "seed": seed,
         "steps": step,
         "minutes": round(elapsed / 60, 1),
