@@ -156,7 +156,7 @@ MINI = ModelConfig(
     # predicting the noise it would leave noise in the picture (docs/decisions/0004).
     noise=NoiseConfig(prediction_type="sample", rescale_betas_zero_snr=True, timestep_spacing="trailing"),
     image_size=128,
-    steps=12,
+    steps=8,
     guidance_scale=1.5,
 )
 
