@@ -66,6 +66,7 @@ class NoiseConfig:
     prediction_type: str = "epsilon"
     rescale_betas_zero_snr: bool = False
     timestep_spacing: str = "leading"
+    shared_noise: float = 0.0  # share (of the variance) of the noise that all frames of a video have in common
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,13 @@ MINI = ModelConfig(
     ),
     # The clean latents are predicted, down to zero signal: where a network this small is unsure it then blurs, while
     # predicting the noise it would leave noise in the picture (docs/decisions/0004).
-    noise=NoiseConfig(prediction_type="sample", rescale_betas_zero_snr=True, timestep_spacing="trailing"),
+    noise=NoiseConfig(
+        prediction_type="sample",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        # Its temporal attention is not trained yet: one noise for all frames keeps the face still (decisions/0005).
+        shared_noise=1.0,
+    ),
     image_size=128,
     steps=8,
     guidance_scale=1.5,

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..types import CameraPath, Identity, Speech
 from .guidance import Branch, GuidanceScales, nest
-from .schedules import SCHEDULERS, make_scheduler, predict_clean, seeded_generator
+from .schedules import SCHEDULERS, initial_noise, make_scheduler, predict_clean, seeded_generator
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def denoise(model, branches, settings, index, report, stop) -> Tensor | None:
     scheduler = make_scheduler(settings.scheduler, config.noise)
     scheduler.set_timesteps(settings.steps, device=model.device)
     shape = (1, config.unet.in_channels, config.chunk_frames, config.latent_size, config.latent_size)
-    noise = torch.randn(shape, generator=seeded_generator(settings.seed, index, "initial noise"))
+    noise = initial_noise(shape, config.noise.shared_noise, settings.seed, index)
     latents = noise.to(model.device) * scheduler.init_noise_sigma
     step_noise = seeded_generator(settings.seed, index, "step noise")  # only few-step samplers draw from it
     extra = {} if settings.scheduler == "ddim" else {"generator": step_noise}

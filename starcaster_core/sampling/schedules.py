@@ -19,6 +19,7 @@ def make_scheduler(name: str, noise: NoiseConfig):
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, LCMScheduler
 
     shared = asdict(noise)
+    del shared["shared_noise"]  # not the scheduler's business: see `initial_noise`
     if name == "dpmpp":
         # The last step takes the prediction of the clean latents as it is; at zero signal the noise level would be
         # infinite otherwise.
@@ -34,6 +35,18 @@ def seeded_generator(seed: int, chunk: int, purpose: str) -> torch.Generator:
     """A CPU generator for one draw: the same for the same (seed, chunk, purpose), unrelated for any other."""
     digest = hashlib.sha256(f"{seed}/{chunk}/{purpose}".encode()).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little") & (2**63 - 1))
+
+
+def initial_noise(shape: tuple[int, ...], share: float, seed: int, chunk: int) -> Tensor:
+    """Where the sampling of a chunk starts, [1, C, T, h, w] of unit variance, with `share` of the variance common to all
+    frames of the video: what the noise decides is then decided alike for neighbours (Ge et al. 2023, "mixed noise").
+    """
+    own = torch.randn(shape, generator=seeded_generator(seed, chunk, "initial noise"))
+    if not share:
+        return own
+    one_frame = (*shape[:2], 1, *shape[3:])
+    common = torch.randn(one_frame, generator=seeded_generator(seed, 0, "shared noise"))
+    return share**0.5 * common + (1 - share) ** 0.5 * own
 
 
 def predict_clean(prediction: Tensor, sample: Tensor, timestep: int, alphas_cumprod: Tensor, kind: str) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from starcaster_core.errors import InputError
 from starcaster_core.models.checkpoint import load_checkpoint
 from starcaster_core.sampling import Conditions, SamplerSettings, rollout
-from starcaster_core.sampling.schedules import make_scheduler, predict_clean, seeded_generator
+from starcaster_core.sampling.schedules import initial_noise, make_scheduler, predict_clean, seeded_generator
 from starcaster_core.types import CameraPath, Identity, Speech
 
 FRONTAL = np.array([[1, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 2.7], [0, 0, 0, 1]], np.float32)
@@ -207,6 +207,20 @@ def test_a_perfect_network_is_followed_to_the_clean_latents(scheduler, kind):
         answer = {"sample": clean, "v_prediction": velocity}[kind]
         x = sampler.step(answer, timestep, x, return_dict=False)[0]
     torch.testing.assert_close(x, clean, rtol=1e-3, atol=1e-3)
+
+
+def test_frames_share_as_much_noise_as_asked():
+    shape = (1, 16, 8, 16, 16)
+
+    def correlation(a, b) -> float:
+        return torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].item()
+
+    for share in (0.0, 0.5, 1.0):
+        first, second = (initial_noise(shape, share, seed=3, chunk=chunk) for chunk in (0, 1))
+        assert first.var().item() == pytest.approx(1, abs=0.05)
+        assert correlation(first[:, :, 0], first[:, :, 7]) == pytest.approx(share, abs=0.05)
+        assert correlation(first[:, :, 0], second[:, :, 0]) == pytest.approx(share, abs=0.05), "from chunk to chunk too"
+    assert not torch.equal(initial_noise(shape, 1.0, 3, 0), initial_noise(shape, 1.0, 4, 0))
 
 
 def test_draws_differ_by_seed_chunk_and_purpose():

@@ -16,8 +16,9 @@ from starcaster_core.training import publish
 
 def test_what_is_shipped_is_half_as_large_and_says_where_it_comes_from(tmp_path, monkeypatch):
     run, shipped = tmp_path / "run", tmp_path / "weights" / "tiny.safetensors"
+    preset = PRESETS["tiny"]
     run.mkdir(), shipped.parent.mkdir()
-    model = random_model(replace(PRESETS["tiny"], steps=99))
+    model = random_model(replace(preset, steps=99, noise=replace(preset.noise, shared_noise=0.3)))
     save_checkpoint(run / "2-motion.safetensors", model, {"seed": 7, "clips": 3}, dtype=torch.float32)
     (run / "1-frames.csv").write_text("step,minutes,loss\n20,0.5,2\n40,1.25,1\n")
     weights = {key: value.contiguous() for key, value in model.vae.state_dict().items()}
@@ -26,7 +27,7 @@ def test_what_is_shipped_is_half_as_large_and_says_where_it_comes_from(tmp_path,
     publish.main()
 
     config, _, provenance = read_checkpoint(shipped)
-    assert config == PRESETS["tiny"], "sampled as the preset says, not as the run said"
+    assert config == preset, "sampled as the preset says, not as the run said"
     assert provenance["last_stage"] == {"seed": 7, "clips": 3}
     assert provenance["log"] == [{"stage": "1-frames", "steps": 40, "minutes": 1.25}]
     assert provenance["autoencoder"] == {"figures": {"psnr": 33.8}, "seed": "0"}
