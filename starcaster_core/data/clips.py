@@ -17,7 +17,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from zlib import crc32
 
@@ -76,7 +76,7 @@ def colours(picture: np.ndarray) -> np.ndarray:
 
 
 class Tracker:
-    """Follows the one face of a take. Call with frame after frame -> landmarks [5, 2] in pixels, or why there are none."""
+    """Follows the one face of a take, frame after frame."""
 
     def __init__(self):
         self.before: np.ndarray | None = None  # colours of the frame before
@@ -84,7 +84,7 @@ class Tracker:
         self.count = 0
 
     def __call__(self, picture: np.ndarray) -> tuple[np.ndarray | None, str, bool]:
-        """-> (points or None, reason, whether a take ended just before this frame)"""
+        """-> (landmarks [5, 2] in pixels or None, why there are none, whether a take ended just before this frame)"""
         from ..identity.faces import face_at
 
         now = colours(picture)
@@ -100,7 +100,7 @@ class Tracker:
         else:
             moved = face_at(picture, last.box)
             box = moved.box + np.tile(moved.points.mean(axis=0) - last.points.mean(axis=0), 2)
-            self.face, reason = type(moved)(box, moved.points, moved.score), ""
+            self.face, reason = replace(moved, box=box), ""
         if self.face is None:
             return None, reason, cut
         if last is not None:
@@ -123,13 +123,9 @@ class Tracker:
 
 def shrink(picture: np.ndarray) -> np.ndarray:
     """The picture, its longer side at most SEARCH_SIDE"""
-    from PIL import Image
+    from ..identity.faces import resized
 
-    scale = SEARCH_SIDE / max(picture.shape[:2])
-    if scale >= 1:
-        return np.ascontiguousarray(picture)
-    size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
-    return np.array(Image.fromarray(picture).resize(size, reducing_gap=2.0))
+    return resized(picture, min(1, SEARCH_SIDE / max(picture.shape[:2])))
 
 
 def find_stretches(path: Path, shortest: int) -> tuple[list[Stretch], Counter]:
@@ -176,11 +172,12 @@ def make_clips(
     """Cuts stretches into clips of `frames` frames. samples: the video's sound, float32 [N] at 16 kHz."""
     from ..identity.align import ffhq_transform, three_points, warp
 
-    pieces = [
-        (stretch.start + first, stretch.points[first : first + frames], steady(stretch.points)[first : first + frames])
-        for stretch in stretches
-        for first in range(0, len(stretch.points) - frames + 1, frames)
-    ]
+    pieces = []
+    for stretch in stretches:
+        smooth = steady(stretch.points)
+        for first in range(0, len(smooth) - frames + 1, frames):
+            part = slice(first, first + frames)
+            pieces.append((stretch.start + first, stretch.points[part], smooth[part]))
     pictures = enumerate(frames_at(path))
     for number, (start, points, smooth) in enumerate(pieces):
         crops, marks = [], []

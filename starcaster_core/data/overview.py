@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..camera.poses import angles
 from .phonemes import CLASS_NAMES, class_of
 from .shards import SAMPLE_RATE, Clip, read_clips
 
@@ -34,13 +35,6 @@ def closures(clip: Clip) -> list[bool]:
     return found
 
 
-def view_angles(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-    """Yaw and pitch of the camera, degrees [T] each"""
-    centre = clip.truth["world_from_cam"][:, :3, 3]
-    yaw = np.degrees(np.arctan2(centre[:, 0], centre[:, 2]))
-    return yaw, np.degrees(np.arcsin(centre[:, 1] / np.linalg.norm(centre, axis=1)))
-
-
 def statistics(folder: Path) -> dict:
     """Counts, seconds, the range of views, lip closures and identity distances of all clips; no frame is decoded."""
     counts = {name: Counter() for name in ("kind", "split", "voice")}
@@ -53,7 +47,7 @@ def statistics(folder: Path) -> dict:
         count = clip.info["frames"]
         frames, seconds = frames + count, seconds + count / clip.info["fps"]
         people.setdefault(clip.info["identity"], clip.truth["embedding"])
-        yaw, pitch = view_angles(clip)
+        yaw, pitch, _ = angles(clip.truth["world_from_cam"])
         yaws.append(yaw), pitches.append(pitch)
         if clip.audio is not None and "upper_lip_bottom" in clip.info["landmark_names"]:
             closed += closures(clip)

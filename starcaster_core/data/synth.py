@@ -30,7 +30,7 @@ from .heads.render import Renderer
 from .heads.rig import EYE, LANDMARKS, HeadRig, build_rig
 from .overview import contact_sheet, previews, write_statistics
 from .performance import Performance, perform
-from .shards import SAMPLE_RATE, Clip, shard_path, write_shard
+from .shards import SAMPLE_RATE, Clip, find_shards, shard_path, write_shard
 from .splits import SPLITS, members, split_of
 from .tts import SENTENCES, VOICES, synthesize
 
@@ -307,7 +307,7 @@ def run(args: argparse.Namespace) -> int:
     )
     make_set(settings, args.out, args.workers)
     write_statistics(args.out)
-    if args.sheet:
+    if args.sheet and find_shards(args.out):
         contact_sheet(args.out, args.sheet)
     previews(args.out, args.previews)
     return 0

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..data.overview import lip_opening
 from ..data.shards import Clip, read_clips
 from ..training.loop import LoopSettings, autocast, step_generator, train
 
@@ -58,14 +59,11 @@ class Probe(nn.Module):
 
 def true_readings(clip: Clip) -> np.ndarray:
     """What the probe should say of a clip's frames, float32 [T, 3]: from landmarks, camera and head pose."""
-    names = clip.info["landmark_names"]
-    upper, lower = (clip.truth["landmarks"][:, names.index(n)] for n in ("upper_lip_bottom", "lower_lip_top"))
-    opening = np.linalg.norm(lower - upper, axis=1) / clip.frames.shape[1]
     # Where the camera stands in the head's own frame: a turned head and a moved camera look the same.
     centre = np.einsum("tij,ti->tj", clip.truth["head_rotation"], clip.truth["world_from_cam"][:, :3, 3])
     yaw = np.degrees(np.arctan2(centre[:, 0], centre[:, 2]))
     pitch = np.degrees(np.arcsin(centre[:, 1] / np.linalg.norm(centre, axis=1)))
-    return np.stack([opening, yaw, pitch], axis=1).astype(np.float32)
+    return np.stack([lip_opening(clip), yaw, pitch], axis=1).astype(np.float32)
 
 
 def load_examples(folder: Path, split: str, every: int) -> tuple[Tensor, Tensor]:

@@ -87,11 +87,11 @@ def detect(image: np.ndarray) -> list[Face]:
     """
     height, width = image.shape[:2]
     shrink = min(1.0, DETECTION_SIDE / max(height, width))
-    small = _resized(image, shrink)
+    small = resized(image, shrink)
     for enlarge in (1, 2, 4):
         if enlarge > 1 and enlarge * max(small.shape[:2]) > 2 * DETECTION_SIDE:
             break
-        searched = small if enlarge == 1 else _resized(small, enlarge)
+        searched = small if enlarge == 1 else resized(small, enlarge)
         boxes, scores, _ = _detector().run(searched, 0, 0.0 if enlarge == 1 else CERTAIN)
         if len(boxes):
             worst = CERTAIN if max(scores) >= CERTAIN else 0.0
@@ -200,7 +200,8 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float(shared / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared))
 
 
-def _resized(image: np.ndarray, scale: float) -> np.ndarray:
+def resized(image: np.ndarray, scale: float) -> np.ndarray:
+    """A picture uint8 [H, W, 3] at `scale` times its size, at least a pixel either way."""
     if scale == 1:
         return np.ascontiguousarray(image)
     from PIL import Image

@@ -49,16 +49,18 @@ def initial_noise(shape: tuple[int, ...], share: float, seed: int, chunk: int) -
     return share**0.5 * common + (1 - share) ** 0.5 * own
 
 
-def predict_clean(prediction: Tensor, sample: Tensor, timestep: int, alphas_cumprod: Tensor, kind: str) -> Tensor:
-    """The clean latents x0 implied by a network output.
+def predict_clean(
+    prediction: Tensor, sample: Tensor, timestep: int | Tensor, alphas_cumprod: Tensor, kind: str
+) -> Tensor:
+    """The clean latents x0 implied by a network output, [B, C, T, h, w]; timestep: one for all, or [B].
 
     x_t = a x0 + s eps, with a^2 = alphas_cumprod[t], s^2 = 1 - a^2.
     sample: x0 itself.  epsilon: x0 = (x_t - s eps) / a.  v = a eps - s x0: x0 = a x_t - s v (Salimans & Ho 2022).
     """
     if kind == "sample":
         return prediction
-    alpha = alphas_cumprod[timestep].to(sample).sqrt()
-    sigma = (1 - alphas_cumprod[timestep].to(sample)).sqrt()
+    alpha_squared = alphas_cumprod[timestep].to(sample).reshape(-1, 1, 1, 1, 1)
+    alpha, sigma = alpha_squared.sqrt(), (1 - alpha_squared).sqrt()
     if kind == "v_prediction":
         return alpha * sample - sigma * prediction
     return (sample - sigma * prediction) / alpha.clamp(min=1e-3)

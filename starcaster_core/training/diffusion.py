@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..models.starcaster import Starcaster
 from ..models.unet import cache_condition
-from ..sampling.schedules import make_scheduler
+from ..sampling.schedules import make_scheduler, predict_clean
 from .latents import ClipSet
 from .recipe import Stage
 
@@ -164,12 +164,7 @@ class DenoisingLoss:
         """Self-forcing: the chunk before as the model itself would have made it, x0 predicted from one noisy look."""
         noisy, timesteps, _ = self.add_noise(latents, generator, last=700)
         prediction = self.model.unet(noisy, timesteps, condition, motion=self.stage.motion).float()
-        alpha, sigma = self.scales(timesteps)
-        if self.kind == "sample":
-            return prediction
-        if self.kind == "v_prediction":
-            return alpha * noisy - sigma * prediction
-        return (noisy - sigma * prediction) / alpha
+        return predict_clean(prediction, noisy, timesteps, self.alphas_cumprod, self.kind)
 
     def scales(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         alpha_squared = self.alphas_cumprod[timesteps].reshape(-1, 1, 1, 1, 1)

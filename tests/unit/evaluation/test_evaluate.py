@@ -41,7 +41,7 @@ def test_a_moved_camera_and_a_turned_head_are_read_alike():
     landmarks[:, 1, 1] = 4.0
     clip = Clip(
         "k",
-        {"landmark_names": ["upper_lip_bottom", "lower_lip_top"]},
+        {"landmark_names": ["upper_lip_bottom", "lower_lip_top"], "size": 128},
         np.zeros((3, 128, 128, 3), np.uint8),
         None,
         {
