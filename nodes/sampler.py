@@ -107,6 +107,17 @@ class Sampler(io.ComfyNode):
                     step=0.04,
                     tooltip="Length of the video, used only when neither speech nor a camera is connected.",
                 ),
+                io.Float.Input(
+                    "guidance_end",
+                    default=DEFAULTS.guidance_end,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="Share of the steps, the noisiest first, that are guided. 0.5 saves a quarter of the time "
+                    "and changes little.",
+                    advanced=True,
+                ),
             ],
             outputs=[
                 io.Latent.Output(

@@ -43,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--steps", type=int, default=None, help="denoising steps; default: the model's own")
     how.add_argument("--scheduler", choices=SCHEDULERS, default=defaults.scheduler)
     how.add_argument("--guidance-scale", type=float, default=None, help="default: the model's own")
+    how.add_argument(
+        "--guidance-end", type=float, default=None, help="share of the steps that are guided; default: the model's own"
+    )
     how.add_argument("--lambda-audio", type=float, default=defaults.lambda_audio)
     how.add_argument("--lambda-camera", type=float, default=defaults.lambda_camera)
     how.add_argument("--identity-only", action="store_true", help="use the person's identity, not the photo's look")
@@ -72,11 +75,13 @@ def run(args: argparse.Namespace) -> None:
     frames = speech.frames if speech else max(1, round((args.seconds or 4.0) * model.config.fps))
     camera = read_camera(args, frames, model.config.fps)
 
-    settings = SamplerSettings(
+    settings = SamplerSettings.of(
+        model.config,
         seed=args.seed,
-        steps=args.steps or model.config.steps,
+        steps=args.steps,
         scheduler=args.scheduler,
-        guidance_scale=model.config.guidance_scale if args.guidance_scale is None else args.guidance_scale,
+        guidance_scale=args.guidance_scale,
+        guidance_end=args.guidance_end,
         lambda_audio=args.lambda_audio,
         lambda_camera=args.lambda_camera,
         use_reference=not args.identity_only,

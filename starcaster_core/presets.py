@@ -21,6 +21,7 @@ class UNetConfig:
     cross_attention_dim: int = 768  # width of identity, audio and camera tokens
     norm_num_groups: int = 32
     lora_rank: int = 64  # of the self-attention adapters
+    copy_reference: bool = False  # may copy the portrait where it fits; for clean-latents prediction (decisions/0006)
     motion: bool = True  # temporal attention; False leaves a pure image model
     motion_max_seq_length: int = 32  # frames that temporal attention has positions for
     motion_num_attention_heads: tuple[int, ...] = (8, 8, 8, 8)
@@ -84,6 +85,7 @@ class ModelConfig:
     context_frames: int = 2  # n: last frames of the previous chunk that are looked back at
     steps: int = 25  # default number of sampling steps
     guidance_scale: float = 3.0  # default strength of guidance
+    guidance_end: float = 1.0  # default share of the steps, the noisiest first, that are guided
 
     @property
     def latent_size(self) -> int:
@@ -134,6 +136,7 @@ MINI = ModelConfig(
         num_attention_heads=(2, 4, 6),
         cross_attention_dim=128,
         lora_rank=16,
+        copy_reference=True,
         motion_max_seq_length=16,
         motion_num_attention_heads=(2, 4, 6),
     ),
@@ -159,12 +162,12 @@ MINI = ModelConfig(
         prediction_type="sample",
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
-        # Its temporal attention is not trained yet: one noise for all frames keeps the face still (decisions/0005).
-        shared_noise=1.0,
+        shared_noise=0.5,  # neighbours begin alike, in training and sampling (docs/decisions/0005)
     ),
     image_size=128,
     steps=8,
     guidance_scale=1.5,
+    guidance_end=0.5,
 )
 
 TINY = replace(

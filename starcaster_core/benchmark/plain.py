@@ -85,6 +85,17 @@ class PlainComposition:
                 processors[name] = StreamAttention(self, streams[f"{block}.attn2"])
         self.unet.set_attn_processor(processors)
         self.bank_on, self.audio, self.camera = False, None, None
+        if model.config.unet.copy_reference:
+            self.reference_in, self.copy_gate = model.unet.reference_in, model.unet.copy_gate
+            self.unet.conv_in.register_forward_hook(self.show_portrait)
+            self.unet.conv_out.register_forward_hook(self.copy_portrait)
+
+    def show_portrait(self, _module, _inputs, noisy: Tensor) -> Tensor:
+        return noisy + self.reference_in(self.portrait) if self.bank_on else noisy
+
+    def copy_portrait(self, _module, inputs, made: Tensor) -> Tensor:
+        gate = self.copy_gate(inputs[0]).sigmoid()
+        return gate * self.portrait + (1 - gate) * made if self.bank_on else made
 
     @torch.no_grad()
     def predict(self, latents, timestep, identity, nobody, audio, camera, frames, guidance_scale: float) -> Tensor:
@@ -94,6 +105,7 @@ class PlainComposition:
         answers = []
         for tokens, conditioned in ((nobody, False), (identity, True)):
             read = rearrange(frames, "1 c r h w -> r c h w")
+            self.portrait = read[:1]
             self.reference(read, 0, encoder_hidden_states=identity.expand(len(read), -1, -1))
             self.bank_on = conditioned
             self.audio, self.camera = (audio, camera) if conditioned else (None, None)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -40,13 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     model, probe = load_checkpoint(args.model), load_probe(args.probe)
-    settings = SamplerSettings(
-        seed=args.seed,
-        steps=args.steps or model.config.steps,
-        guidance_scale=model.config.guidance_scale if args.guidance_scale is None else args.guidance_scale,
-    )
+    settings = SamplerSettings.of(model.config, seed=args.seed, steps=args.steps, guidance_scale=args.guidance_scale)
     started = time.monotonic()
-    results: dict = {"settings": {"steps": settings.steps, "guidance_scale": settings.guidance_scale}}
+    results: dict = {"settings": asdict(settings)}
     strips = []
     for kind in ("temporal", "spatial", "joint"):
         clips = held_out(args.data, kind, args.clips)

@@ -37,9 +37,14 @@ class BlockCache:
 
 @dataclass
 class ConditionCache:
-    """One `BlockCache` a transformer block, in the order the UNet runs them, and how strongly the streams speak."""
+    """One `BlockCache` a transformer block, in the order the UNet runs them, and how strongly the streams speak.
+
+    reference: the portrait from `StarcasterUNet.cache_reference`, None without one: its features [B, C0, h, w] and its
+    latents [B, C, h, w].
+    """
 
     blocks: list[BlockCache] = field(default_factory=list)
+    reference: tuple[Tensor, Tensor] | None = None
     lambda_audio: float = 1.0
     lambda_camera: float = 1.0
 

@@ -86,6 +86,10 @@ class Starcaster(nn.Module):
         """Reference or context frames, latents [1, C, R, h, w] -> K, V for the bank of every block."""
         return self.unet.cache_bank(self.unet.reference_features(self.like_weights(latents), identity))
 
+    def cache_reference(self, latents: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The reference's latents [1, C, 1, h, w] as `unet.cache_reference` makes them ready for every frame."""
+        return self.unet.cache_reference(self.like_weights(latents))
+
     @staticmethod
     def condition(identity: list[KeyValue], **streams) -> ConditionCache:
         """One guidance branch out of cached streams; arguments as in `unet.cache_condition`."""

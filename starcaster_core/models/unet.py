@@ -89,6 +89,13 @@ class StarcasterUNet(nn.Module):
         levels, layers = len(channels), config.layers_per_block
 
         self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
+        if config.copy_reference:
+            self.reference_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
+            self.copy_gate = nn.Conv2d(channels[0], 1, 3, padding=1)
+            nn.init.zeros_(self.reference_in.weight)
+            nn.init.zeros_(self.reference_in.bias)
+            nn.init.zeros_(self.copy_gate.weight)
+            nn.init.constant_(self.copy_gate.bias, -1.0)  # a quarter, to begin with
         self.time_proj = Timesteps(channels[0], flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(channels[0], 4 * channels[0])
 
@@ -141,6 +148,8 @@ class StarcasterUNet(nn.Module):
         frames = latents.shape[2]
         x = rearrange(latents, "b c t h w -> (b t) c h w").contiguous(memory_format=torch.channels_last)
         x = self.conv_in(x)
+        if condition.reference is not None:
+            x = x + condition.reference[0].repeat_interleave(frames, dim=0)
         run = Pass(
             time_embedding=self.embed_time(timesteps, latents).repeat_interleave(frames, dim=0),
             frames=frames,
@@ -154,7 +163,11 @@ class StarcasterUNet(nn.Module):
         x, skips = self.go_down(x, run)
         x = self.go_through_middle(x, run)
         x = self.go_up(x, skips, run)
-        x = self.conv_out(self.conv_act(self.conv_norm_out(x)))
+        features = self.conv_act(self.conv_norm_out(x))
+        x = self.conv_out(features)
+        if condition.reference is not None:
+            portrait = condition.reference[1].repeat_interleave(frames, dim=0)
+            x = torch.lerp(x, portrait, self.copy_gate(features).sigmoid())
         return rearrange(x, "(b t) c h w -> b c t h w", t=frames)
 
     def embed_time(self, timesteps: Tensor, latents: Tensor) -> Tensor:
@@ -209,6 +222,13 @@ class StarcasterUNet(nn.Module):
         """features from `reference_features` -> K, V for every block. Reference: once a clip; context: once a chunk."""
         return [block.attn1.cache_bank(bank) for block, bank in zip(self.transformer_blocks(), features)]
 
+    def cache_reference(self, latents: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The portrait [B, C, 1, h, w], ready to be copied from: features [B, C0, h, w] to be added behind `conv_in`
+        of every frame, and the latents [B, C, h, w] themselves. None for a network that knows it from the bank alone.
+        Once a clip."""
+        portrait = latents[:, :, 0]
+        return (self.reference_in(portrait), portrait) if self.config.copy_reference else None
+
     def reference_features(self, latents: Tensor, identity: list[KeyValue]) -> list[Tensor]:
         """The reference encoder: this network, bare, at t = 0, on clean latents, with the same identity.
 
@@ -236,6 +256,7 @@ def cache_condition(
     audio: list[KeyValue] | None = None,
     camera: list[KeyValue] | None = None,
     banks: tuple[list[KeyValue], ...] = (),
+    reference: tuple[Tensor, Tensor] | None = None,
     lambda_audio: float = 1.0,
     lambda_camera: float = 1.0,
 ) -> ConditionCache:
@@ -256,4 +277,4 @@ def cache_condition(
         )
         for index in range(len(identity))
     ]
-    return ConditionCache(blocks, lambda_audio, lambda_camera)
+    return ConditionCache(blocks, reference, lambda_audio, lambda_camera)

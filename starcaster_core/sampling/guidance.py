@@ -39,3 +39,8 @@ def nest(ladder: list[tuple[float, Callable[[], Any]]]) -> list[Branch]:
     scales = [1.0] + [scale for scale, _ in ladder[1:]] + [0.0]
     weights = [scales[k] - scales[k + 1] for k in range(len(ladder))]
     return [Branch(build(), weight) for weight, (_, build) in zip(weights, ladder) if weight != 0]
+
+
+def unguided(branches: list[Branch]) -> list[Branch]:
+    """The outermost condition alone, as with every scale at 1."""
+    return [Branch(branches[-1].condition, 1.0)]

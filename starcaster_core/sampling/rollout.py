@@ -7,15 +7,16 @@ It knows the model only through the methods of `models.starcaster.Starcaster` th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..presets import ModelConfig
 from ..types import CameraPath, Identity, Speech
-from .guidance import Branch, GuidanceScales, nest
+from .guidance import Branch, GuidanceScales, nest, unguided
 from .schedules import SCHEDULERS, initial_noise, make_scheduler, predict_clean, seeded_generator
 
 
@@ -26,6 +27,8 @@ class SamplerSettings:
     steps: denoising steps a chunk, 1..1000. scheduler: one of SCHEDULERS.
     guidance_scale: how far to push from "nobody" towards the condition; 1 switches guidance off and halves the time.
     camera_scale, audio_scale: own scales of those streams; None = guidance_scale, and no extra network calls.
+    guidance_end: share of the steps, 0..1, the noisiest first, that are guided; the others ask the network once, under
+        all conditions. What is decided late are details, which gain little from guidance (Kynkaanniemi et al. 2024).
     lambda_audio, lambda_camera: weights of the two streams in cross-attention, 0..1.
     context_frames: last frames of the previous chunk that are looked back at, 0..chunk length; None = the model's own.
     use_reference: show the portrait to the network; off = identity-only mode, where only the embedding is known.
@@ -38,6 +41,7 @@ class SamplerSettings:
     guidance_scale: float = 3.0
     camera_scale: float | None = None
     audio_scale: float | None = None
+    guidance_end: float = 1.0
     lambda_audio: float = 1.0
     lambda_camera: float = 1.0
     context_frames: int | None = None
@@ -50,6 +54,7 @@ class SamplerSettings:
             "guidance_scale": (0, 100),
             "camera_scale": (0, 100),
             "audio_scale": (0, 100),
+            "guidance_end": (0, 1),
             "lambda_audio": (0, 1),
             "lambda_camera": (0, 1),
             "context_frames": (0, 64),
@@ -62,6 +67,12 @@ class SamplerSettings:
                     raise InputError(f"{setting.name} from {low} to {high}", repr(value), "Choose a value in between.")
         if self.scheduler not in SCHEDULERS:
             raise InputError(f"a scheduler out of {', '.join(SCHEDULERS)}", repr(self.scheduler), "Choose one of them.")
+
+    @classmethod
+    def of(cls, config: ModelConfig, **chosen) -> SamplerSettings:
+        """A model's own settings, but for those in `chosen` that are not None."""
+        own = {name: getattr(config, name) for name in ("steps", "guidance_scale", "guidance_end")}
+        return cls(**own | {name: value for name, value in chosen.items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -110,15 +121,29 @@ def count_chunks(frames: int, chunk_frames: int) -> int:
     return -(-frames // chunk_frames)
 
 
+@dataclass(frozen=True)
+class Looks:
+    """Who is shown, cached once a clip: K, V of the identity and of nobody; the reference as K, V for the bank and to
+    be copied from (None for a network that does not copy), both None in identity-only mode."""
+
+    identity: list
+    nobody: list
+    bank: list | None = None
+    reference: tuple[Tensor, Tensor] | None = None
+
+    def with_reference(self, model, latents: Tensor) -> Looks:
+        """latents [1, C, 1, h, w]: one clean frame of the person"""
+        bank = model.cache_frames(latents, self.identity)
+        return replace(self, bank=bank, reference=model.cache_reference(latents))
+
+
 @torch.no_grad()
-def prepare_identity(model, conditions: Conditions, settings: SamplerSettings):
-    """Once a clip: K, V of the identity, of nobody, and of the portrait as reference (None without one)."""
-    identity = model.cache_identity(conditions.identity)
-    reference = None
+def prepare_looks(model, conditions: Conditions, settings: SamplerSettings) -> Looks:
+    looks = Looks(model.cache_identity(conditions.identity), model.cache_identity(None))
     if settings.use_reference and conditions.identity.portrait is not None:
         portrait = torch.from_numpy(conditions.identity.portrait)[None].float() / 255
-        reference = model.cache_frames(model.encode_frames(portrait), identity)
-    return identity, model.cache_identity(None), reference
+        looks = looks.with_reference(model, model.encode_frames(portrait))
+    return looks
 
 
 def rollout(
@@ -142,12 +167,11 @@ def rollout(
     stop = should_stop or (lambda: False)
     model.unet.merge_adapters()
     try:
-        identity, nobody, reference = prepare_identity(model, conditions, settings)
+        looks = prepare_looks(model, conditions, settings)
         context = None  # nothing to look back at yet
         for index in range(chunks):
             start = index * length
-            banks = tuple(bank for bank in (reference, context) if bank is not None)
-            branches = make_branches(model, conditions, settings, identity, nobody, banks, start)
+            branches = make_branches(model, conditions, settings, looks, context, start)
             report = partial(report_step, model, progress, index, chunks, settings.steps)
             latents = denoise(model, branches, settings, index, report, stop)
             if latents is None:
@@ -157,17 +181,17 @@ def rollout(
             if index + 1 == chunks:
                 return
             with torch.no_grad():
-                if reference is None:
+                if looks.bank is None:
                     # Identity-only: from now on the person looks like the one just made up.
-                    reference = model.cache_frames(latents[:, :, :1], identity)
+                    looks = looks.with_reference(model, latents[:, :, :1])
                 if context_frames:
-                    context = model.cache_frames(latents[:, :, -context_frames:], identity)
+                    context = model.cache_frames(latents[:, :, -context_frames:], looks.identity)
     finally:
         model.unet.unmerge_adapters()
 
 
 @torch.no_grad()
-def make_branches(model, conditions, settings, identity, nobody, banks, start) -> list[Branch]:
+def make_branches(model, conditions, settings, looks: Looks, context, start) -> list[Branch]:
     """The guidance ladder null -> identity -> camera -> audio for one chunk, conditions cached."""
     length = model.config.chunk_frames
     audio = camera = None
@@ -176,16 +200,21 @@ def make_branches(model, conditions, settings, identity, nobody, banks, start) -
     if conditions.camera is not None and settings.lambda_camera > 0:
         camera = model.cache_camera(conditions.camera, start, length)
     condition = partial(
-        model.condition, banks=banks, lambda_audio=settings.lambda_audio, lambda_camera=settings.lambda_camera
+        model.condition,
+        looks.identity,
+        banks=tuple(bank for bank in (looks.bank, context) if bank is not None),
+        reference=looks.reference,
+        lambda_audio=settings.lambda_audio,
+        lambda_camera=settings.lambda_camera,
     )
     scales = GuidanceScales(settings.guidance_scale, settings.camera_scale, settings.audio_scale)
-    ladder = [(1.0, lambda: model.condition(nobody)), (scales.identity, lambda: condition(identity))]
+    ladder = [(1.0, lambda: model.condition(looks.nobody)), (scales.identity, condition)]
     if camera is not None:
         scale = scales.identity if scales.camera is None else scales.camera
-        ladder.append((scale, lambda: condition(identity, camera=camera)))
+        ladder.append((scale, lambda: condition(camera=camera)))
     if audio is not None:
         scale = scales.identity if scales.audio is None else scales.audio
-        ladder.append((scale, lambda: condition(identity, audio=audio, camera=camera)))
+        ladder.append((scale, lambda: condition(audio=audio, camera=camera)))
     return nest(ladder)
 
 
@@ -201,9 +230,10 @@ def denoise(model, branches, settings, index, report, stop) -> Tensor | None:
     step_noise = seeded_generator(settings.seed, index, "step noise")  # only few-step samplers draw from it
     extra = {} if settings.scheduler == "ddim" else {"generator": step_noise}
 
+    guided_steps = round(settings.guidance_end * settings.steps)
     for done, timestep in enumerate(scheduler.timesteps, start=1):
         prediction = None
-        for branch in branches:
+        for branch in branches if done <= guided_steps else unguided(branches):
             if stop():
                 return None
             answer = predict(model, scheduler.scale_model_input(latents, timestep), timestep, branch)

@@ -44,8 +44,12 @@ def initial_noise(shape: tuple[int, ...], share: float, seed: int, chunk: int) -
     own = torch.randn(shape, generator=seeded_generator(seed, chunk, "initial noise"))
     if not share:
         return own
-    one_frame = (*shape[:2], 1, *shape[3:])
-    common = torch.randn(one_frame, generator=seeded_generator(seed, 0, "shared noise"))
+    common = torch.randn(own[:, :, :1].shape, generator=seeded_generator(seed, 0, "shared noise"))
+    return mix_noise(common, own, share)
+
+
+def mix_noise(common: Tensor, own: Tensor, share: float) -> Tensor:
+    """Unit variance again, `share` of it from `common` [B, C, 1, h, w], the rest from every frame's own noise."""
     return share**0.5 * common + (1 - share) ** 0.5 * own
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..models.starcaster import Starcaster
 from ..models.unet import cache_condition
-from ..sampling.schedules import make_scheduler, predict_clean
+from ..sampling.schedules import make_scheduler, mix_noise, predict_clean
 from .latents import ClipSet
 from .recipe import Stage
 
@@ -115,19 +115,20 @@ class DenoisingLoss:
         own_context = looking_back and chance(stage.self_forcing)
 
         identity = self.identity(batch, nobody)
-        banks = []
+        banks, reference = [], None
         if shown:
             banks.append(self.bank(batch.reference, identity))
+            reference = self.model.unet.cache_reference(batch.reference)
         if looking_back:
             before = batch.before
             if own_context:
                 streams = self.streams(batch.speech_before, batch.camera_before, deaf)
-                before = self.one_step(before, cache_condition(identity, **streams, banks=tuple(banks)), generator)
+                condition = cache_condition(identity, **streams, banks=tuple(banks), reference=reference)
+                before = self.one_step(before, condition, generator)
             banks.append(self.bank(before[:, :, -self.model.config.context_frames :], identity))
 
-        condition = cache_condition(
-            identity, **self.streams(batch.speech, batch.camera, deaf or nobody, nobody), banks=tuple(banks)
-        )
+        streams = self.streams(batch.speech, batch.camera, deaf or nobody, nobody)
+        condition = cache_condition(identity, **streams, banks=tuple(banks), reference=reference)
         noisy, timesteps, target = self.add_noise(batch.latents, generator)
         prediction = self.model.unet(noisy, timesteps, condition, motion=stage.motion, adapters=stage.adapters)
         error = (prediction.float() - target).square() * self.noise_weights(timesteps)
@@ -182,8 +183,12 @@ class DenoisingLoss:
     def add_noise(self, latents: Tensor, generator: torch.Generator, last: int | None = None):
         """-> x_t = a x0 + s eps, timesteps [B], and the target (x0, v = a eps - s x0, or eps)"""
         last = last or len(self.alphas_cumprod)
-        timesteps = torch.randint(last, (len(latents),), generator=generator)
+        uniform = torch.rand(len(latents), generator=generator)
+        timesteps = (last * uniform**self.stage.timestep_power).long().clamp(max=last - 1)
         noise = torch.randn(latents.shape, generator=generator)
+        if share := self.model.config.noise.shared_noise:  # trained as it is sampled
+            common = torch.randn(noise[:, :, :1].shape, generator=generator)
+            noise = mix_noise(common, noise, share)
         alpha, sigma = self.scales(timesteps)
         noisy = alpha * latents + sigma * noise
         targets = {"sample": latents, "v_prediction": alpha * noise - sigma * latents, "epsilon": noise}

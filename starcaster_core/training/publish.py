@@ -45,8 +45,7 @@ def main() -> None:
     source = args.run / f"{args.stage}.safetensors"
     config, weights, made_with = read_checkpoint(source)
     preset = PRESETS[config.name]  # how to sample by default is found out after the training
-    noise = replace(config.noise, shared_noise=preset.noise.shared_noise)
-    config = replace(config, steps=preset.steps, guidance_scale=preset.guidance_scale, noise=noise)
+    config = replace(config, steps=preset.steps, guidance_scale=preset.guidance_scale, guidance_end=preset.guidance_end)
     provenance = {"last_stage": made_with, "log": stage_log(args.run), "licence": "Apache-2.0"}
     provenance["autoencoder"] = metadata_of(args.run / "autoencoder.safetensors")
     if args.speech:

@@ -20,6 +20,7 @@ class Stage:
     adapters: LoRA, bank, speech and camera in use; without them the bare image model learns, from identity alone.
     motion: temporal attention in use.
     mouth_weight: how much more an error around the mouth costs in temporal batches.
+    timestep_power: timesteps are drawn as 1000 u^power with u uniform; below 1, the noisy ones come more often.
     """
 
     name: str
@@ -34,9 +35,10 @@ class Stage:
     trainable: tuple[str, ...] = ()
     adapters: bool = True
     motion: bool = True
-    drop_identity: float = 0.1
-    drop_audio: float = 0.1
+    drop_identity: float = 0.05
+    drop_audio: float = 0.05
     mouth_weight: float = 4.0
+    timestep_power: float = 1.0
 
 
 # The paper starts from a pretrained image model; `mini` has none, so its recipe begins by making one (stage 0), and its
@@ -63,18 +65,23 @@ MINI_RECIPE: tuple[Stage, ...] = (
         frames=1,
         clips=32,
         kinds=(("temporal", 0.6), ("spatial", 0.4)),
-        reference=0.7,
+        reference=0.9,
         motion=False,
-        learning_rate=6e-4,
+        learning_rate=2e-4,
+        mouth_weight=8.0,
+        timestep_power=0.5,
     ),
     Stage(
         "2-motion",
         share=0.25,
         kinds=(("spatial", 0.35), ("temporal", 0.65)),
-        reference=0.9,
+        reference=0.95,
         context=0.5,
         self_forcing=0.2,
-        learning_rate=4e-4,
+        learning_rate=5e-4,
+        trainable=("motion_modules", "lora"),
+        mouth_weight=8.0,
+        timestep_power=0.5,
     ),
 )
 RECIPES = {"mini": MINI_RECIPE}

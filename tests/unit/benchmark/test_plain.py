@@ -12,7 +12,7 @@ from starcaster_core.benchmark.plain import PlainComposition
 from starcaster_core.cli import main
 from starcaster_core.models.checkpoint import load_checkpoint
 from starcaster_core.sampling import SamplerSettings
-from starcaster_core.sampling.rollout import make_branches, predict, prepare_identity
+from starcaster_core.sampling.rollout import make_branches, predict, prepare_looks
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +27,8 @@ def test_the_plain_composition_gives_the_same_prediction(model):
     latents = torch.randn(1, 16, 16, 8, 8, generator=generator)
     context = torch.randn(1, 16, 2, 8, 8, generator=generator)
     settings, timestep = SamplerSettings(steps=2), torch.tensor(500)
-    identity, nobody, reference = prepare_identity(model, conditions, settings)
-    banks = (reference, model.cache_frames(context, identity))
-    branches = make_branches(model, conditions, settings, identity, nobody, banks, 0)
+    looks = prepare_looks(model, conditions, settings)
+    branches = make_branches(model, conditions, settings, looks, model.cache_frames(context, looks.identity), 0)
     ours = sum(predict(model, latents, timestep, branch) for branch in branches)
     tokens = plain_tokens(model, conditions, context)
     plain = PlainComposition(model).predict(latents, timestep, **tokens, guidance_scale=settings.guidance_scale)

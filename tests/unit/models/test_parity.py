@@ -9,7 +9,7 @@ from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from starcaster_core.models.unet import StarcasterUNet, cache_condition
 from starcaster_core.presets import PRESETS, UNetConfig
 
-OURS_ALONE = (".lora.", ".audio.", ".camera.")
+OURS_ALONE = (".lora.", ".audio.", ".camera.", "reference_in", "copy_gate")
 REDUCED = UNetConfig(
     in_channels=4,
     block_out_channels=(32, 64, 64, 96),

@@ -179,3 +179,28 @@ def test_gradients_in_bfloat16_agree_with_float32(inputs):
         out.float().square().mean().backward()
         grads[enabled] = torch.cat([p.grad.flatten() for p in unet.parameters() if p.grad is not None])
     assert torch.nn.functional.cosine_similarity(grads[False], grads[True], dim=0) > 0.99
+
+
+@torch.no_grad()
+def test_the_portrait_enters_beside_every_frame_and_is_copied_where_the_gate_is_open(unet, inputs):
+    """Against the usual way to hand a picture over: one wider first convolution over stacked channels."""
+    portrait = inputs["frames"][:, :, :1]
+    identity = unet.cache_identity(inputs["identity"])
+    reference = unet.cache_reference(portrait)
+
+    def ours(gate_bias):
+        changed = copy.deepcopy(unet)
+        changed.copy_gate.weight.zero_()
+        changed.copy_gate.bias.fill_(gate_bias)
+        return changed(inputs["latents"], inputs["timesteps"], cache_condition(identity, reference=reference))
+
+    wide = copy.deepcopy(unet)
+    wide.conv_in = torch.nn.Conv2d(32, unet.conv_in.out_channels, 3, padding=1)
+    wide.conv_in.weight.copy_(torch.cat([unet.conv_in.weight, unet.reference_in.weight], dim=1))
+    wide.conv_in.bias.copy_(unet.conv_in.bias + unet.reference_in.bias)
+    stacked = torch.cat([inputs["latents"], portrait.expand_as(inputs["latents"])], dim=1)
+    made = wide(stacked, inputs["timesteps"], cache_condition(identity))
+    copied = portrait.expand_as(made)
+    torch.testing.assert_close(ours(-30.0), made, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours(30.0), copied)
+    torch.testing.assert_close(ours(0.0), (made + copied) / 2, rtol=1e-4, atol=1e-4)

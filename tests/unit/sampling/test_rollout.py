@@ -178,6 +178,34 @@ def test_one_scale_costs_two_branches_and_equals_the_nested_formula(model, ident
         del model.unet.forward
 
 
+def test_guidance_ends_where_it_was_asked_to(model, identity):
+    """Half of four steps guided: two steps of two branches, two of one; nothing guided equals a scale of 1."""
+    conditions = Conditions(identity, speech(16))
+    asked = []
+
+    def run(**settings):
+        asked.clear()
+        chunks = rollout(model, conditions, SamplerSettings(steps=4, **settings), should_stop=lambda: asked.append(0))
+        return torch.cat([chunk.latents for chunk in chunks], dim=2), len(asked)
+
+    throughout, calls_throughout = run()
+    half, calls_half = run(guidance_end=0.5)
+    never, calls_never = run(guidance_end=0.0)
+    off, _ = run(guidance_scale=1.0)
+    assert (calls_throughout, calls_half, calls_never) == (8, 6, 4)
+    torch.testing.assert_close(never, off)
+    assert not torch.allclose(half, throughout) and not torch.allclose(half, never)
+
+
+def test_a_models_own_settings_give_way_to_chosen_ones(model):
+    config = replace(model.config, steps=7, guidance_scale=1.5, guidance_end=0.5)
+    own = SamplerSettings.of(config, seed=3, steps=None)
+    assert (own.steps, own.guidance_scale, own.guidance_end, own.seed) == (7, 1.5, 0.5, 3)
+    assert SamplerSettings.of(config, steps=9).steps == 9
+    with pytest.raises(InputError):
+        SamplerSettings.of(config, steps=0)
+
+
 def test_without_noise_levels_to_cross_schedulers_agree_on_the_clean_latents():
     """x0 from v and from epsilon are the same number."""
     config = load_checkpoint("tiny").config.noise

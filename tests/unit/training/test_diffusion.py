@@ -86,6 +86,29 @@ def test_the_mouth_counts_more_and_the_mean_stays_one():
     assert torch.isclose(inside / outside, torch.tensor(4.0))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_frames_are_trained_with_the_noise_they_are_sampled_with(share):
+    config = PRESETS["tiny"]
+    model = random_model(replace(config, noise=replace(config.noise, shared_noise=share)))
+    nothing = torch.zeros(2, 16, 8, 16, 16)
+    noisy, timesteps, _ = DenoisingLoss(model, STAGE).add_noise(nothing, torch.Generator().manual_seed(0))
+    one, other = noisy[0, :, 2].flatten(), noisy[0, :, 5].flatten()
+    assert torch.corrcoef(torch.stack([one, other]))[0, 1].item() == pytest.approx(share, abs=0.05)
+    _, sigma = DenoisingLoss(model, STAGE).scales(timesteps)
+    torch.testing.assert_close(noisy[0].std(), sigma[0].squeeze(), rtol=0.05, atol=0.0)
+
+
+def test_a_power_below_one_draws_noisier_timesteps(loss, monkeypatch):
+    def mean_timestep(power):
+        monkeypatch.setattr(loss, "stage", replace(STAGE, timestep_power=power))
+        _, timesteps, _ = loss.add_noise(torch.zeros(4000, 1, 1, 1, 1), torch.Generator().manual_seed(0))
+        assert timesteps.min() >= 0 and timesteps.max() <= 999
+        return timesteps.float().mean().item()
+
+    assert mean_timestep(1.0) == pytest.approx(500, abs=15)
+    assert mean_timestep(0.5) == pytest.approx(667, abs=15)  # density 2 t
+
+
 @pytest.fixture(scope="module")
 def loss():
     return DenoisingLoss(random_model(PRESETS["tiny"]), STAGE)
@@ -139,6 +162,10 @@ def test_every_stage_gives_gradients_to_what_it_trains_and_none_to_the_frozen_pa
         loss(replace(batch, latents=batch.latents / 500), generator)[0].backward()
     reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert not any(name.startswith(("vae.", "speech_encoder.")) for name in reached)
-    parts = ("conv_in", "lora", "attn2.audio", "attn2.camera", "motion_modules")
-    untaught = {"0-backbone": set(parts[1:]), "1-frames": {"motion_modules"}, "2-motion": set()}[stage.name]
-    assert {part for part in parts if not any(part in name for name in reached)} == untaught
+    parts = ("conv_in", "reference_in", "copy_gate", "lora", "attn2.audio", "attn2.camera", "motion_modules")
+    taught = {
+        "0-backbone": {"conv_in"},
+        "1-frames": set(parts) - {"motion_modules"},
+        "2-motion": {"lora", "motion_modules"},
+    }
+    assert {part for part in parts if any(part in name for name in reached)} == taught[stage.name]
