@@ -17,6 +17,8 @@ from diffusers.models.attention import FeedForward
 from einops import rearrange
 from torch import Tensor, nn
 
+from .norm import GroupNorm
+
 KeyValue = tuple[Tensor, Tensor]  # each [B, heads, L, C / heads]
 
 
@@ -225,7 +227,7 @@ class SpatialTransformer(nn.Module):
 
     def __init__(self, dim: int, token_dim: int, heads: int, groups: int, lora_rank: int):
         super().__init__()
-        self.norm = nn.GroupNorm(groups, dim, eps=1e-6)
+        self.norm = GroupNorm(groups, dim, eps=1e-6)
         self.proj_in = nn.Conv2d(dim, dim, 1)
         self.transformer_blocks = nn.ModuleList([TransformerBlock(dim, token_dim, heads, lora_rank)])
         self.proj_out = nn.Conv2d(dim, dim, 1)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ..presets import UNetConfig
 from .attention import BlockCache, ConditionCache, KeyValue, SpatialTransformer, TransformerBlock
 from .motion import MotionModule
+from .norm import GroupNorm
 
 
 @dataclass
@@ -72,13 +73,17 @@ class Stage(nn.Module):
 
 
 def residual(config: UNetConfig, channels_in: int, channels_out: int) -> ResnetBlock2D:
-    return ResnetBlock2D(
+    groups, eps = config.norm_num_groups, 1e-5
+    block = ResnetBlock2D(
         in_channels=channels_in,
         out_channels=channels_out,
         temb_channels=4 * config.block_out_channels[0],
-        eps=1e-5,
-        groups=config.norm_num_groups,
+        eps=eps,
+        groups=groups,
     )
+    block.norm1 = GroupNorm(groups, channels_in, eps)
+    block.norm2 = GroupNorm(groups, channels_out, eps)
+    return block
 
 
 class StarcasterUNet(nn.Module):
@@ -123,7 +128,7 @@ class StarcasterUNet(nn.Module):
             self.up_blocks.append(stage)
             entering = channels[level]
 
-        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, channels[0], eps=1e-5)
+        self.conv_norm_out = GroupNorm(config.norm_num_groups, channels[0], eps=1e-5)
         self.conv_act = nn.SiLU()
         self.conv_out = nn.Conv2d(channels[0], config.in_channels, 3, padding=1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from einops import rearrange
@@ -33,6 +33,10 @@ class Batch:
     camera_before: Tensor | None
     mouth: Tensor
     embedding: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        streams = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Batch(**{name: value if value is None else value.to(device) for name, value in streams.items()})
 
 
 def draw_batch(clips: ClipSet, stage: Stage, split: str, window: int, generator: torch.Generator) -> Batch:
@@ -83,7 +87,7 @@ def draw_reference(camera: Tensor, generator: torch.Generator) -> Tensor:
 
 def mouth_weights(mouth: Tensor, side: int, weight: float) -> Tensor:
     """mouth [B, T, 4], fractions -> weights [B, 1, T, side, side] of mean 1, `weight` times larger round the mouth."""
-    centres = (torch.arange(side) + 0.5) / side
+    centres = (torch.arange(side, device=mouth.device) + 0.5) / side
     reach = 0.5 / side
     x0, y0, x1, y1 = (edge[..., None] for edge in mouth.unbind(dim=-1))
     across = ((centres > x0 - reach) & (centres < x1 + reach)).float()
@@ -94,14 +98,23 @@ def mouth_weights(mouth: Tensor, side: int, weight: float) -> Tensor:
 
 
 class DenoisingLoss:
-    """Call with a step's batch and generator -> weighted mean squared error of the prediction, scalar."""
+    """Call with a step's batch and generator -> weighted mean squared error of the prediction, scalar.
+
+    Everything random is drawn on the CPU, so that a step is the same whatever the model runs on.
+    """
 
     def __init__(self, model: Starcaster, stage: Stage):
         self.model, self.stage = model, stage
         self.kind = model.config.noise.prediction_type
-        self.alphas_cumprod = make_scheduler("ddim", model.config.noise).alphas_cumprod
+        self.alphas_cumprod = make_scheduler("ddim", model.config.noise).alphas_cumprod.to(model.device)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        loss = self.error(batch.to(self.model.device), generator).mean()
+        temporal = batch.camera is None
+        return loss, {"temporal": loss.item() if temporal else 0.0, "is_temporal": float(temporal)}
+
+    def error(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Weighted squared error of every latent [B, C, T, h, w]; the batch is on the model's device"""
         stage = self.stage
 
         def chance(probability: float) -> bool:
@@ -132,11 +145,9 @@ class DenoisingLoss:
         noisy, timesteps, target = self.add_noise(batch.latents, generator)
         prediction = self.model.unet(noisy, timesteps, condition, motion=stage.motion, adapters=stage.adapters)
         error = (prediction.float() - target).square() * self.noise_weights(timesteps)
-        temporal = batch.camera is None
-        if temporal and stage.mouth_weight != 1:
+        if batch.camera is None and stage.mouth_weight != 1:
             error = error * mouth_weights(batch.mouth, error.shape[-1], stage.mouth_weight)
-        loss = error.mean()
-        return loss, {"temporal": loss.item() if temporal else 0.0, "is_temporal": float(temporal)}
+        return error
 
     def identity(self, batch: Batch, nobody: bool):
         tokens = self.model.identity_tokens
@@ -189,6 +200,7 @@ class DenoisingLoss:
         if share := self.model.config.noise.shared_noise:  # trained as it is sampled
             common = torch.randn(noise[:, :, :1].shape, generator=generator)
             noise = mix_noise(common, noise, share)
+        noise, timesteps = noise.to(latents.device), timesteps.to(latents.device)
         alpha, sigma = self.scales(timesteps)
         noisy = alpha * latents + sigma * noise
         targets = {"sample": latents, "v_prediction": alpha * noise - sigma * latents, "epsilon": noise}

@@ -119,7 +119,7 @@ def resume(path: Path, parameters, average, optimizer) -> tuple[int, float]:
     """Puts a saved state back; returns the step and the seconds it stood at, (0, 0) without one."""
     if not path.exists():
         return 0, 0.0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location=parameters[0].device)
     with torch.no_grad():
         for targets, values in ((parameters, state["parameters"]), (average, state["average"])):
             for target, value in zip(targets, values, strict=True):
@@ -145,10 +145,15 @@ def step_generator(seed: int, name: str, step: int) -> torch.Generator:
     return seeded_generator(seed, step, name)
 
 
+def training_device() -> torch.device:
+    """The first GPU, if there is one"""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def autocast():
     """bfloat16 on GPUs and on CPUs with matrix hardware for it, float32 elsewhere."""
     from ..models.checkpoint import cpu_precision
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = training_device().type
     enabled = device == "cuda" or cpu_precision() == torch.bfloat16
     return torch.autocast(device, torch.bfloat16, enabled=enabled)

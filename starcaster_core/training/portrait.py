@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from ..models.starcaster import Starcaster
 from ..presets import PRESETS
 from .diffusion import DenoisingLoss, draw_batch
 from .latents import ClipSet, load_clips, load_helpers
-from .loop import LoopSettings, autocast, step_generator, train
+from .loop import LoopSettings, autocast, step_generator, train, training_device
 from .recipe import RECIPES, Stage
 
 
@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
         model = load_checkpoint(args.init, torch.float32)
     else:
         model = new_model(args.recipe, args.autoencoder, args.speech, args.seed)
+    device = training_device()
     for stage in stages:
         finished = args.out / f"{stage.name}.safetensors"
         if finished.exists():
@@ -73,7 +74,8 @@ def run(args: argparse.Namespace) -> None:
             model = build(config, weights, str(finished))
         elif args.stage in ("all", stage.name):
             clips = load_clips(args.latents)  # again for every stage: more clips may have been made meanwhile
-            run_stage(model, clips, stage, args.minutes * stage.share, args.out, args.seed)
+            stage = replace(stage, clips=stage.clips * args.batch_factor)
+            run_stage(model.to(device), clips, stage, args.minutes * stage.share, args.out, args.seed)
             made_with = {
                 "stage": asdict(stage),
                 "seed": args.seed,
@@ -96,6 +98,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--speech", type=Path, help="phonetic.safetensors, without --init")
     parser.add_argument("--init", help="'mini' or a checkpoint to go on from, instead of a new model")
     parser.add_argument("--minutes", type=float, default=80, help="time for all stages together")
+    parser.add_argument(
+        "--batch-factor", type=int, default=1, help="batches so many times the recipe's; a GPU has room for 8"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for states, logs and checkpoints")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 = as PyTorch chooses")

@@ -40,12 +40,20 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder that training wrote")
     parser.add_argument("--stage", default="2-motion", help="the stage to ship")
     parser.add_argument("--speech", type=Path, help="phonetic.safetensors, for its figures")
+    parser.add_argument(
+        "--shared-noise",
+        type=float,
+        help="share of the noise that all frames have in common when sampling; default: as trained. Weights from single "
+        "frames fit any share, and need 1 to keep the face still",
+    )
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     source = args.run / f"{args.stage}.safetensors"
     config, weights, made_with = read_checkpoint(source)
     preset = PRESETS[config.name]  # how to sample by default is found out after the training
     config = replace(config, steps=preset.steps, guidance_scale=preset.guidance_scale, guidance_end=preset.guidance_end)
+    if args.shared_noise is not None:
+        config = replace(config, noise=replace(config.noise, shared_noise=args.shared_noise))
     provenance = {"last_stage": made_with, "log": stage_log(args.run), "licence": "Apache-2.0"}
     provenance["autoencoder"] = metadata_of(args.run / "autoencoder.safetensors")
     if args.speech:

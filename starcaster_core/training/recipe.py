@@ -68,7 +68,7 @@ MINI_RECIPE: tuple[Stage, ...] = (
         reference=0.9,
         motion=False,
         learning_rate=2e-4,
-        mouth_weight=8.0,
+        mouth_weight=20.0,
         timestep_power=0.5,
     ),
     Stage(

@@ -169,3 +169,13 @@ def test_every_stage_gives_gradients_to_what_it_trains_and_none_to_the_frozen_pa
         "2-motion": {"lora", "motion_modules"},
     }
     assert {part for part in parts if any(part in name for name in reached)} == taught[stage.name]
+
+
+def test_a_step_runs_on_the_models_device_wherever_the_clips_are(clips):
+    """The meta device refuses, as a GPU does, to compute with tensors left on the CPU."""
+    stage = replace(STAGE, reference=1.0, context=1.0, self_forcing=1.0, drop_identity=0.0, drop_audio=0.0)
+    model = random_model(PRESETS["tiny"]).to("meta")
+    for kind in ("temporal", "spatial"):
+        batch = batch_of(clips, kinds=((kind, 1.0),))
+        error = DenoisingLoss(model, stage).error(batch.to(model.device), torch.Generator().manual_seed(0))
+        assert error.device.type == "meta" and error.shape == batch.latents.shape

@@ -26,9 +26,14 @@ def test_what_is_shipped_is_half_as_large_and_says_where_it_comes_from(tmp_path,
     save_file(weights, run / "autoencoder.safetensors", {"figures": '{"psnr": 33.8}', "seed": "0"})
     monkeypatch.setattr(sys, "argv", ["publish", "--run", str(run), "--out", str(shipped)])
     publish.main()
+    stilled = tmp_path / "stilled.safetensors"
+    arguments = ["--run", str(run), "--out", str(stilled), "--shared-noise", "1"]
+    monkeypatch.setattr(sys, "argv", ["publish", *arguments])
+    publish.main()
 
     config, _, provenance = read_checkpoint(shipped)
     assert config == replace(preset, noise=noise), "sampled as the preset says, with the noise it was trained with"
+    assert read_checkpoint(stilled)[0].noise == replace(noise, shared_noise=1.0)
     assert provenance["last_stage"] == {"seed": 7, "clips": 3}
     assert provenance["log"] == [{"stage": "1-frames", "steps": 40, "minutes": 1.25}]
     assert provenance["autoencoder"] == {"figures": {"psnr": 33.8}, "seed": "0"}
