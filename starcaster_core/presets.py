@@ -166,7 +166,7 @@ MINI = ModelConfig(
     ),
     image_size=128,
     steps=8,
-    guidance_scale=1.5,
+    guidance_scale=2.5,
     guidance_end=0.5,
 )
 

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
                 "seed": args.seed,
                 "minutes": args.minutes * stage.share,
                 "clips": len(clips.kind),
-                "begun_from": args.init,
+                "begun_from": args.init and Path(args.init).stem,  # names, no places
                 "command": "python -m starcaster_core train",
             }
             save_checkpoint(finished, model, made_with, dtype=torch.float32)
