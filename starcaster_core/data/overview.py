@@ -97,6 +97,25 @@ def contact_sheet(folder: Path, path: Path, clips: int = 12, columns: int = 12) 
     Image.fromarray(np.vstack(rows)).save(path)
 
 
+def portraits(folder: Path, path: Path, people: int = 64, columns: int = 8, side: int = 128) -> int:
+    """A picture with the most frontal frame of each of the first `people` persons; returns how many there were."""
+    from PIL import Image
+
+    faces: dict[int, Image.Image] = {}
+    for clip in read_clips(folder):
+        if clip.info["identity"] not in faces:
+            yaw, pitch, _ = angles(clip.truth["world_from_cam"])
+            frame = clip.frames[int(np.hypot(yaw, pitch).argmin())]
+            faces[clip.info["identity"]] = Image.fromarray(frame).resize((side, side), Image.Resampling.LANCZOS)
+        if len(faces) == people:
+            break
+    sheet = Image.new("RGB", (columns * side, -(-len(faces) // columns) * side))
+    for index, face in enumerate(faces.values()):
+        sheet.paste(face, (index % columns * side, index // columns * side))
+    sheet.save(path, quality=88)
+    return len(faces)
+
+
 def previews(folder: Path, count: int) -> list[Path]:
     """The first `count` clips as videos with sound, in `folder/previews`."""
     from ..video import write_video

@@ -28,7 +28,7 @@ from .heads.kit import load_kit
 from .heads.look import sample_look, studio_look
 from .heads.render import Renderer
 from .heads.rig import EYE, LANDMARKS, HeadRig, build_rig
-from .overview import contact_sheet, previews, write_statistics
+from .overview import contact_sheet, portraits, previews, write_statistics
 from .performance import Performance, perform
 from .shards import SAMPLE_RATE, Clip, find_shards, shard_path, write_shard
 from .splits import SPLITS, members, split_of
@@ -291,6 +291,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--splits", default=",".join(SPLITS), help="which people to use: train, val, test")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet of the first clips to this PNG")
+    parser.add_argument("--portraits", type=Path, help="also write the faces of the first 64 people to this picture")
     parser.add_argument("--previews", type=int, default=4, help="how many clips to show as MP4 with sound")
 
 
@@ -309,6 +310,8 @@ def run(args: argparse.Namespace) -> int:
     write_statistics(args.out)
     if args.sheet and find_shards(args.out):
         contact_sheet(args.out, args.sheet)
+    if args.portraits and find_shards(args.out):
+        portraits(args.out, args.portraits)
     previews(args.out, args.previews)
     return 0
 

@@ -79,3 +79,15 @@ def test_previews_play_with_sound_and_the_sheet_shows_every_clip(folder):
     sheet = np.asarray(Image.open(folder / "sheet.png"))
     assert sheet.shape == (3 * 64, 4 * 64, 3)
     assert [round(sheet[64 * row + 32, 32].mean() / 20) for row in range(3)] == [1, 2, 3]
+
+
+def test_the_portraits_show_every_person_once_from_the_front(tmp_path):
+    turning = clip(5)
+    turning.truth["world_from_cam"] = np.stack([look_at_origin(yaw, 0) for yaw in np.linspace(-40, 50, FRAMES)])
+    turning.frames[4] = 255  # yaw 0
+    write_shard(shard_path(tmp_path, 0), [turning, clip(2), clip(2, "spatial"), clip(3)])
+    assert overview.portraits(tmp_path, tmp_path / "faces.png", columns=2, side=32) == 3
+    sheet = np.asarray(Image.open(tmp_path / "faces.png"))
+    assert sheet.shape == (2 * 32, 2 * 32, 3)
+    cells = [sheet[16, 16], sheet[16, 48], sheet[48, 16], sheet[48, 48]]
+    assert [round(cell.mean() / 20) for cell in cells] == [13, 2, 3, 0]
