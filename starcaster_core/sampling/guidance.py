@@ -42,5 +42,5 @@ def nest(ladder: list[tuple[float, Callable[[], Any]]]) -> list[Branch]:
 
 
 def unguided(branches: list[Branch]) -> list[Branch]:
-    """The outermost condition alone, as with every scale at 1."""
+    """The outermost condition that counts (a stream at scale 0 does not), alone and unscaled."""
     return [Branch(branches[-1].condition, 1.0)]
