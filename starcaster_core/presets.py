@@ -88,6 +88,11 @@ class ModelConfig:
     guidance_end: float = 1.0  # default share of the steps, the noisiest first, that are guided
 
     @property
+    def sampling_defaults(self) -> dict[str, float]:
+        """How to sample unless asked otherwise; found out after training, so no part of what the weights are"""
+        return {name: getattr(self, name) for name in ("steps", "guidance_scale", "guidance_end")}
+
+    @property
     def latent_size(self) -> int:
         return self.image_size // self.autoencoder.downscale
 

@@ -21,8 +21,7 @@ from ..camera import CameraMove, preset_path
 from ..models.checkpoint import load_checkpoint
 from ..models.starcaster import Starcaster
 from ..sampling import Conditions, SamplerSettings, rollout
-from ..sampling.guidance import unguided
-from ..sampling.rollout import make_branches, predict, prepare_looks
+from ..sampling.rollout import denoise, make_branches, prepare_looks
 from .plain import PlainComposition
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -103,10 +102,10 @@ def measure_path(model: Starcaster, chunks: int) -> dict:
 
 @torch.no_grad()
 def compare_with_plain(model: Starcaster, repeats: int) -> dict:
-    """All predictions of one chunk at the model's own settings, ours and plain in turn.
+    """One chunk at the model's own settings, ours and plain in turn.
 
-    Ours includes what it computes once, and asks for the null only where guidance is wanted; plain asks both branches
-    at every step.
+    Ours is the sampler's own loop with what it computes once, and asks for the null only where guidance is wanted; plain
+    is the predictions alone, both branches at every step.
     """
     length = model.config.chunk_frames
     conditions, _ = sample_conditions(model, length)
@@ -116,7 +115,6 @@ def compare_with_plain(model: Starcaster, repeats: int) -> dict:
     latents = torch.randn(1, channels, length, side, side, generator=generator)
     context = torch.randn(1, channels, model.config.context_frames, side, side, generator=generator)
     timestep = torch.tensor(500)
-    guided_steps = round(settings.guidance_end * settings.steps)
     model.unet.merge_adapters()
 
     def prepare():
@@ -127,10 +125,7 @@ def compare_with_plain(model: Starcaster, repeats: int) -> dict:
     tokens = plain_tokens(model, conditions, context)
 
     def ours():
-        branches = prepare()
-        for step in range(settings.steps):
-            for branch in branches if step < guided_steps else unguided(branches):
-                predict(model, latents, timestep, branch)
+        denoise(model, prepare(), settings, 0, report=lambda *_: None, stop=lambda: False)
 
     def theirs():
         for _ in range(settings.steps):
@@ -141,7 +136,7 @@ def compare_with_plain(model: Starcaster, repeats: int) -> dict:
     model.unet.unmerge_adapters()
     return {
         "steps": settings.steps,
-        "guided_steps": guided_steps,
+        "guided_steps": settings.guided_steps,
         "ours_seconds_a_chunk": round(statistics.median(mine for mine, _ in pairs), 4),
         "plain_seconds_a_chunk": round(statistics.median(its for _, its in pairs), 4),
         "ratio": round(statistics.median(its / mine for mine, its in pairs), 2),

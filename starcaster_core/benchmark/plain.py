@@ -94,18 +94,17 @@ class PlainComposition:
         return noisy + self.reference_in(self.portrait) if self.bank_on else noisy
 
     def copy_portrait(self, _module, inputs, made: Tensor) -> Tensor:
-        gate = self.copy_gate(inputs[0]).sigmoid()
-        return gate * self.portrait + (1 - gate) * made if self.bank_on else made
+        return torch.lerp(made, self.portrait, self.copy_gate(inputs[0]).sigmoid()) if self.bank_on else made
 
     @torch.no_grad()
     def predict(self, latents, timestep, identity, nobody, audio, camera, frames, guidance_scale: float) -> Tensor:
         """One guided prediction. latents [1, C, T, h, w]; identity, nobody: tokens [1, L, D]; audio, camera: tokens
         [1, T, L, D] or None; frames [1, C, R, h, w], reference and context."""
         count = latents.shape[2]
+        self.portrait = frames[:, :, 0]
         answers = []
         for tokens, conditioned in ((nobody, False), (identity, True)):
             read = rearrange(frames, "1 c r h w -> r c h w")
-            self.portrait = read[:1]
             self.reference(read, 0, encoder_hidden_states=identity.expand(len(read), -1, -1))
             self.bank_on = conditioned
             self.audio, self.camera = (audio, camera) if conditioned else (None, None)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..camera.poses import angles
 from ..identity import detect, embed
+from ..identity.pictures import enlarged
 from .shards import Clip, read_clips
 
 LIMIT = 45.0  # degrees of yaw of the camera
@@ -28,8 +29,8 @@ def frames_within(clip: Clip, count: int) -> list[np.ndarray]:
     if not len(usable):
         return []
     chosen = usable[np.linspace(0, len(usable) - 1, min(count, len(usable))).round().astype(int)]
-    enlarge = -(-256 // clip.frames.shape[1])
-    return [np.ascontiguousarray(clip.frames[i].repeat(enlarge, axis=0).repeat(enlarge, axis=1)) for i in chosen]
+    times = -(-256 // clip.frames.shape[1])
+    return [enlarged(clip.frames[i], times) for i in chosen]
 
 
 def read_faces(folder: Path, frames_per_clip: int) -> tuple[int, dict[int, list[np.ndarray]]]:

@@ -308,10 +308,11 @@ def run(args: argparse.Namespace) -> int:
     )
     make_set(settings, args.out, args.workers)
     write_statistics(args.out)
-    if args.sheet and find_shards(args.out):
-        contact_sheet(args.out, args.sheet)
-    if args.portraits and find_shards(args.out):
-        portraits(args.out, args.portraits)
+    if find_shards(args.out):
+        if args.sheet:
+            contact_sheet(args.out, args.sheet)
+        if args.portraits:
+            portraits(args.out, args.portraits)
     previews(args.out, args.previews)
     return 0
 

@@ -138,12 +138,13 @@ def identity_figures(clips: list[Clip], made: list[torch.Tensor]) -> dict:
     """dlib distance of the most frontal generated frame to the person asked for, and to the next one (a stranger)."""
     from ..errors import FaceError
     from ..identity import detect, embed, select_face
+    from ..identity.pictures import enlarged
 
     own, strangers, missed = [], [], 0
     for index, (clip, frames) in enumerate(zip(clips, made)):
         yaw = np.abs(true_readings(clip)[:, 1])
         picture = (frames[int(yaw.argmin())].numpy() * 255).round().astype(np.uint8)
-        picture = np.ascontiguousarray(picture.repeat(2, axis=0).repeat(2, axis=1))
+        picture = enlarged(picture, 2)
         try:
             found = embed(picture, select_face(detect(picture), picture, "largest"))
         except FaceError:

@@ -53,3 +53,8 @@ def _levels(pixels: np.ndarray) -> np.ndarray:
     if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
         raise InputError("float values within 0..1", f"{low:g}..{high:g}", "Divide by 255, or scale from -1..1 first.")
     return pixels.astype(np.float32) * 255
+
+
+def enlarged(image: np.ndarray, times: int) -> np.ndarray:
+    """uint8 [H, W, 3] -> [times * H, times * W, 3], every pixel repeated: nothing is invented between them"""
+    return np.ascontiguousarray(image.repeat(times, axis=0).repeat(times, axis=1))

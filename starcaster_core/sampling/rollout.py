@@ -68,11 +68,14 @@ class SamplerSettings:
         if self.scheduler not in SCHEDULERS:
             raise InputError(f"a scheduler out of {', '.join(SCHEDULERS)}", repr(self.scheduler), "Choose one of them.")
 
+    @property
+    def guided_steps(self) -> int:
+        return round(self.guidance_end * self.steps)
+
     @classmethod
     def of(cls, config: ModelConfig, **chosen) -> SamplerSettings:
         """A model's own settings, but for those in `chosen` that are not None."""
-        own = {name: getattr(config, name) for name in ("steps", "guidance_scale", "guidance_end")}
-        return cls(**own | {name: value for name, value in chosen.items() if value is not None})
+        return cls(**config.sampling_defaults | {name: value for name, value in chosen.items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -230,10 +233,9 @@ def denoise(model, branches, settings, index, report, stop) -> Tensor | None:
     step_noise = seeded_generator(settings.seed, index, "step noise")  # only few-step samplers draw from it
     extra = {} if settings.scheduler == "ddim" else {"generator": step_noise}
 
-    guided_steps = round(settings.guidance_end * settings.steps)
     for done, timestep in enumerate(scheduler.timesteps, start=1):
         prediction = None
-        for branch in branches if done <= guided_steps else unguided(branches):
+        for branch in branches if done <= settings.guided_steps else unguided(branches):
             if stop():
                 return None
             answer = predict(model, scheduler.scale_model_input(latents, timestep), timestep, branch)

@@ -41,16 +41,17 @@ def initial_noise(shape: tuple[int, ...], share: float, seed: int, chunk: int) -
     """Where the sampling of a chunk starts, [1, C, T, h, w] of unit variance, with `share` of the variance common to all
     frames of the video: what the noise decides is then decided alike for neighbours (Ge et al. 2023, "mixed noise").
     """
-    own = torch.randn(shape, generator=seeded_generator(seed, chunk, "initial noise"))
+    own, common = seeded_generator(seed, chunk, "initial noise"), seeded_generator(seed, 0, "shared noise")
+    return draw_noise(shape, share, own, common)
+
+
+def draw_noise(shape: tuple[int, ...], share: float, own: torch.Generator, common: torch.Generator) -> Tensor:
+    """[B, C, T, h, w] of unit variance: `share` of it drawn from `common` once for all frames, the rest from `own`."""
+    noise = torch.randn(shape, generator=own)
     if not share:
-        return own
-    common = torch.randn(own[:, :, :1].shape, generator=seeded_generator(seed, 0, "shared noise"))
-    return mix_noise(common, own, share)
-
-
-def mix_noise(common: Tensor, own: Tensor, share: float) -> Tensor:
-    """Unit variance again, `share` of it from `common` [B, C, 1, h, w], the rest from every frame's own noise."""
-    return share**0.5 * common + (1 - share) ** 0.5 * own
+        return noise
+    shared = torch.randn(noise[:, :, :1].shape, generator=common)
+    return share**0.5 * shared + (1 - share) ** 0.5 * noise
 
 
 def predict_clean(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..models.starcaster import Starcaster
 from ..models.unet import cache_condition
-from ..sampling.schedules import make_scheduler, mix_noise, predict_clean
+from ..sampling.schedules import draw_noise, make_scheduler, predict_clean
 from .latents import ClipSet
 from .recipe import Stage
 
@@ -196,10 +196,8 @@ class DenoisingLoss:
         last = last or len(self.alphas_cumprod)
         uniform = torch.rand(len(latents), generator=generator)
         timesteps = (last * uniform**self.stage.timestep_power).long().clamp(max=last - 1)
-        noise = torch.randn(latents.shape, generator=generator)
-        if share := self.model.config.noise.shared_noise:  # trained as it is sampled
-            common = torch.randn(noise[:, :, :1].shape, generator=generator)
-            noise = mix_noise(common, noise, share)
+        # Trained as it is sampled.
+        noise = draw_noise(latents.shape, self.model.config.noise.shared_noise, generator, generator)
         noise, timesteps = noise.to(latents.device), timesteps.to(latents.device)
         alpha, sigma = self.scales(timesteps)
         noisy = alpha * latents + sigma * noise

@@ -66,7 +66,6 @@ def run(args: argparse.Namespace) -> None:
         model = load_checkpoint(args.init, torch.float32)
     else:
         model = new_model(args.recipe, args.autoencoder, args.speech, args.seed)
-    device = training_device()
     for stage in stages:
         finished = args.out / f"{stage.name}.safetensors"
         if finished.exists():
@@ -75,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
         elif args.stage in ("all", stage.name):
             clips = load_clips(args.latents)  # again for every stage: more clips may have been made meanwhile
             stage = replace(stage, clips=stage.clips * args.batch_factor)
-            run_stage(model.to(device), clips, stage, args.minutes * stage.share, args.out, args.seed)
+            run_stage(model.to(training_device()), clips, stage, args.minutes * stage.share, args.out, args.seed)
             made_with = {
                 "stage": asdict(stage),
                 "seed": args.seed,
