@@ -57,7 +57,7 @@ def perform(
     face.add("cheekSquint", 0.5 * smile)
     mood = rng.normal(0, 0.12)
     brows = mood + 0.12 * _drift(rng, times, 1)[:, 0] + 0.5 * liveliness * np.clip(accents, 0, None)
-    face.add("browInnerUp", 0.10 + np.clip(brows, 0, 0.6))
+    face.add("browInnerUp", 0.14 + np.clip(brows, 0, 0.6))
     face.add("browOuterUp", np.clip(0.8 * brows, 0, 0.6))
     face.add("browDown", np.clip(-0.7 * brows, 0, 0.35))
     _look(face, rng, times, degrees)

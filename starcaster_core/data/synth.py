@@ -23,6 +23,7 @@ import numpy as np
 
 from ..errors import InputError
 from .heads.camera import default_intrinsics, look_at_origin, project
+from .heads.film import develop, sample_film
 from .heads.identity import sample_identity
 from .heads.kit import load_kit
 from .heads.look import sample_look, studio_look
@@ -43,7 +44,8 @@ WIDEST_YAW, WIDEST_PITCH = 70.0, 35.0
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the clips. `people`: identity seeds are below this. kinds: (name, share) pairs."""
+    """Everything that decides the clips. `people`: identity seeds are below this. kinds: (name, share) pairs. filmed:
+    share of the clips that went through a camera with faults (`heads/film.py`); the others are as rendered."""
 
     clips: int
     frames: int = 48
@@ -52,6 +54,7 @@ class Settings:
     people: int = 700
     kinds: tuple[tuple[str, float], ...] = (("temporal", 0.6), ("spatial", 0.4))
     splits: tuple[str, ...] = SPLITS
+    filmed: float = 0.6
 
 
 def make_clip(settings: Settings, number: int) -> Clip:
@@ -76,6 +79,9 @@ def make_clip(settings: Settings, number: int) -> Clip:
 
     rig = stage.show(person)
     frames, landmarks = stage.film(rig, look, score, poses, settings.size)
+    filmed = bool(rng.random() < settings.filmed)
+    if filmed:
+        frames = develop(frames, sample_film(moment_seed), moment_seed)
     sounding = kind != "spatial"
     info = {
         "seed": settings.seed,
@@ -89,7 +95,7 @@ def make_clip(settings: Settings, number: int) -> Clip:
         "voice": speech["voice"] if sounding else None,
         "text": speech["text"] if sounding else None,
         "phonemes": [[round(s, 4), round(e, 4), p] for s, e, p in speech["phonemes"]] if sounding else [],
-        "style": rig.identity.facts | {"background": look.kind},
+        "style": rig.identity.facts | {"background": look.kind, "filmed": filmed},
         "embedding_frames_detected": stage.detected(person),
         "unit_names": list(kit.unit_names),
         "landmark_names": list(LANDMARKS),
@@ -288,6 +294,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--people", type=int, default=700, help="how many different heads to draw from")
     parser.add_argument("--kinds", default="temporal:0.6,spatial:0.4", help="shares of temporal, spatial and joint")
+    parser.add_argument("--filmed", type=float, default=0.6, help="share of the clips with a camera's faults, 0..1")
     parser.add_argument("--splits", default=",".join(SPLITS), help="which people to use: train, val, test")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet of the first clips to this PNG")
@@ -305,6 +312,7 @@ def run(args: argparse.Namespace) -> int:
         people=args.people,
         kinds=parse_kinds(args.kinds),
         splits=tuple(args.splits.split(",")),
+        filmed=args.filmed,
     )
     make_set(settings, args.out, args.workers)
     write_statistics(args.out)

@@ -7,10 +7,11 @@ one, as MakeHuman does; the facial targets come in opposite pairs and get one si
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from .glasses import Glasses, sample_glasses
 from .kit import HeadKit
 
 OPPOSITES = (
@@ -44,6 +45,15 @@ SPREADS = tuple(
         (r"", 0.3),
     )
 )
+# How far people lean from the kit's neutral face, in the spreads above: it looks stern.
+LEANINGS = {
+    "eyebrows/eyebrows-trans-down": 0.9,
+    "eyebrows/eyebrows-angle-down": 1.6,
+    "eyes/eye-height1-decr": 0.5,
+    "eyes/eye-height2-decr": 0.9,
+    "eyes/eye-height3-decr": 0.5,
+    "eyes/eye-scale-decr": 0.6,
+}
 HAIRS = {  # name -> (weight for men, weight for women)
     "none": (0.16, 0.03),
     "short01": (0.16, 0.06),
@@ -72,6 +82,27 @@ LIGHT_EYED_SHARES = (0.34, 0.18, 0.12, 0.18, 0.10, 0.08)
 
 
 @dataclass(frozen=True)
+class Collar:
+    """Of a shirt, decimetres on the base mesh: its radius round the neck, its height, and how deep it is cut in front."""
+
+    radius: float
+    height: float
+    vee: float
+
+
+@dataclass(frozen=True)
+class Paint:
+    """On the skin: strength 0..1 and colour, linear RGB [3], of the beard (stubble below 0.5), the lips and the lids."""
+
+    beard: float = 0.0
+    beard_colour: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    lips: float = 0.0
+    lip_colour: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    lids: float = 0.0
+    lid_colour: np.ndarray = field(default_factory=lambda: np.zeros(3))
+
+
+@dataclass(frozen=True)
 class HeadIdentity:
     """One person. Colours are linear RGB multipliers or albedos.
 
@@ -97,6 +128,10 @@ class HeadIdentity:
     iris: str
     iris_tint: np.ndarray
     cloth: np.ndarray
+    cloth_trim: np.ndarray
+    collar: Collar
+    paint: Paint
+    glasses: Glasses | None
 
 
 def sample_identity(kit: HeadKit, seed: int) -> HeadIdentity:
@@ -128,6 +163,10 @@ def sample_identity(kit: HeadKit, seed: int) -> HeadIdentity:
     if male > 0.5:  # the pencil-thin ones
         brow_names = [name for name in brow_names if name not in ("eyebrow006", "eyebrow007")]
     teeth = sorted(name.split("/")[1] for name in kit.proxies if name.startswith("teeth/"))
+    worn = np.random.default_rng([seed, 0x30A2])
+    paint = _paint(worn, male, old, hair_colour)
+    glasses = sample_glasses(worn) if worn.random() < 0.14 + 0.16 * old else None
+    cloth = np.clip(rng.uniform(0.02, 0.5) * rng.uniform(0.4, 1.3, 3), 0.01, 0.75)
     return HeadIdentity(
         seed=seed,
         targets=targets,
@@ -140,6 +179,9 @@ def sample_identity(kit: HeadKit, seed: int) -> HeadIdentity:
             "hair": hair,
             "hair_colour": colour_name,
             "iris": iris,
+            "glasses": glasses is not None,
+            "beard": round(paint.beard, 2),
+            "make-up": round(max(paint.lips, paint.lids), 2),
         },
         skins=(light, dark),
         skin_mix=skin_mix,
@@ -154,7 +196,36 @@ def sample_identity(kit: HeadKit, seed: int) -> HeadIdentity:
         teeth=str(rng.choice(teeth)),
         iris=iris,
         iris_tint=rng.uniform(0.7, 1.25) * rng.uniform(0.9, 1.1, 3),
-        cloth=np.clip(rng.uniform(0.02, 0.5) * rng.uniform(0.4, 1.3, 3), 0.01, 0.75),
+        cloth=cloth,
+        cloth_trim=cloth
+        if worn.random() < 0.6
+        else np.clip(worn.uniform(0.02, 0.7) * worn.uniform(0.5, 1.3, 3), 0.01, 0.8),
+        collar=_collar(worn),
+        paint=paint,
+        glasses=glasses,
+    )
+
+
+def _collar(rng: np.random.Generator) -> Collar:
+    vee = 0.0 if rng.random() < 0.55 else float(rng.uniform(0.2, 0.7))
+    return Collar(radius=float(rng.uniform(0.72, 0.9)), height=float(rng.uniform(5.5, 5.72)), vee=vee)
+
+
+def _paint(rng: np.random.Generator, male: float, old: float, hair_colour: np.ndarray) -> Paint:
+    """Stubble or a beard for two men in five, make-up for half of the women."""
+    dark = np.clip(0.7 * hair_colour, 0.008, 0.25)
+    if male > 0.5:
+        if rng.random() < 0.4:
+            return Paint(beard=float(rng.beta(1.2, 1.6)), beard_colour=dark)
+        return Paint(beard=float(rng.uniform(0, 0.12)), beard_colour=dark)
+    made_up = float(rng.random() < 0.55)
+    red = np.array([rng.uniform(0.18, 0.5), rng.uniform(0.02, 0.1), rng.uniform(0.03, 0.14)])
+    shadow = rng.uniform(0.02, 0.2) * rng.uniform(0.5, 1.2, 3)
+    return Paint(
+        lips=made_up * float(rng.uniform(0.2, 0.85)),
+        lip_colour=red,
+        lids=made_up * float(rng.uniform(0, 0.6)),
+        lid_colour=shadow,
     )
 
 
@@ -196,7 +267,7 @@ def _facial_targets(rng: np.random.Generator, names: tuple[str, ...]) -> dict[st
         spread = next(s for pattern, s in SPREADS if pattern.search(f"{folder}/{both_sides}"))
         axis, sign = _axis(f"{folder}/{both_sides}")
         if axis not in drawn:
-            drawn[axis] = float(np.clip(rng.normal(0, 1), -2, 2))
+            drawn[axis] = float(np.clip(rng.normal(0, 1), -2, 2)) + LEANINGS.get(axis, 0.0)
         value = sign * spread * drawn[axis]
         if both_sides != target:
             value += 0.05 * spread * float(rng.normal())

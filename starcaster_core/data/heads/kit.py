@@ -81,6 +81,10 @@ class HeadKit:
             vertices[self.target_vertices[span]] += np.float32(weight) * self.target_moves[span]
         return vertices
 
+    def unit(self, name: str) -> np.ndarray:
+        """Displacement [V, 3] of the expression unit `name` at full weight."""
+        return self.units[self.unit_names.index(name)]
+
     def index_of(self, source_vertex: int) -> int:
         """Where vertex `source_vertex` of the original base mesh stands in `vertices`."""
         return int(np.searchsorted(self.source, source_vertex))

@@ -11,26 +11,42 @@ from pathlib import Path
 
 import numpy as np
 
+from . import shadow
 from .look import Look
 from .rig import HeadRig
 
 VERTEX = """#version 330
-in vec3 p; in vec3 n; in vec2 uv; in float follow; in float shade; in float cloth;
+in vec3 p; in vec3 n; in vec2 uv; in float follow; in float shade; in float cloth; in vec3 paint; in float sky_share;
 uniform mat4 clip_from_world; uniform mat3 turn; uniform vec3 pivot;
-out vec3 P; out vec3 N; out vec2 T; out float S; out float C;
+out vec3 P; out vec3 N; out vec2 T; out float S; out float C; out vec3 D; out float O;
 void main() {
     P = mix(p, turn * (p - pivot) + pivot, follow);
     N = mix(n, turn * n, follow);
-    T = vec2(uv.x, 1. - uv.y); S = shade; C = cloth;
+    T = vec2(uv.x, 1. - uv.y); S = shade; C = cloth; D = paint; O = sky_share;
     gl_Position = clip_from_world * vec4(P, 1.);
 }"""
 FRAGMENT = """#version 330
-in vec3 P; in vec3 N; in vec2 T; in float S; in float C; out vec4 colour;
+in vec3 P; in vec3 N; in vec2 T; in float S; in float C; in vec3 D; in float O; out vec4 colour;
 uniform sampler2D first; uniform sampler2D second; uniform float second_share; uniform float saturation;
 uniform vec3 eye; uniform mat3 lights; uniform mat3 light_colours; uniform vec3 sky; uniform vec3 ground;
-uniform vec3 tint; uniform vec3 iris; uniform vec3 cloth; uniform float mouth_light;
+uniform sampler2DShadow shadows; uniform mat4 shadow_from_world; uniform float softness;
+uniform vec3 tint; uniform vec3 iris; uniform vec3 cloth; uniform vec3 trim; uniform float mouth_light;
+uniform vec3 paints; uniform mat3 paint_colours;
 uniform float shine; uniform float gloss; uniform float wrap; uniform float density; uniform float cut; uniform int kind;
-const int SKIN = 0, EYE = 1, HAIR = 2, MOUTH = 3;
+const int SKIN = 0, EYE = 1, HAIR = 2, MOUTH = 3, FRAME = 4, LENS = 5;
+const vec2 TAPS[6] = vec2[](vec2(.9, .1), vec2(.3, .8), vec2(-.7, .6), vec2(-.8, -.3), vec2(-.1, -.9), vec2(.6, -.6));
+float lit(vec3 n) {  // how much of the key light arrives here: its depth map, asked at a few places round the point
+    vec3 q = (shadow_from_world * vec4(P + .014 * n, 1.)).xyz * .5 + .5;
+    float sum = texture(shadows, q);
+    for (int i = 0; i < 6; i++) sum += texture(shadows, q + vec3(TAPS[i] * softness, 0.));
+    return sum / 7.;
+}
+float speckle(vec2 at) {  // fine noise that is the same on every machine
+    uvec2 q = uvec2(at * 700.);
+    uint h = (q.x * 1597334677u) ^ (q.y * 3812015801u);
+    h = (h ^ (h >> 15)) * 2246822519u;
+    return float(h >> 8) / 16777216.;
+}
 void main() {
     vec4 t = texture(first, T);
     t.a = min(t.a * density, 1.);
@@ -41,8 +57,14 @@ void main() {
         vec3 other = texture(second, T).rgb;
         albedo = mix(albedo, other * other, second_share);
         albedo = mix(vec3(dot(albedo, vec3(.3, .6, .1))), albedo, saturation) * tint;
+        vec3 painted = D * paints;
+        float hairs = painted.x * smoothstep(0., .35, painted.x + .5 * speckle(T) - .25);
+        albedo = mix(albedo, paint_colours[0], .85 * hairs);
+        albedo = mix(albedo, paint_colours[1] * (.4 + 1.2 * dot(albedo, vec3(.4))), painted.y);
+        albedo = mix(albedo, paint_colours[2], painted.z);
+        specular *= 1. - .7 * hairs;
         float dressed = smoothstep(0., .02, C);
-        albedo = mix(albedo, cloth, dressed);
+        albedo = mix(albedo, mix(trim, cloth, smoothstep(.05, .06, C)), dressed);
         specular *= 1. - .85 * dressed;
         if (S < .5) { light *= mouth_light; specular = 0.; albedo *= vec3(.75, .45, .42); }
     } else if (kind == EYE) {
@@ -57,24 +79,36 @@ void main() {
     vec3 n = normalize(N), v = normalize(eye - P);
     if (kind == HAIR && dot(n, v) < 0.) n = -n;
     vec3 soft = vec3(wrap, wrap * .45, wrap * .3);
+    float open = (kind == MOUTH || S < .5) ? 1. : O;
+    float shown = kind == MOUTH ? 1. : lit(n);
     vec3 sum = mix(ground, sky, .5 + .5 * n.y);
-    for (int i = 0; i < 3; i++)
+    for (int i = 1; i < 3; i++)
         sum += light_colours[i] * clamp((dot(n, lights[i]) + soft) / (1. + soft), 0., 1.);
+    sum *= open;
+    sum += shown * light_colours[0] * clamp((dot(n, lights[0]) + soft) / (1. + soft), 0., 1.);
     float edge = pow(1. - max(dot(n, v), 0.), 5.);
     float glint = pow(max(dot(n, normalize(lights[0] + v)), 0.), power) * (power + 8.) * .014;
-    vec3 result = albedo * sum + specular * (glint * light_colours[0] + .25 * edge * (light_colours[2] + sky));
+    vec3 result = albedo * sum;
+    result += specular * (shown * glint * light_colours[0] + .25 * open * edge * (light_colours[2] + sky));
     result *= light;
-    colour = vec4(sqrt(result / (1. + .12 * result)), t.a);
+    if (kind == LENS) t.a = clamp(.02 + specular * (.35 * glint + .3 * edge), 0., .35);
+    colour = vec4(sqrt(result / (1. + .2 * result)), t.a);
 }"""
 BACKDROP_VERTEX = """#version 330
 in vec2 p; out vec2 q; void main() { q = p; gl_Position = vec4(p, .9999, 1.); }"""
 BACKDROP_FRAGMENT = """#version 330
 in vec2 q; out vec4 colour; uniform sampler2D tex; uniform vec2 shift; uniform vec2 spread;
 void main() { colour = vec4(texture(tex, .5 + q * spread + shift).rgb, 1.); }"""
-LAYOUT_DYNAMIC, LAYOUT_STATIC = ("3f 3f", "p", "n"), ("2f 1f 1f 1f", "uv", "follow", "shade", "cloth")
+LAYOUT_DYNAMIC = ("3f 3f", "p", "n")
+LAYOUT_STATIC = ("2f 1f 1f 1f 3f", "uv", "follow", "shade", "cloth", "paint")
+LAYOUT_SKY = ("1f", "sky_share")
 KINDS = {"skin": 0, "eyes": 1, "brows": 2, "lashes": 2, "hair core": 2, "hair": 2, "teeth": 3, "tongue": 3}
+KINDS |= {"frame": 4, "lenses": 5}
+CASTING = ("skin", "hair core", "frame")  # what casts shadows
 SOLID = ("skin", "teeth", "tongue", "eyes")  # closed surfaces: their backs are never seen
-BLENDED = ("brows", "lashes", "hair")
+BLENDED = ("brows", "lashes", "hair", "lenses")
+HAIR_CORE = 0.6  # alpha above which a strand is opaque
+SHADOW_UNIT = 2  # of the textures
 FAINT = 0.03  # alpha below which nothing is drawn
 NEAR, FAR = 0.8, 6.0
 
@@ -87,7 +121,9 @@ class _Loaded:
     dynamic: object
     owned: list
     drawables: list[tuple[str, object]]
-    resting: bool = False
+    casters: list[tuple[str, object]]
+    shadow_of: bytes = b""  # what the shadow map was drawn for
+    poses: int = 0
 
 
 class Renderer:
@@ -106,7 +142,10 @@ class Renderer:
         self.backdrop_mesh = self.gl.vertex_array(self.backdrop, [(self.gl.buffer(corners), "2f", "p")])
         self.textures: dict[str, object] = {}
         self.loaded: _Loaded | None = None
-        self.program["first"], self.program["second"] = 0, 1
+        self.depth_program = self.gl.program(shadow.VERTEX, shadow.FRAGMENT)
+        self.shadow_map = self._depth_target(shadow.SHADOW_SIDE, "<=")
+        self.sky_map = self._depth_target(shadow.SKY_SIDE, "")
+        self.program["first"], self.program["second"], self.program["shadows"] = 0, 1, SHADOW_UNIT
 
     def load(self, rig: HeadRig) -> None:
         """Put a person's head on the device in place of the one before."""
@@ -115,23 +154,37 @@ class Renderer:
                 thing.release()
         dynamic = self.gl.buffer(reserve=len(rig.expand) * 24, dynamic=True)
         static = self.gl.buffer(np.ascontiguousarray(rig.static))
-        owned, drawables = [dynamic, static], []
+        sky = self.gl.buffer(reserve=len(rig.expand) * 4)
+        self.loaded = _Loaded(rig, dynamic, [dynamic, static, sky], [], [])
         for part in rig.parts:
-            index = self.gl.buffer(part.triangles.astype("i4"))
-            content = [(dynamic, *LAYOUT_DYNAMIC), (static, *LAYOUT_STATIC)]
-            mesh = self.gl.vertex_array(self.program, content, index_buffer=index, skip_errors=True)
-            owned += [index, mesh]
-            drawables.append((part.name, mesh))
-        if rig.hair:
-            vertices, index = self.gl.buffer(rig.hair[0]), self.gl.buffer(rig.hair[1].astype("i4"))
-            content = [(vertices, "3f 3f 2f 1f 1f 1f", *LAYOUT_DYNAMIC[1:], *LAYOUT_STATIC[1:])]
-            inwards = self.gl.buffer(np.ascontiguousarray(rig.hair[1][::-1], "i4"))
-            core = self.gl.vertex_array(self.program, content, index_buffer=inwards, skip_errors=True)
-            mesh = self.gl.vertex_array(self.program, content, index_buffer=index, skip_errors=True)
-            owned += [vertices, index, inwards, core, mesh]
-            drawables += [("hair core", core), ("hair", mesh)]
-        self.loaded = _Loaded(rig, dynamic, owned, drawables)
-        self.pose(np.zeros(len(rig.morphs), np.float32))
+            content = [(dynamic, *LAYOUT_DYNAMIC), (static, *LAYOUT_STATIC), (sky, *LAYOUT_SKY)]
+            self._add(part.name, content, part.triangles)
+        worn_sky = {}
+        for name, (vertices, triangles) in rig.worn.items():
+            packed, worn_sky[name] = self.gl.buffer(vertices), self.gl.buffer(reserve=len(vertices) * 4)
+            self.loaded.owned += [packed, worn_sky[name]]
+            layout = f"{LAYOUT_DYNAMIC[0]} {LAYOUT_STATIC[0]}", *LAYOUT_DYNAMIC[1:], *LAYOUT_STATIC[1:]
+            content = [(packed, *layout), (worn_sky[name], *LAYOUT_SKY)]
+            if name == "hair":
+                self._add("hair core", content, triangles[::-1])
+            self._add(name, content, triangles)
+        positions = self.pose(np.zeros(len(rig.morphs), np.float32))
+        _, normals = rig.pose(np.zeros(len(rig.morphs), np.float32))
+        sky.write(shadow.sky_share(positions, normals, self._sky_depth)[rig.expand])
+        for name, (vertices, _) in rig.worn.items():
+            worn_sky[name].write(shadow.sky_share(vertices[:, :3], vertices[:, 3:6], self._sky_depth))
+
+    def _add(self, name: str, content: list, triangles: np.ndarray) -> None:
+        """A drawable made of `content` (buffers with their layouts), and the caster of its shadow."""
+        index = self.gl.buffer(np.ascontiguousarray(triangles, "i4"))
+        self.loaded.owned.append(index)
+        todo = [(self.program, self.loaded.drawables)]
+        if name in CASTING:
+            todo.append((self.depth_program, self.loaded.casters))
+        for program, group in todo:
+            mesh = self.gl.vertex_array(program, content, index_buffer=index, skip_errors=True)
+            self.loaded.owned.append(mesh)
+            group.append((name, mesh))
 
     def pose(self, weights: np.ndarray) -> np.ndarray:
         """Upload the expression `weights` [52]; returns the positions [N, 3] (see `HeadRig.pose`)."""
@@ -139,9 +192,10 @@ class Renderer:
         positions, normals = rig.pose(weights)
         both = np.concatenate([positions, normals], axis=1)[rig.expand]
         self.loaded.dynamic.write(np.ascontiguousarray(both, np.float32))
+        self.loaded.poses += 1
         lips = [positions[rig.landmarks[k]] for k in (-6, -5)]  # upper_lip_bottom, lower_lip_top
         gap = float(np.linalg.norm(lips[0] - lips[1])) / rig.scale
-        self.program["mouth_light"] = min(1.0, 0.25 + gap / 0.22)
+        self.program["mouth_light"] = min(1.0, 0.4 + gap / 0.18)
         return positions
 
     def draw(
@@ -154,6 +208,8 @@ class Renderer:
     ) -> np.ndarray:
         """The posed head as uint8 [size, size, 3] RGB. Camera as in `camera.py`; `turn` [3, 3] the head's rotation."""
         rig, program, gl = self.loaded.rig, self.program, self.gl
+        turn = np.eye(3) if turn is None else turn
+        self._cast_shadow(look.directions[0], turn)
         target = self._target(size)
         target.use()
         gl.enable(gl.DEPTH_TEST)
@@ -162,16 +218,64 @@ class Renderer:
         target.clear(depth=1.0)
         self._draw_backdrop(look, world_from_cam, intrinsics)
         program["clip_from_world"].write(_clip_matrix(world_from_cam, intrinsics).T.astype("f4").tobytes())
-        program["turn"].write((np.eye(3) if turn is None else turn).T.astype("f4").tobytes())
+        program["turn"].write(turn.T.astype("f4").tobytes())
+        program["shadow_from_world"].write(shadow.light_matrix(look.directions[0]).T.astype("f4").tobytes())
+        program["softness"] = look.softness
         program["pivot"], program["eye"] = tuple(rig.pivot), tuple(world_from_cam[:3, 3])
         program["lights"].write(look.directions.tobytes())
         program["light_colours"].write(look.colours.tobytes())
         program["sky"], program["ground"] = tuple(look.sky), tuple(look.ground)
         program["saturation"] = rig.identity.skin_saturation
-        program["cloth"], program["iris"] = tuple(rig.identity.cloth), tuple(rig.identity.iris_tint)
+        who, paint = rig.identity, rig.identity.paint
+        program["cloth"], program["trim"], program["iris"] = (
+            tuple(who.cloth),
+            tuple(who.cloth_trim),
+            tuple(who.iris_tint),
+        )
+        program["paints"] = paint.beard, paint.lips, paint.lids
+        colours = np.stack([paint.beard_colour, paint.lip_colour, paint.lid_colour])
+        program["paint_colours"].write(colours.astype("f4").tobytes())
+        self.shadow_map.depth_attachment.use(SHADOW_UNIT)
         for name, mesh in self.loaded.drawables:
             self._draw_part(name, mesh, target)
         return _shrink(np.frombuffer(target.read(components=3, alignment=1), np.uint8), size, self.supersample)
+
+    def _depth_target(self, side: int, comparison: str):
+        texture = self.gl.depth_texture((side, side))
+        texture.compare_func, texture.repeat_x, texture.repeat_y = comparison, False, False
+        return self.gl.framebuffer(depth_attachment=texture)
+
+    def _cast_shadow(self, direction: np.ndarray, turn: np.ndarray) -> None:
+        """Draw the key light's depth map, unless it shows this very moment already."""
+        moment = np.concatenate([[self.loaded.poses], direction, np.ravel(turn)]).tobytes()
+        if moment != self.loaded.shadow_of:
+            self._draw_depth(self.shadow_map, shadow.light_matrix(direction), turn)
+            self.loaded.shadow_of = moment
+
+    def _sky_depth(self, matrix: np.ndarray) -> np.ndarray:
+        """Depth picture [S, S] of the unturned head."""
+        self._draw_depth(self.sky_map, matrix, np.eye(3))
+        side = shadow.SKY_SIDE
+        return np.frombuffer(self.sky_map.read(components=1, attachment=-1, dtype="f4"), np.float32).reshape(side, side)
+
+    def _draw_depth(self, target, matrix: np.ndarray, turn: np.ndarray) -> None:
+        program, rig = self.depth_program, self.loaded.rig
+        target.use()
+        self.gl.enable(self.gl.DEPTH_TEST)
+        self.gl.disable(self.gl.BLEND | self.gl.CULL_FACE)
+        target.clear(depth=1.0)
+        program["clip_from_world"].write(matrix.T.astype("f4").tobytes())
+        program["turn"].write(turn.T.astype("f4").tobytes())
+        program["pivot"] = tuple(rig.pivot)
+        for name, mesh in self.loaded.casters:
+            program["cut"] = HAIR_CORE if name == "hair core" else 0.0
+            if name == "hair core":
+                self._hair_texture().use(0)
+            mesh.render()
+
+    def _hair_texture(self):
+        texture = next((self.root / "proxies" / "hair" / self.loaded.rig.identity.hair).glob("*_diffuse.png"))
+        return self._texture(str(texture.relative_to(self.root)), "grey")
 
     def _target(self, size: int):
         if size not in self.targets:
@@ -185,7 +289,7 @@ class Renderer:
         if name == "skin":
             self._texture(f"skins/{who.skins[0]}.png").use(0)
             self._texture(f"skins/{who.skins[1]}.png").use(1)
-            style |= dict(tint=tuple(who.skin_tint), second_share=who.skin_mix, shine=0.16, gloss=13.0, wrap=0.35)
+            style |= dict(tint=tuple(who.skin_tint), second_share=who.skin_mix, shine=0.24, gloss=15.0, wrap=0.35)
         elif name == "eyes":
             self._texture(f"proxies/eyes/high-poly/{who.iris}.png").use(0)
             style |= dict(shine=0.8, gloss=120.0, wrap=0.15, cut=0.5)
@@ -202,11 +306,16 @@ class Renderer:
             self._texture(f"proxies/eyelashes/{who.lashes}/{who.lashes}.png").use(0)
             style |= dict(density=0.45, wrap=0.4, cut=FAINT)
         elif name in ("hair core", "hair"):
-            texture = next((self.root / "proxies" / "hair" / who.hair).glob("*_diffuse.png"))
-            self._texture(str(texture.relative_to(self.root)), "grey").use(0)
+            self._hair_texture().use(0)
             style |= dict(tint=tuple(2 * who.hair_colour), shine=0.05, gloss=20.0, wrap=0.3)
             # The opaque core of the strands comes first, so that what lies behind it is hidden.
-            style["cut"] = 0.6 if name == "hair core" else FAINT
+            style["cut"] = HAIR_CORE if name == "hair core" else FAINT
+        elif name == "frame":
+            self._white().use(0)
+            style |= dict(tint=tuple(who.glasses.colour), shine=0.5, gloss=60.0)
+        elif name == "lenses":
+            self._white().use(0)
+            style |= dict(shine=1.0, gloss=150.0)
         for key, value in style.items():
             program[key] = value
         program["kind"] = KINDS[name]
@@ -232,7 +341,7 @@ class Renderer:
                 self.textures.pop(old).release()
             height, width, _ = look.background.shape
             texture = self.gl.texture((width, height), 3, look.background.tobytes(), alignment=1)
-            texture.repeat_x = texture.repeat_y = look.kind == "noise"
+            texture.repeat_x = texture.repeat_y = look.kind == "scene"
             texture.filter = self.gl.LINEAR, self.gl.LINEAR
             self.textures[key] = texture
         self.textures[key].use(0)
@@ -246,6 +355,11 @@ class Renderer:
         self.gl.disable(self.gl.DEPTH_TEST)
         self.backdrop_mesh.render()
         self.gl.enable(self.gl.DEPTH_TEST)
+
+    def _white(self):
+        if "white" not in self.textures:
+            self.textures["white"] = self.gl.texture((1, 1), 4, b"\xff" * 4)
+        return self.textures["white"]
 
     def _texture(self, path: str, mode: str = "colour"):
         key = f"{mode}:{path}"

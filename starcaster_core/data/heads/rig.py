@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .camera import FOCAL, RADIUS
-from .identity import HeadIdentity
+from .glasses import build_glasses
+from .identity import Collar, HeadIdentity
 from .kit import HeadKit, Proxy
 
 # Vertices of MakeHuman's base mesh; those of the subject's right side are found as mirror images.
@@ -48,6 +49,11 @@ PIVOT_FROM_EYES = np.array([0.0, -0.80, -1.05], np.float32)  # where the head tu
 NECK = (5.55, 6.25)  # height on the base mesh over which the turn of the head fades out
 BLENDED = ("brows", "lashes")  # drawn from the inside out; the others from the outside in, which hides more early
 PARTS = ("skin", "teeth", "tongue", "eyes", "brows", "lashes")
+# The kit's upper teeth end where the lips meet and its lower ones stand above that, so that every open mouth would show
+# the lower row alone; and they follow the jaw less than the lip does.
+TEETH_DOWN = {"upper": 0.06, "lower": 0.08}  # decimetres
+JAW_ON_TEETH = 1.3
+LIP_GAP, LIP_STEP = -0.001, 0.012  # between the lips at rest, up and forward, decimetres; the step at the most
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,9 @@ class Part:
 class HeadRig:
     """Positions [N, 3] and morphs [52, N, 3] in world units; render vertex i shows position `expand[i]`.
 
-    static float32 [M, 5] per render vertex: u, v, follow (0 body .. 1 head), shade (0 dark .. 1), cloth (> 0 dressed).
-    hair: None or (interleaved float32 [H, 11] position, normal, static; triangles from the inside out).
+    static float32 [M, 8] per render vertex: u, v, follow (0 body .. 1 head), shade (0 dark .. 1), cloth (> 0 dressed),
+    and what can be painted: beard, lips, lids (0 .. 1).
+    worn: what no expression moves, name -> (float32 [H, 14] position, normal, static; triangles from the inside out).
     landmarks int [K]: positions of `LANDMARKS`. scale: world units a decimetre.
     """
 
@@ -78,7 +85,7 @@ class HeadRig:
     expand: np.ndarray
     static: np.ndarray
     parts: tuple[Part, ...]
-    hair: tuple[np.ndarray, np.ndarray] | None
+    worn: dict[str, tuple[np.ndarray, np.ndarray]]
     landmarks: np.ndarray
 
     def pose(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -121,13 +128,14 @@ def vertex_normals(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 def build_rig(kit: HeadKit, identity: HeadIdentity) -> HeadRig:
     """The rig of `identity`: shape, fit the proxies, normalise as FFHQ would crop, and lay out the buffers."""
-    base = kit.shape(identity.targets)
+    base = _close_lips(kit, kit.shape(identity.targets))
     skin = np.unique(kit.faces)
     compact = np.full(len(base), -1)
     compact[skin] = np.arange(len(skin))
     landmarks = compact[landmark_vertices(kit)]
-    eyes_at = base[skin][landmarks][: len(EYE)].mean(axis=0) * 0.5
-    eyes_at = eyes_at + base[skin][landmarks][len(LEFT_LANDMARKS) : len(LEFT_LANDMARKS) + len(EYE)].mean(axis=0) * 0.5
+    sides = len(LEFT_LANDMARKS)
+    eyes = [base[skin][landmarks][first : first + len(EYE)].mean(axis=0) for first in (0, sides)]
+    eyes_at = (eyes[0] + eyes[1]) / 2
     to_world, scale, roll = _normalisation(base[skin][landmarks], eyes_at)
 
     proxies = {
@@ -138,13 +146,16 @@ def build_rig(kit: HeadKit, identity: HeadIdentity) -> HeadRig:
         "lashes": kit.proxies[f"eyelashes/{identity.lashes}"],
     }
     positions, rest, morphs = [base[skin]], [kit.vertices[skin]], [kit.units[:, skin]]
-    positions[0] = _dress(positions[0], rest[0], vertex_normals(base[skin], compact[kit.faces]))
+    dressed = _cloth("skin", rest[0], identity.collar)
+    positions[0] = _dress(positions[0], dressed, vertex_normals(base[skin], compact[kit.faces]))
     normals = [np.zeros_like(base[skin])]
-    for proxy in proxies.values():
-        fitted = proxy.fit(base)
+    for name, proxy in proxies.items():
+        fitted, moves = proxy.fit(base), proxy.follow(kit.units)
+        if name == "teeth":
+            fitted, moves = _bite(kit, fitted, moves)
         positions.append(fitted)
         rest.append(proxy.fit(kit.vertices))
-        morphs.append(proxy.follow(kit.units))
+        morphs.append(moves)
         normals.append(vertex_normals(fitted, proxy.faces))
     starts = np.cumsum([0, *map(len, positions)])
 
@@ -155,7 +166,9 @@ def build_rig(kit: HeadKit, identity: HeadIdentity) -> HeadRig:
         pairs, triangles = _split(faces, uv_faces)
         places = rest[k][pairs[:, 0]]
         coords = uv[pairs[:, 1]]
-        static.append(_static(name, places, coords))
+        static.append(_static(name, places, coords, identity.collar))
+        if name == "skin":
+            static[-1][:, 5:] = _paint(kit, skin)[pairs[:, 0]]
         expand.append(pairs[:, 0] + starts[k])
         layers = _by_layer(triangles, positions[k], pairs[:, 0])
         parts.append(Part(name, (layers if name in BLENDED else layers[::-1]) + filled))
@@ -174,7 +187,7 @@ def build_rig(kit: HeadKit, identity: HeadIdentity) -> HeadRig:
         expand=np.concatenate(expand),
         static=np.concatenate(static).astype(np.float32),
         parts=tuple(parts),
-        hair=_hair(kit, identity, base, to_world, roll),
+        worn=_worn(kit, identity, base, to_world, roll, eyes, base[skin][landmarks]),
         landmarks=landmarks,
     )
 
@@ -243,9 +256,10 @@ def _by_layer(triangles: np.ndarray, positions: np.ndarray, vertex_of: np.ndarra
     return triangles[np.argsort(np.linalg.norm(centres - middle, axis=1), kind="stable")]
 
 
-def _static(name: str, rest: np.ndarray, uv: np.ndarray) -> np.ndarray:
-    """uv, follow, shade and cloth of render vertices at `rest` [M, 3] (on the base mesh, decimetres)."""
-    return np.column_stack([uv, _follow(rest), _shade(name, rest, uv), _cloth(name, rest)])
+def _static(name: str, rest: np.ndarray, uv: np.ndarray, collar: Collar) -> np.ndarray:
+    """uv, follow, shade and cloth of render vertices at `rest` [M, 3] (on the base mesh, decimetres); no paint yet."""
+    cloth = _cloth(name, rest, collar)
+    return np.column_stack([uv, _follow(rest), _shade(name, rest, uv), cloth, np.zeros((len(rest), 3))])
 
 
 def _follow(rest: np.ndarray) -> np.ndarray:
@@ -262,39 +276,89 @@ def _shade(name: str, rest: np.ndarray, uv: np.ndarray) -> np.ndarray:
         return 0.04 + 0.28 * _smoothstep(0.85, 1.38, z)
     if name == "skin":
         cavity = (uv[:, 0] > 0.74) & (uv[:, 0] < 0.96) & (uv[:, 1] < 0.14)
-        under_chin = 0.72 + 0.28 * _smoothstep(-0.1, 0.35, np.abs(rest[:, 1] - 5.95) + 0.2 * (z < 0) - 0.15)
-        return np.where(cavity, 0.02 + 0.26 * _smoothstep(1.05, 1.52, z), under_chin)
+        return np.where(cavity, 0.02 + 0.26 * _smoothstep(1.05, 1.52, z), 1.0)
     return np.ones(len(rest))
 
 
-def _cloth(name: str, rest: np.ndarray) -> np.ndarray:
-    """How far a point lies outside a round collar, about decimetres; above 0 it is dressed."""
+def _cloth(name: str, rest: np.ndarray, collar: Collar) -> np.ndarray:
+    """How far a point lies outside the collar, about decimetres; above 0 it is dressed."""
     if name != "skin":
         return np.full(len(rest), -1.0)
     from_axis = np.hypot(rest[:, 0], rest[:, 2] - 0.15)
-    return 0.5 * (from_axis - COLLAR_RADIUS) + 0.5 * (COLLAR_HEIGHT - rest[:, 1])
+    cut_out = collar.vee * np.clip(1 - np.abs(rest[:, 0]) / 0.6, 0, 1) * (rest[:, 2] > 0)
+    return 0.5 * (from_axis - collar.radius) + 0.5 * (collar.height - rest[:, 1]) - 0.5 * cut_out
 
 
-COLLAR_RADIUS, COLLAR_HEIGHT = 0.78, 5.62  # decimetres on the base mesh
-
-
-def _dress(positions: np.ndarray, rest: np.ndarray, normals: np.ndarray) -> np.ndarray:
+def _dress(positions: np.ndarray, cloth: np.ndarray, normals: np.ndarray) -> np.ndarray:
     """Cloth has thickness."""
-    return positions + 0.05 * _smoothstep(-0.02, 0.05, _cloth("skin", rest))[:, None] * normals
+    return positions + 0.05 * _smoothstep(-0.02, 0.05, cloth)[:, None] * normals
+
+
+def _close_lips(kit: HeadKit, base: np.ndarray) -> np.ndarray:
+    """`base` with the jaw set so that the lips just meet at rest: sums of targets leave some apart, some crossed."""
+    upper, lower = (kit.index_of(MIDDLE_LANDMARKS[name]) for name in ("upper_lip_bottom", "lower_lip_top"))
+    jaw = np.stack([kit.unit("jawOpen"), kit.unit("jawForward")])
+    apart = (base[upper] - base[lower])[1:]
+    wanted = np.array([LIP_GAP, np.clip(apart[1], -LIP_STEP, LIP_STEP)])
+    by_unit = (jaw[:, upper] - jaw[:, lower])[:, 1:].T
+    weights = np.linalg.solve(by_unit, wanted - apart).astype(np.float32)
+    return base + np.tensordot(weights, jaw, axes=1)
+
+
+def _bite(kit: HeadKit, teeth: np.ndarray, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Teeth [N, 3] and their morphs [52, N, 3] with the upper row in sight below the lip, the lower row behind its own."""
+    jaw = kit.unit_names.index("jawOpen")
+    drop = np.linalg.norm(moves[jaw], axis=1)
+    lower = drop > 0.3 * drop.max()
+    teeth, moves = teeth.copy(), moves.copy()
+    teeth[:, 1] -= np.where(lower, TEETH_DOWN["lower"], TEETH_DOWN["upper"]).astype(np.float32)
+    moves[jaw] *= JAW_ON_TEETH
+    return teeth, moves
+
+
+def _paint(kit: HeadKit, skin: np.ndarray) -> np.ndarray:
+    """Where beard, lipstick and eye shadow go, 0 .. 1 [V, 3]: read off the expression units, which know lips and lids."""
+
+    def moved(*units: str) -> np.ndarray:
+        motion = sum(np.linalg.norm(kit.unit(unit)[skin], axis=1) for unit in units)
+        return motion / motion.max()
+
+    lips = _smoothstep(0.45, 0.85, moved("mouthRollUpper", "mouthRollLower"))
+    lids = _smoothstep(0.15, 0.75, moved("eyeBlinkLeft", "eyeBlinkRight"))
+    chin, above_lip = _smoothstep(0.35, 0.75, moved("jawOpen")), _smoothstep(0.25, 0.7, moved("mouthShrugUpper"))
+    return np.column_stack([np.maximum(chin, above_lip) * (1 - lips), lips, lids])
+
+
+def _worn(kit: HeadKit, identity: HeadIdentity, base: np.ndarray, to_world, roll: np.ndarray, eyes, landmarks) -> dict:
+    worn = {}
+    if identity.hair != "none":
+        worn["hair"] = _hair(kit, identity, base, to_world, roll)
+    if identity.glasses is not None:
+        bridge = landmarks[LANDMARKS.index("nose_bridge"), 2]
+        for name, mesh in zip(("frame", "lenses"), build_glasses(identity.glasses, *eyes, bridge)):
+            vertices, normals, triangles = mesh
+            static = np.tile(np.float32([0, 0, 1, 1, -1, 0, 0, 0]), (len(vertices), 1))
+            packed = np.column_stack([to_world(vertices), normals @ roll.T, static])
+            worn[name] = packed.astype(np.float32), triangles
+    return worn
 
 
 def _hair(kit: HeadKit, identity: HeadIdentity, base: np.ndarray, to_world, roll: np.ndarray):
-    if identity.hair == "none":
-        return None
     proxy: Proxy = kit.proxies[f"hair/{identity.hair}"]
-    fitted, rest = proxy.fit(base), proxy.fit(kit.vertices)
+    fitted, rest = _lowered(proxy.fit(base), base[:, 1].max()), proxy.fit(kit.vertices)
     pairs, triangles = _split(proxy.faces, proxy.uv_faces)
     vertex_of = pairs[:, 0]
     triangles = _by_layer(triangles, fitted, vertex_of)
     normals = vertex_normals(fitted, proxy.faces) @ roll.T
-    static = _static("hair", rest[vertex_of], proxy.uv[pairs[:, 1]])
+    static = _static("hair", rest[vertex_of], proxy.uv[pairs[:, 1]], identity.collar)
     vertices = np.column_stack([to_world(fitted)[vertex_of], normals[vertex_of], static])
     return vertices.astype(np.float32), triangles
+
+
+def _lowered(hair: np.ndarray, crown: float) -> np.ndarray:
+    """Hair that towers over the crown, pressed down to a few centimetres."""
+    above = np.clip(hair[:, 1] - crown - 0.05, 0, None)
+    return hair - above[:, None] * np.float32([0, 0.75, 0])
 
 
 def _smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:

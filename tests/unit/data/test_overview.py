@@ -19,8 +19,8 @@ FRAMES = 10
 
 def clip(number: int, kind: str = "temporal", yaw: float = 0.0, shut: tuple[int, ...] = (), phonemes=()) -> Clip:
     """Lips two pixels apart at 64, but for the frames in `shut`."""
-    landmarks = np.full((FRAMES, 2, 2), 32.0, np.float32)
-    landmarks[:, 1, 1] += 2
+    landmarks = np.full((FRAMES, 4, 2), 32.0, np.float32)
+    landmarks[:, 1:, 1] += [2, -14, 10]  # lower lip, bridge of the nose, chin
     for frame in shut:
         landmarks[frame, 1] = landmarks[frame, 0]
     info = {
@@ -32,7 +32,7 @@ def clip(number: int, kind: str = "temporal", yaw: float = 0.0, shut: tuple[int,
         "size": 64,
         "identity": number,
         "phonemes": list(phonemes),
-        "landmark_names": ["upper_lip_bottom", "lower_lip_top"],
+        "landmark_names": ["upper_lip_bottom", "lower_lip_top", "nose_bridge", "chin"],
     }
     truth = {
         "world_from_cam": np.repeat(look_at_origin(yaw, 0)[None], FRAMES, axis=0),
