@@ -2,7 +2,8 @@
 
     python -m starcaster_core.data.faces --data DIR --out faces.json --histogram faces.png
 
-Measured on frames of the clips themselves, light, background, grain and expression as they come, within LIMIT of yaw.
+Measured on frames of the clips themselves, light, background, grain and expression as they come, within LIMIT of yaw;
+and, for one person under different lights, on pictures made for it, since a clip has one light.
 """
 
 from __future__ import annotations
@@ -55,6 +56,24 @@ def distances(people: dict[int, list[np.ndarray]]) -> tuple[np.ndarray, np.ndarr
     return np.array(same), np.array(between([vectors[0] for vectors in people.values()]))
 
 
+def relit(persons: list[int], pictures: int = 4) -> dict[int, list[np.ndarray]]:
+    """Embeddings of `persons` (identity seeds), each rendered under `pictures` lights and from as many sides."""
+    from .heads.camera import default_intrinsics, look_at_origin
+    from .heads.look import sample_look
+    from .synth import the_stage
+
+    stage, people = the_stage(), {}
+    for person in persons:
+        rig = stage.show(person)
+        stage.renderer.pose(np.zeros(len(rig.morphs), np.float32))
+        for number, yaw in enumerate(np.linspace(-20, 20, pictures)):
+            look = sample_look(1000 * person + number)
+            picture = stage.renderer.draw(look, look_at_origin(yaw, 0), default_intrinsics(3.4), size=256)
+            for face in detect(picture)[:1]:
+                people.setdefault(person, []).append(embed(picture, face))
+    return people
+
+
 def told(values: np.ndarray) -> dict:
     if not len(values):
         return {"pairs": 0}
@@ -83,6 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of shards made by `synth`")
     parser.add_argument("--frames", type=int, default=4, help="frames a clip that are looked at")
+    parser.add_argument("--relit", type=int, default=0, help="how many people to render under four lights each")
     parser.add_argument("--histogram", type=Path, help="picture of the distances to write")
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     args = parser.parse_args()
@@ -95,7 +115,10 @@ def main() -> None:
         "people": len(people),
         "distance_same_person": told(same),
         "distance_different_people": told(different),
+        "share_of_different_people_below_0.45": round(float((different < 0.45).mean()), 4) if len(different) else None,
     }
+    if args.relit:
+        result["distance_same_person_other_light"] = told(distances(relit(sorted(people)[: args.relit]))[0])
     args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result))
     if args.histogram:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..camera.poses import angles
+from ..errors import InputError
 from .phonemes import CLASS_NAMES, class_of
 from .shards import SAMPLE_RATE, Clip, read_clips
 
@@ -119,6 +120,26 @@ def portraits(folder: Path, path: Path, people: int = 64, columns: int = 8, side
         sheet.paste(face, (index % columns * side, index // columns * side))
     sheet.save(path, quality=88)
     return len(faces)
+
+
+def four_in_turn(folder: Path, path: Path) -> None:
+    """A video of the first four people who speak, two by two; each waits for the one before to end."""
+    from ..video import write_video
+
+    speaking: dict[int, Clip] = {}
+    for clip in read_clips(folder):
+        if clip.audio is not None and len(speaking) < 4:
+            speaking.setdefault(clip.info["identity"], clip)
+    clips = list(speaking.values())
+    if len(clips) < 4:
+        raise InputError("at least four people who speak", f"{len(clips)} in {folder}", "Make more clips.")
+    lengths = [len(clip.frames) for clip in clips]
+    starts = np.cumsum([0, *lengths[:-1]])
+    at = np.arange(sum(lengths))
+    rows = [clip.frames[(at - start).clip(0, length - 1)] for clip, start, length in zip(clips, starts, lengths)]
+    picture = np.concatenate([np.concatenate(rows[:2], axis=2), np.concatenate(rows[2:], axis=2)], axis=1)
+    sound = np.concatenate([clip.audio for clip in clips])[None]
+    write_video(path, [picture], clips[0].info["fps"], audio=(sound, SAMPLE_RATE))
 
 
 def previews(folder: Path, count: int) -> list[Path]:

@@ -29,7 +29,7 @@ from .heads.kit import load_kit
 from .heads.look import sample_look, studio_look
 from .heads.render import Renderer
 from .heads.rig import EYE, LANDMARKS, HeadRig, build_rig
-from .overview import contact_sheet, portraits, previews, write_statistics
+from .overview import contact_sheet, four_in_turn, portraits, previews, write_statistics
 from .performance import Performance, perform
 from .shards import SAMPLE_RATE, Clip, find_shards, shard_path, write_shard
 from .splits import SPLITS, members, split_of
@@ -68,7 +68,7 @@ def make_clip(settings: Settings, number: int) -> Clip:
     moment_seed = int(rng.integers(2**31))
 
     speech = _speech(rng, split, settings.frames)
-    kit, stage = load_kit(), _stage()
+    kit, stage = load_kit(), the_stage()
     score = perform(
         speech["phonemes"], speech["samples"], SAMPLE_RATE, settings.frames, kit.unit_names, moment_seed, FPS
     )
@@ -185,7 +185,7 @@ def _speech(rng: np.random.Generator, split: str, frames: int) -> dict:
     return {"voice": voice, "text": text, "samples": samples, "phonemes": inside}
 
 
-class _Stage:
+class Stage:
     """The renderer and the person now on it."""
 
     def __init__(self):
@@ -252,9 +252,9 @@ def embed_known_face(picture: np.ndarray, landmarks: np.ndarray) -> tuple[np.nda
 
 
 @lru_cache(maxsize=1)
-def _stage() -> _Stage:
+def the_stage() -> Stage:
     os.environ.setdefault("LP_NUM_THREADS", "1")  # the software rasteriser: one thread a worker
-    return _Stage()
+    return Stage()
 
 
 def make_shard(settings: Settings, folder: Path, number: int) -> Path:
@@ -299,6 +299,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet of the first clips to this PNG")
     parser.add_argument("--portraits", type=Path, help="also write the faces of the first 64 people to this picture")
+    parser.add_argument("--four", type=Path, help="also write a video of four people who speak in turn to this MP4")
     parser.add_argument("--previews", type=int, default=4, help="how many clips to show as MP4 with sound")
 
 
@@ -321,6 +322,8 @@ def run(args: argparse.Namespace) -> int:
             contact_sheet(args.out, args.sheet)
         if args.portraits:
             portraits(args.out, args.portraits)
+        if args.four:
+            four_in_turn(args.out, args.four)
     previews(args.out, args.previews)
     return 0
 
