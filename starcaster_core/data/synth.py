@@ -5,7 +5,8 @@
 A clip is a pure function of the settings and its number. Kinds: "temporal" (the head talks and moves, the camera
 stands near the front), "spatial" (one frozen instant, the camera moves), "joint" (both). The truth of a clip of T frames,
 K landmarks, S pixels a side: expression float32 [T, 52] (`unit_names`), world_from_cam [T, 4, 4], intrinsics [T, 3, 3],
-head_rotation [T, 3, 3], landmarks [T, K, 2] and mouth_box [T, 4] (x0, y0, x1, y1) in pixels, embedding [128] (dlib).
+head_rotation [T, 3, 3], landmarks [T, K, 2] and mouth_box [T, 4] (x0, y0, x1, y1) in pixels, embedding [128] (dlib),
+phoneme and viseme int64 [T] (`phonemes.CLASS_NAMES`, `visemes.VISEMES`; silence where there is no sound).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .heads.camera import default_intrinsics, look_at_origin, project
+from .heads.camera import FOCAL, default_intrinsics, look_at_origin, project
 from .heads.film import develop, sample_film
 from .heads.identity import sample_identity
 from .heads.kit import load_kit
@@ -33,13 +34,15 @@ from .overview import contact_sheet, four_in_turn, portraits, previews, write_st
 from .performance import Performance, perform
 from .shards import SAMPLE_RATE, Clip, find_shards, shard_path, write_shard
 from .splits import SPLITS, members, split_of
-from .tts import SENTENCES, VOICES, synthesize
+from .tts import SENTENCES, VOICES, Phoneme, phoneme_track, synthesize
+from .visemes import VISEME_OF_CLASS
 
 FPS = 25.0
 CLIPS_A_SHARD = 32
 KINDS = ("temporal", "spatial", "joint")
 MOUTH = [LANDMARKS.index(n) for n in ("left_mouth", "right_mouth", "upper_lip_top", "lower_lip_bottom")]
 WIDEST_YAW, WIDEST_PITCH = 70.0, 35.0
+FOCAL_SPREAD = 0.12  # of the logarithm of the focal length, where the camera is a condition
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,9 @@ def make_clip(settings: Settings, number: int) -> Clip:
     poses = _static_camera(rng, settings.frames) if kind == "temporal" else camera_path(rng, settings.frames)
     look = sample_look(moment_seed)
 
+    lens = default_intrinsics(FOCAL * (1.0 if kind == "temporal" else float(np.exp(rng.uniform(-1, 1) * FOCAL_SPREAD))))
     rig = stage.show(person)
-    frames, landmarks = stage.film(rig, look, score, poses, settings.size)
+    frames, landmarks = stage.film(rig, look, score, poses, lens, settings.size)
     filmed = bool(rng.random() < settings.filmed)
     if filmed:
         frames = develop(frames, sample_film(moment_seed), moment_seed)
@@ -103,14 +107,22 @@ def make_clip(settings: Settings, number: int) -> Clip:
     truth = {
         "expression": score.expression,
         "world_from_cam": poses,
-        "intrinsics": np.repeat(default_intrinsics()[None], settings.frames, axis=0),
+        "intrinsics": np.repeat(lens[None], settings.frames, axis=0),
         "head_rotation": score.head_rotation,
         "landmarks": landmarks,
         "mouth_box": mouth_boxes(landmarks, settings.size),
         "embedding": stage.embedding(person),
+        **sound_tracks(info["phonemes"], settings.frames),
     }
     audio = speech["samples"] if sounding else None
     return Clip(f"{settings.seed:04d}-{number:06d}", info, frames, audio, truth)
+
+
+def sound_tracks(phonemes: list[tuple[float, float, str]], frames: int) -> dict[str, np.ndarray]:
+    """What is being said in the middle of every frame: "phoneme" and "viseme", int64 [T]."""
+    spoken = [Phoneme(*phoneme) for phoneme in phonemes]
+    track = phoneme_track(spoken, frames, FPS)
+    return {"phoneme": track, "viseme": VISEME_OF_CLASS[track]}
 
 
 def camera_path(rng: np.random.Generator, frames: int) -> np.ndarray:
@@ -200,9 +212,9 @@ class Stage:
             self.person = person
         return self.renderer.loaded.rig
 
-    def film(self, rig: HeadRig, look, score: Performance, poses: np.ndarray, size: int):
+    def film(self, rig: HeadRig, look, score: Performance, poses: np.ndarray, lens: np.ndarray, size: int):
         """Frames uint8 [T, S, S, 3] and landmarks float32 [T, K, 2] in pixels."""
-        frames, landmarks, lens, last = [], [], default_intrinsics(), None
+        frames, landmarks, last = [], [], None
         for weights, turn, pose in zip(score.expression, score.head_rotation, poses):
             if last is None or not np.array_equal(weights, last):
                 positions, last = self.renderer.pose(weights), weights
@@ -278,6 +290,8 @@ def make_set(settings: Settings, folder: Path, workers: int = 1) -> None:
                 f"a folder for {wanted}", f"one with {there}", "Choose another --out or the same settings."
             )
     manifest.write_text(json.dumps(wanted, indent=1))
+    for unfinished in folder.glob(".shard-*.partial"):  # of a run that was killed
+        unfinished.unlink()
     shards = range(-(-settings.clips // CLIPS_A_SHARD))
     load_kit()  # fills the cache before several workers ask for it
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:

@@ -121,14 +121,14 @@ def synthesize_flite(text: str, voice: str = "slt", stretch: float = 1.0) -> Utt
     return _utterance(pcm, sample_rate, starts)
 
 
-def phoneme_track(utterance: Utterance, frames: int, fps: float = 25.0) -> np.ndarray:
+def phoneme_track(phonemes: list[Phoneme], frames: int, fps: float = 25.0) -> np.ndarray:
     """int64 [frames]: the class (see `CLASS_NAMES`) heard at each frame's centre, (t + 0.5) / fps seconds.
 
     Frames before the first and after the last phoneme are silence.
     """
     centres = (np.arange(frames) + 0.5) / fps
     track = np.full(frames, SILENCE, np.int64)
-    for phoneme in utterance.phonemes:
+    for phoneme in phonemes:
         track[(centres >= phoneme.start) & (centres < phoneme.end)] = class_of(phoneme.symbol)
     return track
 

@@ -69,6 +69,8 @@ CLASS_SHAPES = {
     }.items()
     for name in names.split()
 }
+VISEMES = tuple(SHAPES)
+VISEME_OF_CLASS = np.array([VISEMES.index(CLASS_SHAPES[name][0]) for name in CLASS_NAMES])  # a diphthong's first
 REACH = 0.050  # seconds a shape pulls beyond the middle of its phoneme
 RAMP = 0.055  # seconds in which the lips meet and part
 

@@ -1,11 +1,17 @@
 """Clips on disk come back as they were, shards are whole or absent, and the same set is the same bytes."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from functools import partial
 
 import numpy as np
 import pytest
 
 from starcaster_core.data import splits, synth
+from starcaster_core.data.heads.kit import find_kit
 from starcaster_core.data.shards import Clip, find_shards, read_clips, read_shard, shard_path, write_shard
 from starcaster_core.errors import InputError, MissingDependencyError
 
@@ -122,8 +128,38 @@ def test_a_rendered_clip_is_a_function_of_its_seed(kind):
     for name, value in one.truth.items():
         np.testing.assert_array_equal(value, two.truth[name])
     assert one.frames.shape == (3, 48, 48, 3) and one.frames.std() > 10
+    assert one.truth["viseme"].shape == (3,) and (kind != "spatial" or one.truth["phoneme"].max() == 0)
     assert one.truth["landmarks"].shape == (3, len(one.info["landmark_names"]), 2)
     still = np.ptp(one.truth["world_from_cam"], axis=0).max() == 0
     assert still == (kind == "temporal")
     if kind == "spatial":
         assert np.ptp(one.truth["expression"], axis=0).max() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_run_goes_on_to_the_very_bytes_of_an_uninterrupted_one(tmp_path):
+    try:
+        find_kit()
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+    clips = synth.CLIPS_A_SHARD + 3
+
+    def start(folder, workers: int) -> subprocess.Popen:
+        command = [sys.executable, "-m", "starcaster_core", "synth", "--clips", str(clips), "--frames", "3"]
+        command += ["--size", "32", "--seed", "9", "--workers", str(workers), "--out", str(tmp_path / folder)]
+        return subprocess.Popen([*command, "--previews", "0"], stdout=subprocess.DEVNULL, start_new_session=True)
+
+    killed = start("killed", 2)
+    first = shard_path(tmp_path / "killed", 1)  # the short one: the long one is being written when it appears
+    while not first.exists() and killed.poll() is None:
+        time.sleep(0.1)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert [path.name for path in find_shards(tmp_path / "killed")] == [first.name]
+    assert start("killed", 1).wait() == 0 and start("whole", 1).wait() == 0
+    for path in find_shards(tmp_path / "whole"):
+        assert path.read_bytes() == (tmp_path / "killed" / path.name).read_bytes()
+    assert len(find_shards(tmp_path / "killed")) == 2
+    assert not list((tmp_path / "killed").glob(".shard-*"))
+    assert [clip.info["number"] for clip in read_clips(tmp_path / "killed", video=False)] == list(range(clips))

@@ -76,7 +76,7 @@ def test_a_hiss_is_heard_where_its_phoneme_says():
 @needs_espeak
 def test_track_has_the_class_of_each_frame_centre():
     said = tts.synthesize("She says.")
-    track = tts.phoneme_track(said, 60, 25.0)
+    track = tts.phoneme_track(said.phonemes, 60, 25.0)
     assert track.shape == (60,) and track.dtype == np.int64
     for t in range(60):
         heard = [p.symbol for p in said.phonemes if p.start <= (t + 0.5) / 25 < p.end]
