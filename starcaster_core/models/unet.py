@@ -172,7 +172,8 @@ class StarcasterUNet(nn.Module):
         x = self.conv_out(features)
         if condition.reference is not None:
             portrait = condition.reference[1].repeat_interleave(frames, dim=0)
-            x = torch.lerp(x, portrait, self.copy_gate(features).sigmoid())
+            # Under autocast x and the gate are of lower precision than the portrait.
+            x = torch.lerp(x, portrait.to(x.dtype), self.copy_gate(features).sigmoid())
         return rearrange(x, "(b t) c h w -> b c t h w", t=frames)
 
     def embed_time(self, timesteps: Tensor, latents: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from .diffusion import DenoisingLoss, draw_batch
 from .latents import ClipSet, load_clips, load_helpers
 from .loop import LoopSettings, autocast, step_generator, train, training_device
 from .recipe import RECIPES, Stage
+from .team import Team
 
 
 def new_model(preset: str, vae_file: Path, speech_file: Path, seed: int) -> Starcaster:
@@ -44,23 +45,24 @@ def choose_trainable(model: Starcaster, stage: Stage) -> list[torch.nn.Parameter
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def run_stage(model: Starcaster, clips: ClipSet, stage: Stage, minutes: float, out: Path, seed: int) -> None:
+def run_stage(model: Starcaster, clips: ClipSet, stage: Stage, budget: LoopSettings, out: Path, seed: int) -> None:
+    """budget: the stage's minutes or steps, and a step's parts; its learning rate is the stage's."""
     parameters = choose_trainable(model, stage)
     loss = DenoisingLoss(model, stage)
     window = model.config.conditioning.speech_window
 
-    def loss_of_step(step: int):
-        generator = step_generator(seed, stage.name, step)
+    def loss_of_draw(number: int):
+        generator = step_generator(seed, stage.name, number)
         batch = draw_batch(clips, stage, "train", window, generator)
         with autocast():
             return loss(batch, generator)
 
-    settings = LoopSettings(minutes, learning_rate=stage.learning_rate)
-    train(model, loss_of_step, settings, out, stage.name, parameters)
+    train(model, loss_of_draw, replace(budget, learning_rate=stage.learning_rate), out, stage.name, parameters)
 
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads or torch.get_num_threads())
+    team = Team()
     stages = RECIPES[args.recipe]
     if args.init:
         model = load_checkpoint(args.init, torch.float32)
@@ -74,16 +76,20 @@ def run(args: argparse.Namespace) -> None:
         elif args.stage in ("all", stage.name):
             clips = load_clips(args.latents)  # again for every stage: more clips may have been made meanwhile
             stage = replace(stage, clips=stage.clips * args.batch_factor)
-            run_stage(model.to(training_device()), clips, stage, args.minutes * stage.share, args.out, args.seed)
+            steps = max(1, round(args.steps * stage.share)) if args.steps else 0
+            budget = LoopSettings(args.minutes * stage.share, steps=steps, parts=args.parts)
+            run_stage(model.to(training_device()), clips, stage, budget, args.out, args.seed)
             made_with = {
                 "stage": asdict(stage),
                 "seed": args.seed,
-                "minutes": args.minutes * stage.share,
+                **({"steps": steps} if steps else {"minutes": args.minutes * stage.share}),
                 "clips": len(clips.kind),
                 "begun_from": args.init and Path(args.init).stem,  # names, no places
                 "command": "python -m starcaster_core train",
             }
-            save_checkpoint(finished, model, made_with, dtype=torch.float32)
+            if team.is_main:
+                save_checkpoint(finished, model, made_with, dtype=torch.float32)
+            team.wait()
             print(json.dumps({"finished": stage.name}), flush=True)
 
 
@@ -97,6 +103,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--speech", type=Path, help="phonetic.safetensors, without --init")
     parser.add_argument("--init", help="'mini' or a checkpoint to go on from, instead of a new model")
     parser.add_argument("--minutes", type=float, default=80, help="time for all stages together")
+    parser.add_argument("--steps", type=int, default=0, help="steps of all stages together, instead of --minutes")
+    parser.add_argument(
+        "--parts", type=int, default=0, help="batches a step, shared out among the processes; 0 = one each"
+    )
     parser.add_argument(
         "--batch-factor", type=int, default=1, help="batches so many times the recipe's; a GPU has room for 8"
     )

@@ -5,18 +5,19 @@ All lengths are decimetres in the person's own space (x to the subject's left, y
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 AROUND = 28  # points along a rim
 SIDES = 6  # of the wire
 EARS_BEHIND_EYES = 1.0
+USUAL_EYES = 0.62  # from eye to eye
 
 
 @dataclass(frozen=True)
 class Glasses:
-    """width, height: of a lens. squareness: 2 an ellipse .. 5 nearly a rectangle. wire: radius. colour: linear RGB."""
+    """width, height: of a lens before usual eyes. squareness: 2 an ellipse .. 5 nearly a rectangle. wire: radius. colour: linear RGB."""
 
     width: float
     height: float
@@ -44,9 +45,11 @@ def build_glasses(kind: Glasses, left_eye: np.ndarray, right_eye: np.ndarray, fa
 
     Returns (vertices [N, 3], normals [N, 3], triangles [F, 3]) of the frame and the same of the lenses.
     """
-    front = max(left_eye[2], right_eye[2], face - 0.14) + 0.16
+    apart = float(np.linalg.norm(left_eye - right_eye))
+    kind = replace(kind, width=kind.width * apart / USUAL_EYES, height=kind.height * apart / USUAL_EYES)
+    front = max(left_eye[2], right_eye[2], face - 0.14) + 0.14
     middle = (left_eye + right_eye) / 2
-    centres = [np.array([middle[0] + side * 0.54 * (kind.width + 0.16), middle[1] - 0.03, front]) for side in (1, -1)]
+    centres = [np.array([middle[0] + side * 0.515 * apart, middle[1] - 0.03, front]) for side in (1, -1)]
     outlines = [centre + _outline(kind) for centre in centres]
     inner = [centre - [side * kind.width / 2, -0.06, 0] for centre, side in zip(centres, (1, -1))]
     arch = (inner[0] + inner[1]) / 2 + [0, 0.05, 0.03]

@@ -37,11 +37,11 @@ def test_a_moved_camera_and_a_turned_head_are_read_alike():
 
     poses = np.repeat(np.eye(4)[None], 3, axis=0)
     poses[:, :3, 3] = [[2.7 * np.sin(np.radians(30)), 0, 2.7 * np.cos(np.radians(30))], [0, 0, 2.7], [0, 0, 2.7]]
-    landmarks = np.zeros((3, 2, 2))
-    landmarks[:, 1, 1] = 4.0
+    landmarks = np.zeros((3, 4, 2))
+    landmarks[:, 1:, 1] = 4.0, -20.0, 20.0
     clip = Clip(
         "k",
-        {"landmark_names": ["upper_lip_bottom", "lower_lip_top"], "size": 128},
+        {"landmark_names": ["upper_lip_bottom", "lower_lip_top", "nose_bridge", "chin"], "size": 128},
         np.zeros((3, 128, 128, 3), np.uint8),
         None,
         {

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
+from starcaster_core.errors import InputError
 from starcaster_core.training import loop
 from starcaster_core.training.loop import DivergedError, LoopSettings, step_generator, train
 
@@ -89,3 +94,72 @@ def test_the_log_has_one_row_every_so_many_steps(tmp_path, clock):
     fit(new_net(), tmp_path, clock)
     rows = (tmp_path / "toy.csv").read_text().splitlines()
     assert rows[0] == "step,minutes,rate,loss" and len(rows) == 1 + 30 // 5
+
+
+def test_the_curve_is_drawn_from_the_log(tmp_path, clock):
+    from PIL import Image
+
+    from starcaster_core.training.curves import read_column
+
+    fit(new_net(), tmp_path, clock)
+    steps, losses = read_column(tmp_path / "toy.csv", "loss")
+    assert steps.tolist() == [5, 10, 15, 20, 25, 30] and losses[-1] < losses[0]
+    with Image.open(tmp_path / "toy.png") as picture:
+        blue = sum(count for count, colour in picture.convert("RGB").getcolors(10**6) if colour == (43, 108, 176))
+    assert blue > 300  # a line from side to side
+
+
+def test_a_budget_of_steps_is_kept_and_shapes_the_learning_rate(tmp_path):
+    drawn = []
+
+    def loss_of_draw(number: int):
+        drawn.append(number)
+        return net(torch.ones(1, 4)).square().mean(), {}
+
+    net = new_net()
+    train(net, loss_of_draw, LoopSettings(0, steps=6, parts=2, warmup=1, log_every=2), tmp_path, "toy")
+    assert drawn == list(range(12))
+    rates = [float(row.split(",")[2]) for row in (tmp_path / "toy.csv").read_text().splitlines()[1:]]
+    assert rates == sorted(rates, reverse=True) and rates[-1] < rates[0]
+
+
+TEAMWORK = """
+import sys, torch
+from pathlib import Path
+from torch import nn
+from starcaster_core.training.loop import LoopSettings, Team, step_generator, train
+torch.manual_seed(0)
+net = nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Linear(8, 1))
+def loss_of_draw(number):
+    x = torch.randn(16, 4, generator=step_generator(0, "toy", number))
+    return nn.functional.mse_loss(net(x), x.sum(dim=1, keepdim=True)), {}
+settings = LoopSettings(0, steps=12, parts=2, learning_rate=1e-2, warmup=1, log_every=4)
+train(net, loss_of_draw, settings, Path(sys.argv[1]), "toy")
+print(f"a team of {Team().size}")
+"""
+
+
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
+    script = tmp_path / "teamwork.py"
+    script.write_text(TEAMWORK)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    launch = "-m torch.distributed.run --nproc_per_node 2 --rdzv_backend c10d --rdzv_endpoint localhost:0".split()
+    for how, where, size in (([], "alone", 1), (launch, "two", 2)):
+        command = [sys.executable, *how, str(script), str(tmp_path / where)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.count(f"a team of {size}") == size
+    alone, two = (torch.load(tmp_path / where / "toy.state.pt", weights_only=True) for where in ("alone", "two"))
+    assert two["step"] == 12
+    for mine, its in zip(alone["parameters"], two["parameters"]):
+        torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-6)
+    logs = [(tmp_path / where / "toy.csv").read_text().splitlines() for where in ("alone", "two")]
+    assert len(logs[0]) == len(logs[1]) == 1 + 12 // 4  # one process writes, of the loss of both
+    losses = [[float(row.split(",")[3]) for row in log[1:]] for log in logs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_parts_that_cannot_be_shared_out_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.Team, "__init__", lambda self: vars(self).update(size=2, number=0, is_main=True))
+    with pytest.raises(InputError, match="--parts"):
+        train(new_net(), None, LoopSettings(1, parts=3), tmp_path, "toy")
