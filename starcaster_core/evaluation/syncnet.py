@@ -107,7 +107,7 @@ class SyncNet(nn.Module):
 
     @torch.no_grad()
     def measure(self, frames: Tensor, boxes: Tensor, samples: Tensor) -> Sync:
-        """frames [T, H, W, 3] in 0..1 at 25 fps; boxes [T, 4] round the mouth, as shares of width and height; samples [N],
+        """frames [T, S, S, 3] in 0..1 at 25 fps; boxes [T, 4] round the mouth, as shares of the side; samples [N],
         16 kHz mono, from the same moment on (cut, or filled with silence, to the frames' length).
 
         Raises InputError for fewer frames than a delay can be found in.
@@ -292,7 +292,7 @@ def run_test(args: argparse.Namespace) -> None:
         args.out.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     training = commands.add_parser("train", help="on the training people")
@@ -308,7 +308,7 @@ def main() -> None:
     for command in (training, test):
         command.add_argument("--data", type=Path, required=True, nargs="+", help="folders of shards made by `synth`")
         command.add_argument("--model", help="'mini' or a checkpoint, for its autoencoder: decoded frames too")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     args.run(args)
 
 

@@ -42,7 +42,7 @@ class Reading(NamedTuple):
 
 
 class LipReader(nn.Module):
-    """mouth crops [B, T, 40, 40] in 0..1 -> Reading. About 0.85 M parameters; sees `layers` frames either way."""
+    """mouth crops [B, T, 40, 40] in 0..1 -> Reading. About 0.7 M parameters; sees `layers` frames either way."""
 
     def __init__(self, config: LipReaderConfig):
         super().__init__()
@@ -64,7 +64,7 @@ class LipReader(nn.Module):
         return Reading(features, self.to_logits(features), OPENING_SCALE * self.to_opening(features)[..., 0])
 
     def read(self, frames: Tensor, boxes: Tensor) -> Reading:
-        """frames [B, T, 3, H, W] in 0..1, RGB; boxes [B, T, 4] round the mouth, as shares of width and height."""
+        """frames [B, T, 3, S, S] in 0..1, RGB; boxes [B, T, 4] round the mouth, as shares of the side."""
         return self(mouth_crops(frames, boxes))
 
     def features(self, frames: Tensor, boxes: Tensor) -> Tensor:

@@ -23,20 +23,23 @@ def steady_squares(boxes: Tensor) -> Tensor:
     """
     corners = boxes.unflatten(-1, (2, 2))
     half = (corners[..., 1, 0] - corners[..., 0, 0]).mean(dim=1)[:, None, None] / 2
-    centre = F.pad(corners.mean(dim=-2).transpose(1, 2), (CALM // 2, CALM // 2), mode="replicate")
-    centre = F.avg_pool1d(centre, CALM, stride=1).transpose(1, 2)
+    centre = corners.mean(dim=-2).transpose(1, 2)
+    # At the clip's ends over the frames there are: repeating the last one would let its lips decide.
+    centre = F.avg_pool1d(centre, CALM, stride=1, padding=CALM // 2, count_include_pad=False).transpose(1, 2)
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
 def mouth_crops(frames: Tensor, boxes: Tensor, side: int = SIDE) -> Tensor:
-    """frames [B, T, 3, H, W] in 0..1, RGB, and boxes [B, T, 4] round the mouth (x0, y0, x1, y1 as shares of the width and
-    the height) -> luminance [B, T, side, side] in 0..1, rows from the top.
+    """frames [B, T, 3, S, S] in 0..1, RGB, and boxes [B, T, 4] round the mouth (x0, y0, x1, y1 as shares of the frame's
+    side) -> luminance [B, T, side, side] in 0..1, rows from the top.
 
     A larger `side` shows more around the mouth, at the same scale. Gradients reach the frames; beyond the frame, its
     edge goes on. In larger frames each pixel is the mean of several samples, so that none is passed over.
-    Raises InputError for boxes that do not fit the frames.
+    Raises InputError for frames that are not square and for boxes that do not fit them.
     """
     batch, count, _, height, width = frames.shape
+    if height != width:
+        raise InputError("square frames", f"{width}x{height}", "Crop them round the face first.")
     if boxes.shape != (batch, count, 4):
         raise InputError(
             f"a box for each frame, [{batch}, {count}, 4]", f"{list(boxes.shape)}", "Give one box a frame."
