@@ -28,11 +28,13 @@ def test_a_crop_at_the_native_size_is_a_slice():
     np.testing.assert_allclose(crops, grey(frames)[..., 70 : 70 + SIDE, 41 : 41 + SIDE], atol=2e-5)
 
 
-def test_a_crop_of_a_picture_twice_as_large_is_a_mean_of_blocks():
-    frames = pictures(2, 256)
-    crops = mouth_crops(frames, still_box(2, 80, 130, 2 * SIDE, 256))
-    blocks = grey(frames)[..., 130 : 130 + 2 * SIDE, 80 : 80 + 2 * SIDE].reshape(1, 2, SIDE, 2, SIDE, 2)
-    np.testing.assert_allclose(crops, blocks.mean(axis=(3, 5)), atol=2e-5)
+@pytest.mark.parametrize("times", [2, 4])  # bilinear sampling alone would pass pixels over at 4
+def test_a_crop_of_a_larger_picture_is_a_mean_of_blocks(times):
+    frames = pictures(2, 128 * times)
+    crops = mouth_crops(frames, still_box(2, 80, 130, times * SIDE, 128 * times))
+    blocks = grey(frames)[..., 130 : 130 + times * SIDE, 80 : 80 + times * SIDE]
+    blocks = blocks.reshape(1, 2, SIDE, times, SIDE, times).mean(axis=(3, 5))
+    np.testing.assert_allclose(crops, blocks, atol=5e-5)
 
 
 def test_a_wider_crop_has_the_usual_one_in_its_middle():
