@@ -120,10 +120,11 @@ class SyncNet(nn.Module):
 
 def halve(channels_in: int, channels_out: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, 3, padding=1),
+        nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1),
         nn.SiLU(),
-        nn.MaxPool2d(2),
         nn.GroupNorm(1, channels_out),
+        nn.Conv2d(channels_out, channels_out, 3, padding=1),
+        nn.SiLU(),
     )
 
 
