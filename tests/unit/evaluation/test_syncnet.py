@@ -176,10 +176,10 @@ def clip(number: int, split: str) -> Clip:
         "fps": 25.0,
         "size": 128,
         "phonemes": [],
-        "landmark_names": ["upper_lip_bottom", "lower_lip_top"],
+        "landmark_names": ["upper_lip_bottom", "lower_lip_top", "nose_bridge", "chin"],
     }
     truth = {
-        "landmarks": np.zeros((FRAMES, 2, 2), np.float32),
+        "landmarks": np.zeros((FRAMES, 4, 2), np.float32),
         "mouth_box": np.tile(np.array([44, 44, 84, 84], np.float32), (FRAMES, 1)),
     }
     return Clip(f"{number:04d}", info, grey[..., None].expand(-1, -1, -1, 3).numpy(), few.sound[0].numpy(), truth)

@@ -32,18 +32,19 @@ def clip(number: int, split: str = "train", phonemes=()) -> Clip:
     """A dark mouth that opens and shuts on a grey face, 128 pixels a side"""
     opening = np.rint(4 + 4 * np.sin(np.arange(FRAMES) * (0.7 + 0.1 * number))).astype(int)
     frames = np.full((FRAMES, 128, 128, 3), 160, np.uint8)
-    landmarks = np.zeros((FRAMES, 2, 2), np.float32)
+    landmarks = np.zeros((FRAMES, 4, 2), np.float32)
     for frame, gap in zip(frames, opening):
         frame[90 : 90 + gap, 52:76] = 30
     landmarks[:, 0] = [64, 90]
     landmarks[:, 1] = np.stack([np.full(FRAMES, 64), 90 + opening], axis=1)
+    landmarks[:, 2:] = [64, 50], [64, 120]
     info = {
         "split": split,
         "kind": "temporal",
         "fps": 25.0,
         "size": 128,
         "phonemes": list(phonemes),
-        "landmark_names": ["upper_lip_bottom", "lower_lip_top"],
+        "landmark_names": ["upper_lip_bottom", "lower_lip_top", "nose_bridge", "chin"],
     }
     truth = {"landmarks": landmarks, "mouth_box": np.tile(np.array([44, 80, 84, 104], np.float32), (FRAMES, 1))}
     audio = np.random.default_rng(number).normal(size=FRAMES * 640).astype(np.float32) * 0.1
