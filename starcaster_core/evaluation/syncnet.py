@@ -4,8 +4,8 @@
     python -m starcaster_core.evaluation.syncnet test --data DIR --syncnet syncnet.safetensors
 
 After SyncNet (Chung & Zisserman 2016), trained by this project on its synthetic people with InfoNCE: the sound of a
-window of frames among those at other moments of the clip and of other clips, and the other way round. It measures and is
-never trained against, so it shares no weights with the lip reader and none with the model's own speech encoder.
+window of frames among those at other moments of the clip and of other clips, and the other way round. It measures and
+is never trained against, so it shares no weights with the lip reader and none with the model's own speech encoder.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class SyncNetConfig:
 
 @dataclass(frozen=True)
 class Sync:
-    """offset: frames by which the picture comes after the sound (negative: before it). distance: mean Euclidean distance
-    there, of unit vectors, 0..2. confidence: median over all offsets minus that. distances: all, offsets -15..15."""
+    """offset: frames by which the picture comes after the sound (negative: before it). distance: mean Euclidean
+    distance there, of unit vectors, 0..2. confidence: median over all offsets minus that. distances: all, offsets -15..15."""
 
     offset: int
     distance: float
@@ -56,7 +56,7 @@ class Sync:
 
 
 class SyncNet(nn.Module):
-    """Windows of mouths and of sound -> unit vectors. Window w covers frames w to w + window - 1, and just their sound."""
+    """Windows of mouths and of sound -> unit vectors. Window w has frames w to w + window - 1 and just their sound."""
 
     def __init__(self, config: SyncNetConfig | None = None):
         super().__init__()
@@ -129,8 +129,8 @@ def halve(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 def synchrony(seen: Tensor, heard: Tensor) -> Sync:
-    """Embeddings [W, E] of the windows of a clip -> what they say of its delay; offsets beyond the clip's ends are compared
-    over the windows that both have. Raises InputError where those are fewer than FEWEST."""
+    """Embeddings [W, E] of the windows of a clip -> what they say of its delay; offsets beyond the clip's ends are
+    compared over the windows that both have. Raises InputError where those are fewer than FEWEST."""
     windows = len(seen)
     if windows < REACH + FEWEST:
         raise InputError(
@@ -192,7 +192,7 @@ def embeddings(net: SyncNet, crops: Tensor, sound: Tensor) -> tuple[Tensor, Tens
 
 @torch.no_grad()
 def figures(net: SyncNet, crops: Tensor, sound: Tensor, shifts: range = range(-8, 9, 2)) -> dict:
-    """How well true pairs are told from another clip's sound, and imposed delays are found; arguments as `embeddings`."""
+    """How well true pairs are told from another clip's sound, and imposed delays found; arguments as `embeddings`."""
     seen, heard = embeddings(net, crops, sound)
     true = [synchrony(s, h) for s, h in zip(seen, heard)]
     wrong = [synchrony(s, h) for k in (1, 2, 3) for s, h in zip(seen, heard.roll(k, 0))]
@@ -211,7 +211,7 @@ def figures(net: SyncNet, crops: Tensor, sound: Tensor, shifts: range = range(-8
 
 
 def still_figures(net: SyncNet, clips: Iterable[Clip]) -> dict[str, float]:
-    """Of clips whose first picture stands still while the box round the mouth moves on: there must be nothing to see."""
+    """Of clips whose first picture stands still while the box round the mouth moves on: nothing must be seen."""
     found = []
     for clip in clips:
         still = torch.from_numpy(clip.frames[:1]).expand(clip.frames.shape) / 255

@@ -1,4 +1,4 @@
-"""Small networks that are trained once and then only used: one safetensors file each, configuration and facts inside."""
+"""Small networks that are trained once and then only used: one safetensors file each, configuration and facts in it."""
 
 from __future__ import annotations
 

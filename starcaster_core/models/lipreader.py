@@ -1,4 +1,4 @@
-"""A lip reader: mouths -> features of what they say, visemes, and how far the lips are apart. Grey, small, frozen in use.
+"""A lip reader: mouths -> features of what they say, visemes, and how far the lips are apart. Small, frozen in use.
 
 As a loss it is two lines:
 
@@ -34,7 +34,7 @@ class LipReaderConfig:
 
 
 class Reading(NamedTuple):
-    """features [B, T, F], mean square 1 in every frame; logits [B, T, V]; opening [B, T] as a share of the crop's side"""
+    """features [B, T, F], mean square 1 in every frame; logits [B, T, V]; opening [B, T], a share of the crop's side"""
 
     features: Tensor
     logits: Tensor
@@ -68,7 +68,7 @@ class LipReader(nn.Module):
         return self(mouth_crops(frames, boxes))
 
     def features(self, frames: Tensor, boxes: Tensor) -> Tensor:
-        """[B, T, F], differentiable in the frames; arguments as for `read`. Give truth and prediction the same boxes."""
+        """[B, T, F], differentiable in the frames; arguments as for `read`. Give truth and prediction equal boxes."""
         return self.read(frames, boxes).features
 
 

@@ -1,4 +1,4 @@
-"""Trains the lip reader on synthetic people: python -m starcaster_core.training.lipreader --data DIR --out F.safetensors
+"""Trains the lip reader on synthetic clips: python -m starcaster_core.training.lipreader --data DIR --out F.safetensors
 
 Cross-entropy on the mouth shape of the sound at every frame, and the distance between the lips. `--model` lends its
 autoencoder, so that decoded frames are read as well as rendered ones. State and log stay beside the file.
