@@ -46,8 +46,8 @@ class SyncNetConfig:
 
 @dataclass(frozen=True)
 class Sync:
-    """offset: frames by which the picture comes after the sound (negative: before it). distance: mean Euclidean
-    distance there, of unit vectors, 0..2. confidence: median over all offsets minus that. distances: all, offsets -15..15."""
+    """offset: frames by which the picture comes after the sound (negative: before). distance: mean Euclidean distance
+    of unit vectors there, 0..2. confidence: median over all offsets minus that. distances: all, offsets -15..15."""
 
     offset: int
     distance: float
