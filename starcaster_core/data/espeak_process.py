@@ -1,5 +1,7 @@
 """One utterance by espeak-ng, as a process of its own: JSON on stdin, a JSON line and 16-bit samples on stdout.
 
+Or only how things are pronounced: with a list of texts in "spell", the answer is a JSON list of their IPA.
+
 A process for each utterance because the library keeps state between calls (noise, pitch flutter, the last clause), so
 that only a fresh one gives the same sound twice; and because it is not thread-safe. Standard library only, which makes
 the start cheap (about 30 ms).
@@ -9,7 +11,7 @@ import ctypes
 import json
 import sys
 
-SYNCHRONOUS, PHONEME_EVENTS, UTF8, END_OF_LIST, PHONEME = 2, 1, 1, 0, 7
+SYNCHRONOUS, PHONEME_EVENTS, UTF8, END_OF_LIST, PHONEME, IPA = 2, 1, 1, 0, 7, 2
 RATE, PITCH = 1, 3
 NO_LIBRARY, NO_VOICE = 3, 4  # exit codes the parent knows
 
@@ -45,6 +47,9 @@ def main() -> int:
         return NO_LIBRARY
     if library.espeak_SetVoiceByName(request["voice"].encode()) != 0:
         return NO_VOICE
+    if "spell" in request:
+        json.dump([_spell(library, text) for text in request["spell"]], sys.stdout)
+        return 0
 
     pcm, phonemes = [], []
 
@@ -69,6 +74,15 @@ def main() -> int:
     header = json.dumps({"sample_rate": sample_rate, "phonemes": phonemes})
     sys.stdout.buffer.write(header.encode() + b"\n" + b"".join(pcm))
     return 0
+
+
+def _spell(library: ctypes.CDLL, text: str) -> str:
+    """IPA with stress marks, words apart; the library takes a clause at a call and leaves a null pointer at the end."""
+    library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+    rest, clauses = ctypes.c_char_p(text.encode()), []
+    while rest.value:
+        clauses.append(library.espeak_TextToPhonemes(ctypes.byref(rest), UTF8, IPA).decode("utf8", "ignore"))
+    return " ".join(clauses)
 
 
 if __name__ == "__main__":

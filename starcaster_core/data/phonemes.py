@@ -1,7 +1,8 @@
 """One alphabet for the sounds of English, whatever synthesizer spelled them.
 
-Classes are the 39 phonemes of ARPABET, schwa and silence. espeak-ng's own mnemonics (its `phsource/ph_english*`) and
-flite's names are mapped to them; neither alphabet has a symbol that means another sound in the other one.
+Classes are the 39 phonemes of ARPABET, schwa and silence. espeak-ng's own mnemonics (its `phsource/ph_english*`),
+flite's names and the IPA of American English are mapped to them; no alphabet has a symbol that means another sound in
+another one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ SILENCE = 0
 # class: the symbols of espeak-ng that belong to it (its accents included)
 _ESPEAK = {
     "sil": "_ _: _! _| _^_ ? |",
-    "aa": "A: A A@ A# 0 A~ A2 A: A:r",
+    "aa": "A: A A@ A# 0 A~ A2 A:r",
     "ae": "a aa a2 &",
     "ah": "V V2 VR",
     "ao": "O: O O@ o@ O2 O3 0# 02 O~ O@r o:",
@@ -55,14 +56,44 @@ _ESPEAK = {
     "z": "z z# z/2",
     "zh": "Z",
 }
+# class: the symbols of IPA that belong to it and that the others lack
+_IPA = {
+    "sil": "ʔ",
+    "aa": "ɑ ɑː ɒ",
+    "ae": "æ",
+    "ah": "ʌ",
+    "ao": "ɔ ɔː oː",
+    "aw": "aʊ",
+    "ax": "ə ɐ",
+    "ay": "aɪ",
+    "ch": "tʃ",
+    "dh": "ð",
+    "eh": "ɛ",
+    "er": "ɜ ɜː ɚ",
+    "ey": "eɪ",
+    "g": "ɡ",
+    "ih": "ɪ ᵻ",
+    "iy": "iː",
+    "jh": "dʒ",
+    "ng": "ŋ",
+    "ow": "oʊ",
+    "oy": "ɔɪ",
+    "r": "ɹ",
+    "sh": "ʃ",
+    "t": "ɾ",
+    "th": "θ",
+    "uh": "ʊ",
+    "uw": "uː",
+    "zh": "ʒ",
+}
 PHONEME_CLASSES = {name: index for index, name in enumerate(CLASS_NAMES)}  # flite's names are ARPABET's
 PHONEME_CLASSES["pau"] = SILENCE
-for _name, _symbols in _ESPEAK.items():
+for _name, _symbols in (*_ESPEAK.items(), *_IPA.items()):
     PHONEME_CLASSES.update(dict.fromkeys(_symbols.split(), CLASS_NAMES.index(_name)))
 
 
 def class_of(symbol: str) -> int:
-    """Class of an espeak-ng or flite phoneme; one that is not listed takes the class of its longest listed beginning."""
+    """Class of a phoneme of espeak-ng, flite or IPA; one that is not listed takes the class of its longest listed beginning."""
     for end in range(len(symbol), 0, -1):
         if symbol[:end] in PHONEME_CLASSES:
             return PHONEME_CLASSES[symbol[:end]]

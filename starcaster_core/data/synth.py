@@ -30,6 +30,7 @@ from .heads.kit import load_kit
 from .heads.look import sample_look, studio_look
 from .heads.render import Renderer
 from .heads.rig import EYE, LANDMARKS, HeadRig, build_rig
+from .natural import NATURAL_VOICES, require_voices, synthesize_natural
 from .overview import contact_sheet, four_in_turn, portraits, previews, write_statistics
 from .performance import Performance, perform
 from .shards import SAMPLE_RATE, Clip, find_shards, shard_path, write_shard
@@ -48,7 +49,9 @@ FOCAL_SPREAD = 0.12  # of the logarithm of the focal length, where the camera is
 @dataclass(frozen=True)
 class Settings:
     """Everything that decides the clips. `people`: identity seeds are below this. kinds: (name, share) pairs. filmed:
-    share of the clips that went through a camera with faults (`heads/film.py`); the others are as rendered."""
+    share of the clips that went through a camera with faults (`heads/film.py`); the others are as rendered. natural: share
+    of the clips spoken in a natural voice (`natural.py`), where the split has one; with any, sets made on different
+    kinds of processor may differ."""
 
     clips: int
     frames: int = 48
@@ -58,6 +61,7 @@ class Settings:
     kinds: tuple[tuple[str, float], ...] = (("temporal", 0.6), ("spatial", 0.4))
     splits: tuple[str, ...] = SPLITS
     filmed: float = 0.6
+    natural: float = 0.0
 
 
 def make_clip(settings: Settings, number: int) -> Clip:
@@ -70,7 +74,7 @@ def make_clip(settings: Settings, number: int) -> Clip:
     split = split_of("identity", person)
     moment_seed = int(rng.integers(2**31))
 
-    speech = _speech(rng, split, settings.frames)
+    speech = _speech(rng, split, settings.frames, settings.natural)
     kit, stage = load_kit(), the_stage()
     score = perform(
         speech["phonemes"], speech["samples"], SAMPLE_RATE, settings.frames, kit.unit_names, moment_seed, FPS
@@ -178,11 +182,15 @@ def _frozen(score: Performance, rng: np.random.Generator, unit_names: tuple[str,
     return Performance(*(np.repeat(a[at : at + 1], frames, axis=0) for a in asdict(score).values()))
 
 
-def _speech(rng: np.random.Generator, split: str, frames: int) -> dict:
+def _speech(rng: np.random.Generator, split: str, frames: int, natural: float = 0.0) -> dict:
     """A stretch of a sentence as long as the clip, often with a little silence before or after."""
-    voices, sentences = members("voice", VOICES, split), members("sentence", SENTENCES, split)
+    chosen = members("voice", NATURAL_VOICES, split) if natural and rng.random() < natural else ()
+    voices, sentences = chosen or members("voice", VOICES, split), members("sentence", SENTENCES, split)
     voice, text = voices[rng.integers(len(voices))], sentences[rng.integers(len(sentences))]
-    said = synthesize(text, voice, rate=int(rng.integers(115, 185)), pitch=int(rng.integers(30, 71)))
+    if chosen:
+        said = synthesize_natural(text, voice, stretch=rng.uniform(0.8, 1.2), seed=int(rng.integers(2**31)))
+    else:
+        said = synthesize(text, voice, rate=int(rng.integers(115, 185)), pitch=int(rng.integers(30, 71)))
     count = int(round(frames / FPS * SAMPLE_RATE))
     start = rng.uniform(-0.5, max(0.0, said.seconds - count / SAMPLE_RATE) + 0.4)
     first = int(round(start * SAMPLE_RATE))
@@ -280,7 +288,10 @@ def make_shard(settings: Settings, folder: Path, number: int) -> Path:
 
 
 def make_set(settings: Settings, folder: Path, workers: int = 1) -> None:
-    """Write all shards that are missing. Raises InputError where the folder holds a set with other settings."""
+    """Write all shards that are missing. Raises InputError where the folder holds a set with other settings,
+    MissingDependencyError where natural voices are wanted and not all of them are installed."""
+    if settings.natural:
+        require_voices()
     folder.mkdir(parents=True, exist_ok=True)
     manifest, wanted = folder / "manifest.json", json.loads(json.dumps(asdict(settings)))
     if manifest.exists():
@@ -309,6 +320,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--people", type=int, default=700, help="how many different heads to draw from")
     parser.add_argument("--kinds", default="temporal:0.6,spatial:0.4", help="shares of temporal, spatial and joint")
     parser.add_argument("--filmed", type=float, default=0.6, help="share of the clips with a camera's faults, 0..1")
+    parser.add_argument("--natural", type=float, default=0.0, help="share of the clips in natural voices, 0..1")
     parser.add_argument("--splits", default=",".join(SPLITS), help="which people to use: train, val, test")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet of the first clips to this PNG")
@@ -328,6 +340,7 @@ def run(args: argparse.Namespace) -> int:
         kinds=parse_kinds(args.kinds),
         splits=tuple(args.splits.split(",")),
         filmed=args.filmed,
+        natural=args.natural,
     )
     make_set(settings, args.out, args.workers)
     write_statistics(args.out)

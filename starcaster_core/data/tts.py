@@ -32,8 +32,10 @@ __all__ = [
     "class_of",
     "phoneme_track",
     "random_sentence",
+    "spell",
     "synthesize",
     "synthesize_flite",
+    "utterance",
 ]
 
 SAMPLE_RATE = 16_000
@@ -78,8 +80,21 @@ def synthesize(text: str, voice: str = "en-us", rate: int = 150, pitch: int = 50
     """
     if not text.strip():
         raise InputError("some text to say", "an empty string", "Give at least one word.")
+    header, _, pcm = _espeak(voice, {"text": text, "rate": rate, "pitch": pitch}).partition(b"\n")
+    header = json.loads(header)
+    starts = [(milliseconds / 1000, symbol) for milliseconds, symbol in header["phonemes"]]
+    return utterance(np.frombuffer(pcm, np.int16), header["sample_rate"], starts)
+
+
+def spell(texts: list[str], voice: str = "en-us") -> list[str]:
+    """How espeak-ng pronounces each text, in IPA: "a cup" is "ɐ kˈʌp". Punctuation is lost. Errors as for `synthesize`."""
+    return json.loads(_espeak(voice, {"spell": texts}))
+
+
+def _espeak(voice: str, request: dict) -> bytes:
+    """What `espeak_process` answers, in that voice."""
     accent, plus, variant = voice.partition("+")
-    request = {"text": text, "voice": _ESPEAK_NAMES.get(accent, accent) + plus + variant, "rate": rate, "pitch": pitch}
+    request["voice"] = _ESPEAK_NAMES.get(accent, accent) + plus + variant
     command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("espeak_process.py"))]
     done = subprocess.run(command, input=json.dumps(request).encode(), capture_output=True)
     if done.returncode == NO_VOICE:
@@ -88,12 +103,8 @@ def synthesize(text: str, voice: str = "en-us", rate: int = 150, pitch: int = 50
         raise _missing("espeak-ng", "libespeak-ng.so.1 that does not load", "libespeak-ng1")
     if done.returncode != 0:
         error = done.stderr.decode(errors="replace")[-300:]
-        raise RuntimeError(f"espeak-ng ended with code {done.returncode} saying {text!r} as {voice!r}: {error}")
-
-    header, _, pcm = done.stdout.partition(b"\n")
-    header = json.loads(header)
-    starts = [(milliseconds / 1000, symbol) for milliseconds, symbol in header["phonemes"]]
-    return _utterance(np.frombuffer(pcm, np.int16), header["sample_rate"], starts)
+        raise RuntimeError(f"espeak-ng ended with code {done.returncode}, asked for {request}: {error}")
+    return done.stdout
 
 
 def synthesize_flite(text: str, voice: str = "slt", stretch: float = 1.0) -> Utterance:
@@ -118,7 +129,7 @@ def synthesize_flite(text: str, voice: str = "slt", stretch: float = 1.0) -> Utt
         symbol, end = item.rsplit(":", 1)
         starts.append((start, symbol))
         start = float(end)
-    return _utterance(pcm, sample_rate, starts)
+    return utterance(pcm, sample_rate, starts)
 
 
 def phoneme_track(phonemes: list[Phoneme], frames: int, fps: float = 25.0) -> np.ndarray:
@@ -133,7 +144,7 @@ def phoneme_track(phonemes: list[Phoneme], frames: int, fps: float = 25.0) -> np
     return track
 
 
-def _utterance(pcm: np.ndarray, sample_rate: int, starts: list[tuple[float, str]]) -> Utterance:
+def utterance(pcm: np.ndarray, sample_rate: int, starts: list[tuple[float, str]]) -> Utterance:
     """16-bit samples and (start in seconds, symbol) pairs -> an Utterance at 16 kHz; each sound ends where the next begins."""
     seconds = len(pcm) / sample_rate
     ends = [start for start, _ in starts[1:]] + [seconds]
