@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -12,6 +13,7 @@ from ..models.starcaster import Starcaster
 from ..models.unet import cache_condition
 from ..sampling.schedules import draw_noise, make_scheduler, predict_clean
 from .latents import ClipSet
+from .lips import LipLoss
 from .recipe import Stage
 
 FRONTAL_DEGREES = 40.0  # a reference photo is taken from within this yaw
@@ -97,24 +99,51 @@ def mouth_weights(mouth: Tensor, side: int, weight: float) -> Tensor:
     return (weights / weights.mean(dim=(-1, -2), keepdim=True))[:, None]
 
 
+class Guess(NamedTuple):
+    """What the network said of a noisy chunk: prediction, target and the noisy latents [B, C, T, h, w]; timesteps [B]."""
+
+    prediction: Tensor
+    target: Tensor
+    noisy: Tensor
+    timesteps: Tensor
+
+
 class DenoisingLoss:
-    """Call with a step's batch and generator -> weighted mean squared error of the prediction, scalar.
+    """Call with a step's batch and generator -> weighted mean squared error of the prediction, scalar; with `lips`, a batch
+    with sound also costs what a lip reader misses in the one-step x0, `stage.lip_weight` times.
 
     Everything random is drawn on the CPU, so that a step is the same whatever the model runs on.
     """
 
-    def __init__(self, model: Starcaster, stage: Stage):
-        self.model, self.stage = model, stage
+    def __init__(self, model: Starcaster, stage: Stage, lips: LipLoss | None = None):
+        self.model, self.stage, self.lips = model, stage, lips
         self.kind = model.config.noise.prediction_type
         self.alphas_cumprod = make_scheduler("ddim", model.config.noise).alphas_cumprod.to(model.device)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        loss = self.error(batch.to(self.model.device), generator).mean()
+        batch = batch.to(self.model.device)
+        guess = self.predict(batch, generator)
+        loss = self.error(guess, batch).mean()
         temporal = batch.camera is None
-        return loss, {"temporal": loss.item() if temporal else 0.0, "is_temporal": float(temporal)}
+        numbers = {"temporal": loss.item() if temporal else 0.0, "is_temporal": float(temporal)}
+        if self.lips is not None:
+            lips = self.lips(self.clean(guess), batch.latents, batch.mouth) if temporal else loss.new_zeros(())
+            loss, numbers = loss + self.stage.lip_weight * lips, numbers | {"lips": lips.item()}
+        return loss, numbers
 
-    def error(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Weighted squared error of every latent [B, C, T, h, w]; the batch is on the model's device"""
+    def error(self, guess: Guess, batch: Batch) -> Tensor:
+        """Weighted squared error of every latent [B, C, T, h, w]"""
+        error = (guess.prediction - guess.target).square() * self.noise_weights(guess.timesteps)
+        if batch.camera is None and self.stage.mouth_weight != 1:
+            error = error * mouth_weights(batch.mouth, error.shape[-1], self.stage.mouth_weight)
+        return error
+
+    def clean(self, guess: Guess) -> Tensor:
+        """x0 in one step [B, C, T, h, w]"""
+        return predict_clean(guess.prediction, guess.noisy, guess.timesteps, self.alphas_cumprod, self.kind)
+
+    def predict(self, batch: Batch, generator: torch.Generator) -> Guess:
+        """One look at the noisy chunk, with the conditions that chance leaves; the batch is on the model's device"""
         stage = self.stage
 
         def chance(probability: float) -> bool:
@@ -144,10 +173,7 @@ class DenoisingLoss:
         condition = cache_condition(identity, **streams, banks=tuple(banks), reference=reference)
         noisy, timesteps, target = self.add_noise(batch.latents, generator)
         prediction = self.model.unet(noisy, timesteps, condition, motion=stage.motion, adapters=stage.adapters)
-        error = (prediction.float() - target).square() * self.noise_weights(timesteps)
-        if batch.camera is None and stage.mouth_weight != 1:
-            error = error * mouth_weights(batch.mouth, error.shape[-1], stage.mouth_weight)
-        return error
+        return Guess(prediction.float(), target, noisy, timesteps)
 
     def identity(self, batch: Batch, nobody: bool):
         tokens = self.model.identity_tokens

@@ -17,10 +17,12 @@ from pathlib import Path
 import torch
 
 from ..models.checkpoint import build, load_checkpoint, read_checkpoint, save_checkpoint
+from ..models.lipreader import LipReader, load_lipreader
 from ..models.starcaster import Starcaster
 from ..presets import PRESETS
 from .diffusion import DenoisingLoss, draw_batch
 from .latents import ClipSet, load_clips, load_helpers
+from .lips import LipLoss
 from .loop import LoopSettings, autocast, step_generator, train, training_device
 from .recipe import RECIPES, Stage
 from .team import Team
@@ -45,10 +47,22 @@ def choose_trainable(model: Starcaster, stage: Stage) -> list[torch.nn.Parameter
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def run_stage(model: Starcaster, clips: ClipSet, stage: Stage, budget: LoopSettings, out: Path, seed: int) -> None:
-    """budget: the stage's minutes or steps, and a step's parts; its learning rate is the stage's."""
+def run_stage(
+    model: Starcaster,
+    clips: ClipSet,
+    stage: Stage,
+    budget: LoopSettings,
+    out: Path,
+    seed: int,
+    reader: LipReader | None = None,
+) -> None:
+    """budget: the stage's minutes or steps, and a step's parts; its learning rate is the stage's. reader: for the
+    lip-reading loss of stages with adapters, which hear."""
     parameters = choose_trainable(model, stage)
-    loss = DenoisingLoss(model, stage)
+    lips = None
+    if reader is not None and stage.adapters:
+        lips = LipLoss(reader.to(model.device), model.vae, model.config.autoencoder.scaling_factor)
+    loss = DenoisingLoss(model, stage, lips)
     window = model.config.conditioning.speech_window
 
     def loss_of_draw(number: int):
@@ -63,6 +77,7 @@ def run_stage(model: Starcaster, clips: ClipSet, stage: Stage, budget: LoopSetti
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads or torch.get_num_threads())
     team = Team()
+    reader = load_lipreader(args.lipreader) if args.lipreader else None
     stages = RECIPES[args.recipe]
     if args.init:
         model = load_checkpoint(args.init, torch.float32)
@@ -78,12 +93,13 @@ def run(args: argparse.Namespace) -> None:
             stage = replace(stage, clips=stage.clips * args.batch_factor)
             steps = max(1, round(args.steps * stage.share)) if args.steps else 0
             budget = LoopSettings(args.minutes * stage.share, steps=steps, parts=args.parts)
-            run_stage(model.to(training_device()), clips, stage, budget, args.out, args.seed)
+            run_stage(model.to(training_device()), clips, stage, budget, args.out, args.seed, reader)
             made_with = {
                 "stage": asdict(stage),
                 "seed": args.seed,
                 **({"steps": steps} if steps else {"minutes": args.minutes * stage.share}),
                 "clips": len(clips.kind),
+                "lipreader": bool(reader),
                 "begun_from": args.init and Path(args.init).stem,  # names, no places
                 "command": "python -m starcaster_core train",
             }
@@ -101,6 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--autoencoder", type=Path, help="autoencoder.safetensors, without --init")
     parser.add_argument("--speech", type=Path, help="phonetic.safetensors, without --init")
+    parser.add_argument("--lipreader", type=Path, help="lipreader.safetensors: add the lip-reading loss")
     parser.add_argument("--init", help="'mini' or a checkpoint to go on from, instead of a new model")
     parser.add_argument("--minutes", type=float, default=80, help="time for all stages together")
     parser.add_argument("--steps", type=int, default=0, help="steps of all stages together, instead of --minutes")

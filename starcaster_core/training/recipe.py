@@ -20,6 +20,7 @@ class Stage:
     adapters: LoRA, bank, speech and camera in use; without them the bare image model learns, from identity alone.
     motion: temporal attention in use.
     mouth_weight: how much more an error around the mouth costs in temporal batches.
+    lip_weight: how much the lip-reading loss counts, where a lip reader is given.
     timestep_power: timesteps are drawn as 1000 u^power with u uniform; below 1, the noisy ones come more often.
     """
 
@@ -38,6 +39,7 @@ class Stage:
     drop_identity: float = 0.05
     drop_audio: float = 0.05
     mouth_weight: float = 4.0
+    lip_weight: float = 1.0
     timestep_power: float = 1.0
 
 

@@ -17,7 +17,8 @@ USUAL_EYES = 0.62  # from eye to eye
 
 @dataclass(frozen=True)
 class Glasses:
-    """width, height: of a lens before usual eyes. squareness: 2 an ellipse .. 5 nearly a rectangle. wire: radius. colour: linear RGB."""
+    """width, height: of a lens before usual eyes. squareness: 2 an ellipse .. 5 nearly a rectangle. wire: its radius.
+    colour: linear RGB [3]."""
 
     width: float
     height: float

@@ -6,6 +6,7 @@ vertex shader. Colours are squared on the way in and rooted on the way out, a ch
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -378,6 +379,10 @@ def _open_context():
     from ...errors import MissingDependencyError
 
     fix = "Install moderngl and an EGL driver (on Debian: libegl1 libgl1-mesa-dri); no display is needed."
+    with suppress(ImportError):
+        # PyTorch's compiler, which an optimizer loads too. It and Mesa bring an LLVM each, and the process dies where
+        # Mesa's comes first.
+        import triton  # noqa: F401
     try:
         import moderngl
 

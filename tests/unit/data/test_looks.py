@@ -1,5 +1,8 @@
 """What makes the heads look less like dolls: shadows, spectacles, cameras with faults, places behind them."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -136,3 +139,19 @@ def test_the_head_casts_a_shadow_on_the_neck(stage, monkeypatch):
     monkeypatch.setattr(stage.renderer.loaded, "casters", [])
     monkeypatch.setattr(stage.renderer.loaded, "shadow_of", b"")
     assert shaded < 0.9 * neck()
+
+
+def test_a_process_that_has_rendered_can_train():
+    """Two LLVMs in one process, Mesa's and that of PyTorch's compiler: the wrong order of loading kills it."""
+    script = (
+        "from starcaster_core.data.heads.render import _open_context\n"
+        "context = _open_context()\n"
+        "framebuffer = context.simple_framebuffer((8, 8)); framebuffer.use(); framebuffer.clear(); framebuffer.read()\n"
+        "import torch\n"
+        "torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])\n"
+        "print('alive')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    if "MissingDependencyError" in done.stderr:
+        pytest.skip(done.stderr.splitlines()[-1])
+    assert done.stdout.strip() == "alive", (done.returncode, done.stderr[-500:])
