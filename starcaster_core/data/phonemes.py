@@ -2,7 +2,7 @@
 
 Classes are the 39 phonemes of ARPABET, schwa and silence. espeak-ng's own mnemonics (its `phsource/ph_english*`),
 flite's names and the IPA of American English are mapped to them; no alphabet has a symbol that means another sound in
-another one.
+another one, but for flite's "aa", which `tts.py` renames.
 """
 
 from __future__ import annotations

@@ -121,6 +121,14 @@ def test_flite_speaks_too(voice):
     assert np.array_equal(said.samples, again.samples)
 
 
+@needs_flite
+def test_the_a_of_father_is_one_sound_whoever_says_it():
+    assert [name for i, name in enumerate(CLASS_NAMES) if class_of(name) != i] == ["aa"]  # of "bath"
+    said = [tts.synthesize_flite("Father.")] + ([tts.synthesize("Father.")] if has_espeak() else [])
+    for utterance in said:
+        assert [CLASS_NAMES[class_of(p.symbol)] for p in utterance.phonemes if class_of(p.symbol) != SILENCE][1] == "aa"
+
+
 def test_enough_to_say_and_voices_to_say_it():
     assert len(set(tts.SENTENCES)) == len(tts.SENTENCES) >= 400
     assert len(set(tts.VOICES)) == len(tts.VOICES) >= 60
