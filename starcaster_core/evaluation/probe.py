@@ -53,8 +53,17 @@ class Probe(nn.Module):
     @torch.no_grad()
     def read(self, frames: Tensor) -> np.ndarray:
         """frames [T, H, W, 3] in 0..1 -> float32 [T, 3]"""
-        x = F.interpolate(frames.movedim(-1, 1).float(), (SIDE, SIDE), mode="area") * 2 - 1
-        return torch.cat([self(part) for part in x.split(64)]).float().numpy()
+        return torch.cat([self(part) for part in self.prepared(frames).split(64)]).float().numpy()
+
+    @torch.no_grad()
+    def features(self, frames: Tensor) -> np.ndarray:
+        """What the last layer reads from, frames as for `read` -> float32 [T, 256]"""
+        parts = self.prepared(frames).split(64)
+        return torch.cat([self.head[:-1](self.layers(part)) for part in parts]).float().numpy()
+
+    @staticmethod
+    def prepared(frames: Tensor) -> Tensor:
+        return F.interpolate(frames.movedim(-1, 1).float(), (SIDE, SIDE), mode="area") * 2 - 1
 
 
 def true_readings(clip: Clip) -> np.ndarray:
