@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..data.overview import lip_opening
 from ..data.shards import Clip, read_clips
+from ..errors import CheckpointError
 from ..training.loop import LoopSettings, autocast, step_generator, train
 
 READINGS = ("opening", "yaw", "pitch")
@@ -119,7 +120,8 @@ def run(data: Path, out: Path, minutes: float, seed: int) -> dict:
         "frames": len(truth),
     }
     weights = {key: value.contiguous() for key, value in probe.state_dict().items()}
-    save_file(weights, out / "probe.safetensors", {"figures": json.dumps(figures)})
+    facts = {"minutes": minutes, "seed": seed, "held_out": figures}
+    save_file(weights, out / "probe.safetensors", {"facts": json.dumps(facts)})
     print(json.dumps(figures), flush=True)
     return figures
 
@@ -133,11 +135,19 @@ def recolour(images: Tensor, generator: torch.Generator) -> Tensor:
     return (x * gain + shift).clamp(-1, 1)
 
 
-def load_probe(path: Path) -> Probe:
+def load_probe(path: str | Path) -> Probe:
+    """Ready for use. Raises CheckpointError for a file that is not a whole probe."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     probe = Probe()
-    probe.load_state_dict(load_file(path))
+    try:
+        probe.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            "a probe file", f"{Path(path).name} ({reason})", "Train one: docs/evaluation.md."
+        ) from None
     return probe.eval().requires_grad_(False)
 
 

@@ -41,12 +41,13 @@ code, pre { font: 12.5px/1.5 ui-monospace, "DejaVu Sans Mono", monospace }
 pre { background: #f0f2f5; border-radius: 6px; padding: 10px 12px; white-space: pre-wrap; word-break: break-word; margin: 8px 0 }
 .facts { display: flex; flex-wrap: wrap; gap: 6px 26px; margin: 12px 0 } .facts b { display: block; font-size: 20px }
 .facts span { color: var(--soft); font-size: 13px }
-.legend { display: flex; flex-wrap: wrap; gap: 4px 20px; font-size: 13px; color: var(--soft) }
+.legend { display: grid; grid-template-columns: 1fr 1fr; gap: 4px 28px; font-size: 13px; color: var(--soft); margin: 10px 0 14px }
 .legend i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 6px; vertical-align: -1px }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: 13.5px }
+table { border-collapse: collapse; width: 100%; table-layout: fixed; font-variant-numeric: tabular-nums; font-size: 13.5px }
 th { text-align: right; font-weight: 500; color: var(--soft); font-size: 12.5px; padding: 4px 10px }
 td { text-align: right; padding: 5px 10px; border-top: 1px solid var(--line); white-space: nowrap }
-th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal } td small { color: var(--soft) }
+th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; width: 27% }
+th.bar { width: 240px } td small { color: var(--soft) }
 td.made { font-weight: 650; color: #2457d6 } td:first-child small { display: block; max-width: 44ch; line-height: 1.35 }
 .strip { width: 100%; display: block; border-radius: 6px; margin: 8px 0 } .example { margin: 14px 0 20px }
 .plots { display: flex; flex-wrap: wrap; gap: 10px 14px }
@@ -101,7 +102,8 @@ def heading(results: dict, name: str) -> str:
         f'<div class="facts">{cells}</div>{command}<section><h2>How to read this</h2>{legend()}'
         "<p>In every row the bar runs from the worst to the best of these; better lies to the right, except where as much "
         "as the truth is best: there more lies to the right. Means over clips; ± is the standard error, the line through "
-        "the dot the 95 % interval, both by bootstrap over clips. A difference within the intervals says nothing.</p></section>"
+        "the dot the 95 % interval, both by bootstrap over clips. A difference within the intervals says nothing. In the "
+        "curves blue is what the generated video shows, green what it was to show.</p></section>"
     )
 
 
@@ -135,7 +137,7 @@ def figure_table(figures: dict, table: dict) -> str:
         label = f"{figure.title}{', ' + figure.unit if figure.unit else ''}<small>{escape(figure.meaning)}</small>"
         cells = "".join(cell(versions.get(version), version, figure.scale) for version in COLUMNS)
         rows.append(f"<tr><td>{label}</td><td>{range_bar(versions, figure.best)}</td>{cells}</tr>")
-    return f"<table><tr><th></th><th></th>{header()}</tr>{''.join(rows)}</table>"
+    return f"<table><tr><th></th><th class="bar"></th>{header()}</tr>{''.join(rows)}</table>"
 
 
 def header() -> str:
@@ -153,6 +155,8 @@ def cell(found: dict | None, version: str, scale: float = 1.0) -> str:
 def number(value: float) -> str:
     """Three digits that count, no more"""
     size = abs(value)
+    if size < 5e-4:
+        return "0"
     return (
         f"{value:.0f}"
         if size >= 100
@@ -204,7 +208,7 @@ def frechet_section(results: dict) -> str:
         "samples such a distance is always too large, so under “truth, raw” stands that of one half of the true clips to "
         "the other half: a model's can be below it only because its clips are the same ones. ± by jackknife over clips. "
         "Comparable between models on the same clips and instruments, and with nothing else.</p>"
-        f"<table><tr><th></th><th></th>{''.join(f'<th>{COLUMNS[v]}</th>' for v in COLUMNS if v != WRONG)}</tr>"
+        f"<table><tr><th></th><th class="bar"></th>{''.join(f'<th>{COLUMNS[v]}</th>' for v in COLUMNS if v != WRONG)}</tr>"
         f"{''.join(rows)}</table></section>"
     )
 

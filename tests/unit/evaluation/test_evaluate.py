@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 
 from starcaster_core import cli
 from starcaster_core.data.shards import Clip, shard_path, write_shard
-from starcaster_core.errors import InputError
+from starcaster_core.errors import CheckpointError, InputError
 from starcaster_core.evaluation import identity
 from starcaster_core.evaluation.evaluate import ADVICE, EvaluationSettings, evaluate_model, wrong_inputs
 from starcaster_core.evaluation.footage import VERSIONS, Take, choose_clips, film
-from starcaster_core.evaluation.instruments import Instruments
+from starcaster_core.evaluation.instruments import Instruments, load_instruments
 from starcaster_core.evaluation.probe import Probe, true_readings
 from starcaster_core.evaluation.syncnet import SyncNetConfig, new_syncnet, save_syncnet
 from starcaster_core.models.checkpoint import load_checkpoint
@@ -138,6 +138,13 @@ def test_the_command_writes_figures_a_sheet_and_a_page(folder, tmp_path, seen_fa
     assert results["command"].startswith("python -m starcaster_core evaluate --model tiny")
     assert results["gallery"] == 6  # everybody held out, not just the three who were filmed
     assert sheet.stat().st_size > 1000 and "data:image/jpeg" in page.read_text()
+
+
+def test_a_wrong_instrument_is_refused(tmp_path):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    for arguments in ({"probe": tmp_path / "other.safetensors"}, {"syncnet": tmp_path / "missing.safetensors"}):
+        with pytest.raises(CheckpointError, match=next(iter(arguments.values())).name):
+            load_instruments(**arguments)
 
 
 def test_a_moved_camera_and_a_turned_head_are_read_alike():

@@ -100,7 +100,9 @@ def test_a_bare_evaluation_makes_a_page_too(tmp_path, results):
     assert Page((tmp_path / "report.html").read_text()).open == []
 
 
-@pytest.mark.parametrize("value, text", [(0.123456, "0.123"), (1.5, "1.50"), (29.44, "29.4"), (-150.6, "-151")])
+@pytest.mark.parametrize(
+    "value, text", [(0.123456, "0.123"), (1.5, "1.50"), (29.44, "29.4"), (-150.6, "-151"), (1e-9, "0")]
+)
 def test_three_digits_count(value, text):
     assert number(value) == text
 
