@@ -137,7 +137,7 @@ def figure_table(figures: dict, table: dict) -> str:
         label = f"{figure.title}{', ' + figure.unit if figure.unit else ''}<small>{escape(figure.meaning)}</small>"
         cells = "".join(cell(versions.get(version), version, figure.scale) for version in COLUMNS)
         rows.append(f"<tr><td>{label}</td><td>{range_bar(versions, figure.best)}</td>{cells}</tr>")
-    return f"<table><tr><th></th><th class="bar"></th>{header()}</tr>{''.join(rows)}</table>"
+    return f"<table><tr><th></th><th class=bar></th>{header()}</tr>{''.join(rows)}</table>"
 
 
 def header() -> str:
@@ -208,7 +208,7 @@ def frechet_section(results: dict) -> str:
         "samples such a distance is always too large, so under “truth, raw” stands that of one half of the true clips to "
         "the other half: a model's can be below it only because its clips are the same ones. ± by jackknife over clips. "
         "Comparable between models on the same clips and instruments, and with nothing else.</p>"
-        f"<table><tr><th></th><th class="bar"></th>{''.join(f'<th>{COLUMNS[v]}</th>' for v in COLUMNS if v != WRONG)}</tr>"
+        f"<table><tr><th></th><th class=bar></th>{''.join(f'<th>{COLUMNS[v]}</th>' for v in COLUMNS if v != WRONG)}</tr>"
         f"{''.join(rows)}</table></section>"
     )
 
