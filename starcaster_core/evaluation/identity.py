@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ FIGURES = {
 FRAMES_A_CLIP = 3  # dlib takes a tenth of a second each
 FRONTAL = 35.0  # degrees of yaw within which its detector was made to work
 LOOKED_AT = 256  # pixels that small frames are enlarged to: its smallest face is 80
+_known: dict[bytes, np.ndarray | None] = {}  # digest of a picture -> its embedding
 
 
 class Faces(NamedTuple):
@@ -56,7 +58,15 @@ def read(instruments, video: Tensor, clip: Clip) -> Faces:
 
 
 def embed_picture(picture: np.ndarray) -> np.ndarray | None:
-    """uint8 [S, S, 3] -> dlib's embedding [128] of its largest face, None where it finds none"""
+    """uint8 [S, S, 3] -> dlib's embedding [128] of its largest face, None where it finds none; remembered, since several
+    families look at the same frames and a still portrait is the same frame all along."""
+    key = blake2b(np.ascontiguousarray(picture), digest_size=16).digest()
+    if key not in _known:
+        _known[key] = look_at(picture)
+    return _known[key]
+
+
+def look_at(picture: np.ndarray) -> np.ndarray | None:
     from ..errors import FaceError
     from ..identity import detect, embed, select_face
     from ..identity.pictures import enlarged

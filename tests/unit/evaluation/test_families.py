@@ -123,6 +123,17 @@ def test_only_frames_from_the_front_are_looked_at(make_clip):
     assert len(identity.frontal_frames(profile)) == 1
 
 
+def test_a_picture_is_looked_at_once(monkeypatch):
+    seen = []
+    monkeypatch.setattr(identity, "_known", {})
+    monkeypatch.setattr(
+        identity, "look_at", lambda picture: seen.append(picture) or np.full(128, float(picture[0, 0, 0]))
+    )
+    dark, light = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 200, np.uint8)
+    found = [identity.embed_picture(picture)[0] for picture in (dark, light, dark.copy(), light)]
+    assert found == [0, 200, 0, 200] and len(seen) == 2
+
+
 # View and motion -------------------------------------------------------------------------------------------------------
 
 
