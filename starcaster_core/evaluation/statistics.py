@@ -8,6 +8,7 @@ import numpy as np
 
 MOST_LAG = 5  # frames either way in which a mouth may be late and still be found
 RESAMPLES = 2000
+STILL = 1e-5  # deviation of what does not move but for the rounding of float32
 
 
 class Share(NamedTuple):
@@ -40,7 +41,8 @@ def ratio(sums: np.ndarray):
 
 def correlate(a: np.ndarray, b: np.ndarray) -> float:
     """Over time, -1..1; 0 where one of them stands still."""
-    if a.std() < 1e-6 or b.std() < 1e-6:
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.std() < STILL or b.std() < STILL:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
 

@@ -26,7 +26,8 @@ def turned(degrees: np.ndarray) -> np.ndarray:
 
 
 def made_up(kind: str = "temporal", number: int = 0, split: str = "test", frames: int = FRAMES) -> Clip:
-    """Pictures whose brightness is the lip opening, sound as loud as the lips are open, a sound every four frames."""
+    """Pictures whose brightness is the lip opening, sound as loud as the lips are open, a sound every four frames and
+    silence in the last four."""
     rng = np.random.default_rng(number)
     opening = np.repeat(rng.uniform(0, 8, -(-frames // 2)), 2)[:frames] if kind != "spatial" else np.full(frames, 2.0)
     still = np.zeros(frames)
@@ -39,7 +40,7 @@ def made_up(kind: str = "temporal", number: int = 0, split: str = "test", frames
     picture = np.broadcast_to(level[:, None, None, None], (frames, SIZE, SIZE, 3)).copy()
     picture[:, : SIZE // 2] += rng.integers(0, 30, (SIZE // 2, SIZE, 3), dtype=np.uint8)
     audio = (opening / 10).repeat(640) * rng.normal(size=frames * 640) * 0.3
-    spoken = [[4 * k / 25, 4 * (k + 1) / 25, SYMBOLS[rng.integers(6)]] for k in range(frames // 4)]
+    spoken = [[4 * k / 25, 4 * (k + 1) / 25, SYMBOLS[rng.integers(6)]] for k in range(frames // 4 - 1)]
     info = {
         "identity": number,
         "split": split,

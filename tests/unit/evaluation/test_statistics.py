@@ -17,6 +17,8 @@ def test_an_imposed_delay_is_found(lag):
 
 def test_a_still_mouth_correlates_with_nothing():
     assert correlate(np.zeros(10), np.arange(10.0)) == 0
+    rounded = np.float32(30) + np.array([0, 1, 0, 0], np.float32) * np.float32(2e-6)
+    assert correlate(rounded, np.arange(4.0)) == 0
 
 
 def test_the_bootstrap_agrees_with_the_textbook():
