@@ -40,7 +40,7 @@ class PublicWeights:
     def missing(self) -> dict[str, str]:
         """file -> which figure it would give"""
         return {
-            f"--public-weights {name}": meaning
+            name: f"{meaning}; in the folder of `--public-weights`"
             for (name, meaning), found in zip(FILES.items(), (self.inception, self.i3d, self.arcface, self.syncnet))
             if found is None
         }

@@ -13,6 +13,7 @@ import numpy as np
 from . import drift
 from .evaluate import FAMILIES
 from .footage import VERSIONS, WRONG
+from .frechet import HALVES
 from .plots import COLOURS, GENERATED, TRUTH, line_plot, range_bar
 
 KIND_TITLES = {
@@ -46,8 +47,8 @@ pre { background: #f0f2f5; border-radius: 6px; padding: 10px 12px; white-space: 
 table { border-collapse: collapse; width: 100%; table-layout: fixed; font-variant-numeric: tabular-nums; font-size: 13.5px }
 th { text-align: right; font-weight: 500; color: var(--soft); font-size: 12.5px; padding: 4px 10px }
 td { text-align: right; padding: 5px 10px; border-top: 1px solid var(--line); white-space: nowrap }
-th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; width: 27% }
-th.bar { width: 240px } td small { color: var(--soft) }
+th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; width: 25% }
+th { padding: 4px 8px; white-space: nowrap } th.bar { width: 236px } td small { color: var(--soft) }
 td.made { font-weight: 650; color: #2457d6 } td:first-child small { display: block; max-width: 44ch; line-height: 1.35 }
 .strip { width: 100%; display: block; border-radius: 6px; margin: 8px 0 } .example { margin: 14px 0 20px }
 .plots { display: flex; flex-wrap: wrap; gap: 10px 14px }
@@ -193,22 +194,23 @@ def frechet_section(results: dict) -> str:
     found = results["frechet"] | results["public"]
     if not found:
         return ""
+    titles = {version: title for version, title in COLUMNS.items() if version != WRONG} | {HALVES: "half to half"}
     rows = []
     for name, versions in found.items():
         made = versions["generated"]
         note = f"{versions['features']}; {made['samples']} samples of {made['clips']} clips"
-        cells = "".join(cell(versions.get(version), version) for version in COLUMNS if version != WRONG)
-        measured = {version: versions.get(version) for version in COLUMNS}
+        cells = "".join(cell(versions.get(version), version) for version in titles)
+        measured = {version: versions.get(version) for version in COLUMNS if version != HALVES}
         rows.append(
             f"<tr><td>{FRECHET_TITLES[name]}<small>{escape(note)}</small></td>"
             f"<td>{range_bar(measured, 'low')}</td>{cells}</tr>"
         )
     return (
         "<section><h2>Fréchet distances</h2><p>Between all generated and all true frames, as clouds of features. With few "
-        "samples such a distance is always too large, so under “truth, raw” stands that of one half of the true clips to "
-        "the other half: a model's can be below it only because its clips are the same ones. ± by jackknife over clips. "
+        "samples such a distance is always too large; for scale, under “half to half”, that of every other true clip to the "
+        "rest, which are other people: a model's can be below it because its clips show the same ones. ± by jackknife. "
         "Comparable between models on the same clips and instruments, and with nothing else.</p>"
-        f"<table><tr><th></th><th class=bar></th>{''.join(f'<th>{COLUMNS[v]}</th>' for v in COLUMNS if v != WRONG)}</tr>"
+        f"<table><tr><th></th><th class=bar></th>{''.join(f'<th>{title}</th>' for title in titles.values())}</tr>"
         f"{''.join(rows)}</table></section>"
     )
 

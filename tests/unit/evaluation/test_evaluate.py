@@ -18,6 +18,7 @@ from starcaster_core.evaluation.evaluate import ADVICE, EvaluationSettings, eval
 from starcaster_core.evaluation.footage import VERSIONS, Take, choose_clips, film
 from starcaster_core.evaluation.instruments import Instruments, load_instruments
 from starcaster_core.evaluation.probe import Probe, true_readings
+from starcaster_core.evaluation.public import FILES
 from starcaster_core.evaluation.syncnet import SyncNetConfig, new_syncnet, save_syncnet
 from starcaster_core.models.checkpoint import load_checkpoint
 from starcaster_core.models.lipreader import save_lipreader
@@ -75,7 +76,7 @@ def test_every_family_of_every_kind_with_its_range(folder, seen_faces, instrumen
         results["clips"] == {"temporal": 2, "spatial": 2, "joint": 2} and results["people"] == results["gallery"] == 6
     )
     assert results["drift"]["seconds"] == pytest.approx(1.28)
-    assert all("--public-weights" in name for name in results["missing"])
+    assert set(results["missing"]) == set(FILES)
 
 
 def test_each_clip_is_filmed_once_and_the_same_again(folder):
