@@ -1,193 +1,211 @@
 """Measures a checkpoint on held-out clips: does the mouth follow, does the view obey, is it still the same person.
 
-    python -m starcaster_core evaluate --model mini --data DIR --probe P.safetensors --out figures.json
+    python -m starcaster_core evaluate --model mini --data DIR --probe P.safetensors --lipreader L.safetensors \\
+        --syncnet S.safetensors --out figures.json --report figures.html
 
-Every figure stands beside the same figure for the ground truth (through the autoencoder: the best the model could do)
-and for a deliberately wrong input (another clip's speech, the mirrored camera, another person), so its range is known.
+Every figure stands beside the same figure for the ground truth (raw, and through the autoencoder: the best the model
+could do), for a portrait that stands still, and for a deliberately wrong input (another clip's speech, the mirrored
+camera, another person), so its range is known.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ..data.shards import Clip, read_clips
-from ..models.checkpoint import load_checkpoint
+from ..models.checkpoint import RANDOM, load_checkpoint
 from ..models.starcaster import Starcaster
-from ..sampling import Conditions, SamplerSettings, rollout
-from ..types import CameraPath, Identity
-from .probe import Probe, load_probe, true_readings
+from ..sampling import SamplerSettings
+from . import csim, drift, frechet, identity, lips, lse, motion, public, reconstruction, sync, view
+from .footage import HELD_OUT, KINDS, VERSIONS, WRONG, Take, choose_clips, film, strip
+from .instruments import ADVICE, Instruments, load_instruments
+from .statistics import summary
 
-MOST_LAG = 5  # frames either way in which a mouth may be late and still be found
+FAMILIES = (sync, lips, identity, view, reconstruction, motion, csim, lse)
+EXAMPLES = 3  # clips of each kind whose strips and curves are shown
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """sampler: None takes the model's own. drift_seconds: length of the long clip, 0 for none. seed: of the bootstrap."""
+
+    sampler: SamplerSettings | None = None
+    drift_seconds: float = 0.0
+    seed: int = 0
+
+
+@dataclass
+class Evaluation:
+    """results: plain data, see `evaluate_model`. takes: the videos it was measured on."""
+
+    results: dict
+    takes: list[Take] = field(repr=False)
+
+
+def evaluate_model(
+    model: Starcaster,
+    clips: list[Clip],
+    instruments: Instruments,
+    settings: EvaluationSettings = EvaluationSettings(),
+    report=lambda line: None,
+) -> dict:
+    """Generates every clip once and measures all that the instruments can read; JSON-able.
+
+    kind ("temporal", "spatial", "joint") -> family -> figure -> version -> {mean, error, low, high, clips} or None,
+    where version is one of `footage.VERSIONS` or "wrong"; besides "settings", "clips", "people", "frechet", "public",
+    "drift", "examples" and "missing" (family -> what would make it).
+    """
+    return evaluate(model, clips, instruments, settings, report).results
+
+
+def evaluate(model, clips, instruments, settings, report=lambda line: None) -> Evaluation:
+    """As `evaluate_model`, but the videos are kept for pictures of them."""
+    sampler = settings.sampler or SamplerSettings.of(model.config)
+    instruments = instruments.for_clips(clips)
+    takes = film(model, clips, sampler, report)
+    results = {
+        "settings": asdict(sampler),
+        "clips": {kind: sum(clip.info["kind"] == kind for clip in clips) for kind in KINDS},
+        "people": len({clip.info["identity"] for clip in clips}),
+        "gallery": len(instruments.gallery),
+    }
+    examples = {}
+    for kind in KINDS:
+        chosen = [take for take in takes if take.clip.info["kind"] == kind]
+        if chosen:
+            results[kind], examples[kind] = measure(chosen, instruments, settings.seed)
+            report(f"{kind} measured")
+    results["frechet"] = frechet.measure(takes, instruments)
+    results["public"] = public.measure(takes, instruments.public)
+    if settings.drift_seconds:
+        report(f"filming {settings.drift_seconds:g} s in one go")
+        long = drift.film_long(model, clips, settings.drift_seconds, sampler)
+        results["drift"] = drift.measure(long, instruments)
+    results["examples"] = examples
+    results["missing"] = missing(instruments, settings)
+    return Evaluation(results, takes)
+
+
+def measure(takes: list[Take], instruments: Instruments, seed: int) -> tuple[dict, list[dict]]:
+    """Clips of one kind -> family -> figure -> version -> summary; and the curves of the first ones."""
+    figures, examples = {}, [{"clip": take.clip.key, "curves": {}} for take in takes[:EXAMPLES]]
+    for family in FAMILIES:
+        if not family.ready(instruments) or not family.applies(takes[0].clip):
+            continue
+        readings = {v: [family.read(instruments, t.videos[v], t.clip) for t in takes] for v in VERSIONS}
+        asked = {version: [take.clip for take in takes] for version in VERSIONS}
+        readings[WRONG], asked[WRONG] = readings["generated"], wrong_inputs(family, takes)
+        values = {
+            version: [family.judge(instruments, r, c) for r, c in zip(readings[version], asked[version]) if c]
+            for version in readings
+        }
+        figures[family.NAME] = summaries(family, values, seed)
+        if hasattr(family, "curves"):
+            for example, reading, take in zip(examples, readings["generated"], takes):
+                example["curves"][family.NAME] = family.curves(instruments, reading, take.clip)._asdict()
+    return figures, examples
+
+
+def wrong_inputs(family, takes: list[Take]) -> list[Clip | None]:
+    """What each clip is deliberately held against, made from the next clip; None where nothing wrong can be made."""
+    clips = [take.clip for take in takes]
+    if len(clips) < 2:
+        return [None]
+    return [family.wrong(clip, other) for clip, other in zip(clips, clips[1:] + clips[:1])]
+
+
+def summaries(family, values: dict[str, list[dict]], seed: int) -> dict:
+    """figure -> version -> summary, of the figures that any clip has"""
+    table = {
+        name: {v: summary([clip[name] for clip in clips if name in clip], seed) for v, clips in values.items()}
+        for name in family.FIGURES
+    }
+    return {name: row for name, row in table.items() if row["generated"] or row["truth"]}
+
+
+def missing(instruments: Instruments, settings: EvaluationSettings) -> dict[str, str]:
+    """What was left out -> what would make it"""
+    absent = {family.NAME for family in FAMILIES if family.NAME in ADVICE and not family.ready(instruments)}
+    if instruments.lipreader is None:
+        absent.add("visemes")
+    if not settings.drift_seconds:
+        absent.add("drift")
+    return {name: advice for name, advice in ADVICE.items() if name in absent} | instruments.public.missing()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="mini", help="'mini' or a checkpoint file")
-    parser.add_argument("--data", type=Path, required=True, nargs="+", help="folders of shards made by `synth`")
-    parser.add_argument("--probe", type=Path, required=True, help="probe.safetensors")
-    parser.add_argument("--clips", type=int, default=12, help="held-out clips of each kind")
-    parser.add_argument("--steps", type=int, default=None, help="default: the model's own")
-    parser.add_argument("--guidance-scale", type=float, default=None, help="default: the model's own")
-    parser.add_argument("--seed", type=int, default=0)
+    what = parser.add_argument_group("what is measured")
+    what.add_argument("--model", default="mini", help="'mini' or a checkpoint file")
+    what.add_argument("--data", type=Path, required=True, nargs="+", help="folders of shards made by `synth`")
+    what.add_argument("--split", choices=("held-out", "train"), default="held-out", help="whose clips")
+    what.add_argument("--clips", type=int, default=12, help="clips of each kind")
+    what.add_argument("--steps", type=int, default=None, help="default: the model's own")
+    what.add_argument("--guidance-scale", type=float, default=None, help="default: the model's own")
+    what.add_argument("--seed", type=int, default=0)
+    what.add_argument("--drift-seconds", type=float, default=0, help="length of one long clip; 0 leaves it out")
+    what.add_argument("--device", default="cpu", help="where the model computes: cpu, cuda, mps")
+    by = parser.add_argument_group("measured by (what is missing is left out)")
+    by.add_argument("--probe", type=Path, help="probe.safetensors: view, motion")
+    by.add_argument("--lipreader", type=Path, help="lipreader.safetensors: visemes and lip opening")
+    by.add_argument("--syncnet", type=Path, help="syncnet.safetensors: lips and sound")
+    by.add_argument("--public-weights", type=Path, help=f"folder with any of {', '.join(public.FILES)}")
     parser.add_argument("--sheet", type=Path, help="picture to write: ground truth above, generated below")
+    parser.add_argument("--report", type=Path, help="HTML page to write, with pictures and plots in it")
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
 
 
 def run(args: argparse.Namespace) -> None:
-    model, probe = load_checkpoint(args.model), load_probe(args.probe)
-    settings = SamplerSettings.of(model.config, seed=args.seed, steps=args.steps, guidance_scale=args.guidance_scale)
-    started = time.monotonic()
-    results: dict = {"settings": asdict(settings)}
-    strips = []
-    for kind in ("temporal", "spatial", "joint"):
-        clips = held_out(args.data, kind, args.clips)
-        if not clips:
-            continue
-        made = [generate(model, clip, settings) for clip in clips]
-        results[kind] = measure(model, probe, clips, made)
-        strips += [strip(clip, frames) for clip, frames in list(zip(clips, made))[:3]]
-        print(kind, json.dumps(results[kind]), flush=True)
+    model, started = load_checkpoint(args.model).to(args.device), time.monotonic()
+    splits = HELD_OUT if args.split == "held-out" else (args.split,)
+    clips = choose_clips(args.data, args.clips, splits)
+    instruments = load_instruments(
+        args.probe, args.lipreader, args.syncnet, args.public_weights, everybody(args.data, splits)
+    )
+    sampler = SamplerSettings.of(model.config, seed=args.seed, steps=args.steps, guidance_scale=args.guidance_scale)
+    settings = EvaluationSettings(sampler, args.drift_seconds, args.seed)
+    evaluation = evaluate(model, clips, instruments, settings, lambda line: print(line, file=sys.stderr, flush=True))
+    results = evaluation.results | provenance(args)
     results["minutes"] = round((time.monotonic() - started) / 60, 1)
+    write_results(args, results, evaluation.takes)
+
+
+def everybody(folders: list[Path], splits: tuple[str, ...]) -> dict[int, np.ndarray]:
+    """The people of some splits, all of them and not just those measured: identity -> embedding"""
+    return identity.gallery_of(c for f in folders for s in splits for c in read_clips(f, s, video=False))
+
+
+def provenance(args: argparse.Namespace) -> dict:
+    """How the page came about: the command, the model's own story, the instruments'."""
+    from ..models.checkpoint import BUILT_IN, WEIGHTS, read_checkpoint
+    from ..models.frozen import facts_of
+
+    facts = {}
+    if args.model not in RANDOM:
+        _, _, facts = read_checkpoint(WEIGHTS / f"{args.model}.safetensors" if args.model in BUILT_IN else args.model)
+    tools = {name: getattr(args, name) for name in ("probe", "lipreader", "syncnet")}
+    return {
+        "model": {"name": Path(args.model).name, "provenance": facts},
+        "split": args.split,
+        "command": " ".join(["python -m starcaster_core", *sys.argv[1:]]),
+        "instruments": {name: {"file": path.name, "facts": facts_of(path)} for name, path in tools.items() if path},
+    }
+
+
+def write_results(args: argparse.Namespace, results: dict, takes: list[Take]) -> None:
     args.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    strips = {kind: [strip(take) for take in takes if take.clip.info["kind"] == kind][:EXAMPLES] for kind in KINDS}
     if args.sheet:
         from PIL import Image
 
-        Image.fromarray(np.concatenate(strips)).save(args.sheet)
+        Image.fromarray(np.concatenate([picture for group in strips.values() for picture in group])).save(args.sheet)
+    if args.report:
+        from .report import write_report
 
-
-def held_out(folders: list[Path], kind: str, count: int) -> list[Clip]:
-    """The first clips of a kind whose person is in no training clip, test people first."""
-    found = [
-        clip for split in ("test", "val") for folder in folders for clip in read_clips(folder, split, kinds=(kind,))
-    ]
-    return found[:count]
-
-
-def conditions_of(model: Starcaster, clip: Clip) -> Conditions:
-    """What a user would give: a portrait (the clip's most frontal frame), its speech, its camera path."""
-    yaw = np.abs(true_readings(clip)[:, 1])
-    identity = Identity(clip.truth["embedding"], clip.frames[int(yaw.argmin())])
-    speech = camera = None
-    if clip.audio is not None:
-        speech = model.encode_speech(torch.from_numpy(clip.audio.copy()))
-    if clip.info["kind"] != "temporal":
-        camera = CameraPath(clip.truth["world_from_cam"], clip.truth["intrinsics"])
-    return Conditions(identity, speech, camera, len(clip.frames))
-
-
-def generate(model: Starcaster, clip: Clip, settings: SamplerSettings) -> torch.Tensor:
-    """Frames [T, H, W, 3] in 0..1"""
-    chunks = rollout(model, conditions_of(model, clip), settings)
-    return torch.cat([model.decode_frames(model.from_raw(chunk.latents)) for chunk in chunks])
-
-
-@torch.no_grad()
-def through_autoencoder(model: Starcaster, clip: Clip) -> torch.Tensor:
-    return model.decode_frames(model.encode_frames(torch.from_numpy(clip.frames).float() / 255))
-
-
-def measure(model: Starcaster, probe: Probe, clips: list[Clip], made: list[torch.Tensor]) -> dict:
-    truth = [true_readings(clip) for clip in clips]
-    said = [probe.read(frames) for frames in made]
-    best = [probe.read(through_autoencoder(model, clip)) for clip in clips]
-    figures = {"clips": len(clips), "identity": identity_figures(clips, made)}
-    if clips[0].audio is not None:
-        figures["lips"] = lip_figures(truth, said, best)
-    if clips[0].info["kind"] != "temporal":
-        figures["view"] = view_figures(truth, said, best)
-    if clips[0].info["kind"] == "spatial":
-        figures["psnr"] = summary([psnr(frames, clip) for frames, clip in zip(made, clips)])
-    return figures
-
-
-def lip_figures(truth, said, best) -> dict:
-    """Correlation over time of the lip opening with the true one, the lag of the best match, the size of the motion."""
-    others = truth[1:] + truth[:1]
-    lags = [best_lag(s[:, 0], t[:, 0]) for s, t in zip(said, truth)]
-    return {
-        "correlation": summary([correlate(s[:, 0], t[:, 0]) for s, t in zip(said, truth)]),
-        "correlation_of_truth": summary([correlate(b[:, 0], t[:, 0]) for b, t in zip(best, truth)]),
-        "correlation_with_other_speech": summary([correlate(s[:, 0], o[:, 0]) for s, o in zip(said, others)]),
-        "within_one_frame": float(np.mean([abs(lag) <= 1 for lag in lags])),
-        "motion_ratio": summary([s[:, 0].std() / t[:, 0].std() for s, t in zip(said, truth)]),
-    }
-
-
-def view_figures(truth, said, best) -> dict:
-    """Degrees between where the face is seen from and where it was to be seen from."""
-
-    def error(readings, wanted):
-        return float(np.abs(readings[:, 1:] - wanted[:, 1:]).mean())
-
-    mirrored = [t * np.array([1, -1, 1], np.float32) for t in truth]
-    return {
-        "error_degrees": summary([error(s, t) for s, t in zip(said, truth)]),
-        "error_of_truth": summary([error(b, t) for b, t in zip(best, truth)]),
-        "error_if_mirrored": summary([error(s, m) for s, m in zip(said, mirrored)]),
-        "yaw_correlation": summary([correlate(s[:, 1], t[:, 1]) for s, t in zip(said, truth)]),
-    }
-
-
-def identity_figures(clips: list[Clip], made: list[torch.Tensor]) -> dict:
-    """dlib distance of the most frontal generated frame to the person asked for, and to the next one (a stranger)."""
-    from ..errors import FaceError
-    from ..identity import detect, embed, select_face
-    from ..identity.pictures import enlarged
-
-    own, strangers, missed = [], [], 0
-    for index, (clip, frames) in enumerate(zip(clips, made)):
-        yaw = np.abs(true_readings(clip)[:, 1])
-        picture = (frames[int(yaw.argmin())].numpy() * 255).round().astype(np.uint8)
-        picture = enlarged(picture, 2)
-        try:
-            found = embed(picture, select_face(detect(picture), picture, "largest"))
-        except FaceError:
-            missed += 1
-            continue
-        own.append(float(np.linalg.norm(found - clip.truth["embedding"])))
-        other = clips[(index + 1) % len(clips)].truth["embedding"]
-        strangers.append(float(np.linalg.norm(found - other)))
-    return {"distance": summary(own), "distance_to_stranger": summary(strangers), "no_face_found": missed}
-
-
-def psnr(frames: torch.Tensor, clip: Clip) -> float:
-    error = (frames - torch.from_numpy(clip.frames).float() / 255).square().mean()
-    return float(-10 * torch.log10(error))
-
-
-def correlate(a: np.ndarray, b: np.ndarray) -> float:
-    if a.std() < 1e-6 or b.std() < 1e-6:
-        return 0.0
-    return float(np.corrcoef(a, b)[0, 1])
-
-
-def best_lag(said: np.ndarray, truth: np.ndarray) -> int:
-    """How many frames `said` comes after `truth`, by the highest correlation within MOST_LAG."""
-
-    def at(lag: int) -> float:
-        if lag >= 0:
-            return correlate(said[lag:], truth[: len(truth) - lag])
-        return correlate(said[:lag], truth[-lag:])
-
-    return max(range(-MOST_LAG, MOST_LAG + 1), key=at)
-
-
-def summary(values: list[float]) -> dict[str, float]:
-    """Mean and its standard error"""
-    if not values:
-        return {"mean": float("nan"), "error": float("nan")}
-    error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return {"mean": round(float(np.mean(values)), 4), "error": round(float(error), 4)}
-
-
-def strip(clip: Clip, frames: torch.Tensor, columns: int = 10) -> np.ndarray:
-    """Ground truth above, generated below: uint8 [2 S, columns * S, 3]"""
-    rows = np.linspace(0, len(clip.frames) - 1, columns).round().astype(int)
-    generated = (frames.numpy() * 255).round().astype(np.uint8)
-    return np.concatenate([np.concatenate(list(pictures[rows]), axis=1) for pictures in (clip.frames, generated)])
+        write_report(args.report, results, strips)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..data.overview import lip_opening
 from ..data.shards import Clip, read_clips
+from ..errors import CheckpointError
 from ..training.loop import LoopSettings, autocast, step_generator, train
 
 READINGS = ("opening", "yaw", "pitch")
@@ -53,8 +54,17 @@ class Probe(nn.Module):
     @torch.no_grad()
     def read(self, frames: Tensor) -> np.ndarray:
         """frames [T, H, W, 3] in 0..1 -> float32 [T, 3]"""
-        x = F.interpolate(frames.movedim(-1, 1).float(), (SIDE, SIDE), mode="area") * 2 - 1
-        return torch.cat([self(part) for part in x.split(64)]).float().numpy()
+        return torch.cat([self(part) for part in self.prepared(frames).split(64)]).float().numpy()
+
+    @torch.no_grad()
+    def features(self, frames: Tensor) -> np.ndarray:
+        """What the last layer reads from, frames as for `read` -> float32 [T, 256]"""
+        parts = self.prepared(frames).split(64)
+        return torch.cat([self.head[:-1](self.layers(part)) for part in parts]).float().numpy()
+
+    @staticmethod
+    def prepared(frames: Tensor) -> Tensor:
+        return F.interpolate(frames.movedim(-1, 1).float(), (SIDE, SIDE), mode="area") * 2 - 1
 
 
 def true_readings(clip: Clip) -> np.ndarray:
@@ -110,7 +120,8 @@ def run(data: Path, out: Path, minutes: float, seed: int) -> dict:
         "frames": len(truth),
     }
     weights = {key: value.contiguous() for key, value in probe.state_dict().items()}
-    save_file(weights, out / "probe.safetensors", {"figures": json.dumps(figures)})
+    facts = {"minutes": minutes, "seed": seed, "held_out": figures}
+    save_file(weights, out / "probe.safetensors", {"facts": json.dumps(facts)})
     print(json.dumps(figures), flush=True)
     return figures
 
@@ -124,11 +135,19 @@ def recolour(images: Tensor, generator: torch.Generator) -> Tensor:
     return (x * gain + shift).clamp(-1, 1)
 
 
-def load_probe(path: Path) -> Probe:
+def load_probe(path: str | Path) -> Probe:
+    """Ready for use. Raises CheckpointError for a file that is not a whole probe."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     probe = Probe()
-    probe.load_state_dict(load_file(path))
+    try:
+        probe.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            "a probe file", f"{Path(path).name} ({reason})", "Train one: docs/evaluation.md."
+        ) from None
     return probe.eval().requires_grad_(False)
 
 

@@ -1,33 +1,151 @@
-"""The instruments read what they should: a known delay, a known camera, a known opening."""
+"""The whole: a tiny random model on tiny clips, all families, the command and its files."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from starcaster_core.data.shards import Clip
-from starcaster_core.evaluation.evaluate import best_lag, correlate, lip_figures
-from starcaster_core.evaluation.probe import true_readings
+from starcaster_core import cli
+from starcaster_core.data.shards import Clip, shard_path, write_shard
+from starcaster_core.errors import CheckpointError, InputError
+from starcaster_core.evaluation import identity
+from starcaster_core.evaluation.evaluate import ADVICE, EvaluationSettings, evaluate_model, wrong_inputs
+from starcaster_core.evaluation.footage import VERSIONS, Take, choose_clips, film
+from starcaster_core.evaluation.instruments import Instruments, load_instruments
+from starcaster_core.evaluation.probe import Probe, true_readings
+from starcaster_core.evaluation.public import FILES
+from starcaster_core.evaluation.syncnet import SyncNetConfig, new_syncnet, save_syncnet
+from starcaster_core.models.checkpoint import load_checkpoint
+from starcaster_core.models.lipreader import save_lipreader
+from starcaster_core.sampling import SamplerSettings
+from starcaster_core.training.lipreader import new_reader
+
+FAMILIES_OF = {
+    "temporal": {"sync", "lips", "identity", "motion"},
+    "spatial": {"identity", "view", "reconstruction"},
+    "joint": {"sync", "lips", "identity", "view", "motion"},
+}
 
 
-@pytest.mark.parametrize("lag", [-4, -1, 0, 3])
-def test_an_imposed_delay_is_found(lag):
-    truth = np.random.default_rng(0).normal(size=60)
-    said = np.roll(truth, lag) + np.random.default_rng(1).normal(size=60) * 0.3
-    assert best_lag(said, truth) == lag
+@pytest.fixture
+def folder(tmp_path, make_clip):
+    """Two held-out clips of each kind, and one of a training person"""
+    kinds = ("temporal", "spatial", "joint")
+    clips = [make_clip(kind, number + 2 * k) for k, kind in enumerate(kinds) for number in range(2)]
+    write_shard(shard_path(tmp_path, 0), [*clips, make_clip("spatial", 9, split="train")])
+    return tmp_path
 
 
-def test_lips_that_follow_score_higher_than_lips_of_another_speech():
-    rng = np.random.default_rng(0)
-    truth = [rng.normal(size=(48, 3)) for _ in range(8)]
-    said = [t + rng.normal(size=t.shape) * 0.2 for t in truth]
-    figures = lip_figures(truth, said, truth)
-    assert figures["correlation"]["mean"] > 0.9 > 0.5 > abs(figures["correlation_with_other_speech"]["mean"])
-    assert figures["within_one_frame"] == 1
+@pytest.fixture
+def seen_faces(monkeypatch):
+    """dlib would see no face in these pictures; here it reads their mean colour"""
+    monkeypatch.setattr(identity, "embed_picture", lambda picture: np.resize(picture.mean(axis=(0, 1)) / 255, 128))
 
 
-def test_a_still_mouth_correlates_with_nothing():
-    assert correlate(np.zeros(10), np.arange(10.0)) == 0
+@pytest.fixture
+def instruments():
+    torch.manual_seed(0)
+    return Instruments(
+        Probe().eval(), new_reader(0).eval(), new_syncnet(0, SyncNetConfig(widths=(8, 8, 8))).eval(), True
+    )
+
+
+def test_every_family_of_every_kind_with_its_range(folder, seen_faces, instruments):
+    model, clips = load_checkpoint("tiny"), choose_clips([folder], 2)
+    sampler = SamplerSettings.of(model.config, steps=1, guidance_scale=1.0)
+    results = evaluate_model(model, clips, instruments, EvaluationSettings(sampler, drift_seconds=1.3))
+    assert results == json.loads(json.dumps(results, allow_nan=False))
+    for kind, families in FAMILIES_OF.items():
+        assert set(results[kind]) == families
+        for family, table in results[kind].items():
+            for figure, versions in table.items():
+                assert set(versions) == {*VERSIONS, "wrong"}, (family, figure)
+                assert versions["generated"]["clips"] == 2
+    truth = results["spatial"]["reconstruction"]["psnr"]
+    assert truth["truth"]["mean"] == 60 and truth["generated"]["mean"] < 40
+    assert results["temporal"]["motion"]["lip_std"]["still"]["mean"] == pytest.approx(0, abs=1e-6)
+    assert results["temporal"]["motion"]["lip_std"]["wrong"] is None
+    assert set(results["frechet"]) == {"frames", "lips", "faces"}
+    assert set(results["examples"]["joint"][0]["curves"]) == {"sync", "lips", "view"}
+    assert (
+        results["clips"] == {"temporal": 2, "spatial": 2, "joint": 2} and results["people"] == results["gallery"] == 6
+    )
+    assert results["drift"]["seconds"] == pytest.approx(1.28)
+    assert set(results["missing"]) == set(FILES)
+
+
+def test_each_clip_is_filmed_once_and_the_same_again(folder):
+    model, clips = load_checkpoint("tiny"), choose_clips([folder], 1)[:1]
+    sampler, told = SamplerSettings.of(model.config, steps=1), []
+    (take,) = film(model, clips, sampler, told.append)
+    assert set(take.videos) == set(VERSIONS) and len(told) == 1
+    assert all(v.shape == (32, 64, 64, 3) and v.dtype == torch.uint8 for v in take.videos.values())
+    assert torch.equal(take.videos["truth"], torch.from_numpy(clips[0].frames))
+    assert (take.videos["still"] == take.videos["still"][0]).all()
+    again = film(model, clips, sampler)[0]
+    assert all(torch.equal(again.videos[name], take.videos[name]) for name in VERSIONS)
+
+
+def test_what_cannot_be_read_is_left_out_and_named(folder, make_clip):
+    model = load_checkpoint("tiny")
+    settings = EvaluationSettings(SamplerSettings.of(model.config, steps=1))
+    results = evaluate_model(model, [make_clip("spatial")], Instruments(), settings)
+    assert set(results["spatial"]) == {"reconstruction"} and "temporal" not in results and results["frechet"] == {}
+    assert set(ADVICE) <= set(results["missing"]) and "--syncnet" in results["missing"]["sync"]
+    assert results["spatial"]["reconstruction"]["psnr"]["wrong"] is None  # there is no other clip
+
+
+def test_a_wrong_person_is_never_the_same_person(make_clip):
+    clips = [make_clip(number=1), replace(make_clip(number=2), info=make_clip(number=1).info)]
+    assert wrong_inputs(identity, [Take(clip, {}) for clip in clips]) == [None, None]
+
+
+def test_held_out_people_come_first_and_training_clips_only_if_asked_for(folder):
+    assert [clip.info["split"] for clip in choose_clips([folder], 5)] == ["test"] * 6
+    assert [clip.key for clip in choose_clips([folder], 5, ("train",))] == ["0009"]
+    assert len(choose_clips([folder], 1)) == 3
+    with pytest.raises(InputError, match="val people"):
+        choose_clips([folder], 5, ("val",))
+
+
+def test_real_videos_have_no_truth_to_measure_against(tmp_path, make_clip):
+    clip = make_clip()
+    truth = {name: clip.truth[name] for name in ("landmarks", "mouth_box", "embedding")}
+    write_shard(shard_path(tmp_path, 0), [replace(clip, truth=truth)])
+    with pytest.raises(InputError, match="real video"):
+        choose_clips([tmp_path], 1)
+
+
+def test_the_command_writes_figures_a_sheet_and_a_page(folder, tmp_path, seen_faces, instruments, monkeypatch):
+    save_file({k: v.contiguous() for k, v in instruments.probe.state_dict().items()}, tmp_path / "p.safetensors")
+    save_lipreader(tmp_path / "l.safetensors", instruments.lipreader, {"minutes": 1})
+    save_syncnet(tmp_path / "s.safetensors", instruments.syncnet, {"minutes": 2})
+    out, page, sheet = tmp_path / "f.json", tmp_path / "r.html", tmp_path / "s.png"
+    words = f"evaluate --model tiny --data {folder} --clips 1 --steps 1 --guidance-scale 1 --split held-out --seed 3"
+    words += (
+        f" --probe {tmp_path}/p.safetensors --lipreader {tmp_path}/l.safetensors --syncnet {tmp_path}/s.safetensors"
+    )
+    words += f" --out {out} --report {page} --sheet {sheet}"
+    monkeypatch.setattr("sys.argv", ["starcaster", *words.split()])
+    assert cli.main() == 0
+    results = json.loads(out.read_text())
+    assert results["settings"]["seed"] == 3 and results["settings"]["steps"] == 1
+    assert results["instruments"]["syncnet"] == {"file": "s.safetensors", "facts": {"minutes": 2}}
+    assert results["command"].startswith("python -m starcaster_core evaluate --model tiny")
+    assert results["gallery"] == 6  # everybody held out, not just the three who were filmed
+    assert sheet.stat().st_size > 1000 and "data:image/jpeg" in page.read_text()
+
+
+def test_a_wrong_instrument_is_refused(tmp_path):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    for arguments in ({"probe": tmp_path / "other.safetensors"}, {"syncnet": tmp_path / "missing.safetensors"}):
+        with pytest.raises(CheckpointError, match=next(iter(arguments.values())).name):
+            load_instruments(**arguments)
 
 
 def test_a_moved_camera_and_a_turned_head_are_read_alike():

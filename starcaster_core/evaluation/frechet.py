@@ -1,0 +1,103 @@
+"""Do the generated frames, all together, look like the true ones? Frechet distances between clouds of features.
+
+The features are our own instruments'; each distance names them and how many samples it has. With few samples every
+Frechet distance is too large, so it stands beside that of one half of the true clips to the other half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from . import identity
+from .family import floats, mouth_boxes, speaks
+from .footage import VERSIONS, Take
+
+HALVES = "truth"  # the column of the true clips' two halves
+
+
+def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """|mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^1/2) of two clouds [N, D], [M, D], at least two samples each.
+
+    With C_a = A'A, C_b = B'B the trace of the root is the sum of the singular values of A B', which stays exact where
+    the covariances have no full rank, as with fewer samples than dimensions.
+    """
+    (mean_a, root_a), (mean_b, root_b) = moments(a), moments(b)
+    cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
+    distance = ((mean_a - mean_b) ** 2).sum() + (root_a**2).sum() + (root_b**2).sum() - 2 * cross
+    return max(0.0, float(distance))  # equal clouds end a rounding error below
+
+
+def moments(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [D] and a root R of the covariance, R'R = C, [min(N, D), D]"""
+    samples = np.asarray(samples, np.float64)
+    mean = samples.mean(axis=0)
+    return mean, np.linalg.qr((samples - mean) / (len(samples) - 1) ** 0.5, mode="r")
+
+
+def compare(clouds: list[np.ndarray], true: list[np.ndarray]) -> dict | None:
+    """Distance of clouds, one [n, D] a clip, to the true clips'. None for fewer than two samples."""
+    samples = sum(map(len, clouds))
+    if samples < 2 or sum(map(len, true)) < 2:
+        return None
+    distance = frechet_distance(np.concatenate(clouds), np.concatenate(true))
+    return {"mean": distance, "error": None, "clips": len(clouds), "samples": samples}
+
+
+def jackknife(clouds: list[np.ndarray], true: list[np.ndarray]) -> float | None:
+    """Standard error over the clips, each left out of both sides. (A bootstrap would repeat clips, which makes a cloud
+    of so few samples narrower than it is.) None where leaving one out leaves too few."""
+    without = [compare(clouds[:i] + clouds[i + 1 :], true[:i] + true[i + 1 :]) for i in range(len(clouds))]
+    if len(without) < 3 or None in without:
+        return None
+    return float(np.sqrt((len(without) - 1) * np.var([left["mean"] for left in without])))
+
+
+def distances(takes: list[Take], features: Callable[[Take, str], np.ndarray], meaning: str) -> dict | None:
+    """version -> its distance to the truth; under HALVES that of every other true clip to the rest."""
+    clouds = {version: [features(take, version) for take in takes] for version in VERSIONS}
+    true = clouds[HALVES]
+    found = {"features": meaning, HALVES: compare(true[::2], true[1::2]) if len(takes) > 1 else None}
+    for version in (name for name in VERSIONS if name != HALVES):
+        found[version] = compare(clouds[version], true)
+        if found[version]:
+            found[version]["error"] = jackknife(clouds[version], true)
+    return found if found["generated"] else None
+
+
+def measure(takes: list[Take], instruments) -> dict:
+    """name -> {"features": what they are, version -> {"mean", "error", "clips", "samples"}}"""
+    speaking, results = [take for take in takes if speaks(take.clip)], {}
+    if instruments.probe is not None:
+        results["frames"] = distances(
+            takes,
+            lambda take, version: of_probe(instruments.probe, take, version),
+            "the probe's last layer, 256 a frame",
+        )
+    if instruments.lipreader is not None and speaking:
+        results["lips"] = distances(
+            speaking,
+            lambda take, version: of_lips(instruments.lipreader, take, version),
+            "the lip reader's features, 128 a frame, over seven frames",
+        )
+    if instruments.faces:
+        results["faces"] = distances(
+            takes, of_faces, f"dlib's embeddings, 128 a face, {identity.FRAMES_A_CLIP} frames a clip at most"
+        )
+    return {name: found for name, found in results.items() if found}
+
+
+@torch.no_grad()
+def of_probe(probe, take: Take, version: str) -> np.ndarray:
+    return probe.features(take.videos[version].float() / 255)
+
+
+@torch.no_grad()
+def of_lips(reader, take: Take, version: str) -> np.ndarray:
+    return reader.features(floats(take.videos[version]), mouth_boxes(take.clip))[0].numpy()
+
+
+def of_faces(take: Take, version: str) -> np.ndarray:
+    return identity.read(None, take.videos[version], take.clip).embeddings
