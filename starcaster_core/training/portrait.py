@@ -21,10 +21,12 @@ from ..models.lipreader import LipReader, load_lipreader
 from ..models.starcaster import Starcaster
 from ..presets import PRESETS
 from .diffusion import DenoisingLoss, draw_batch
+from .grids import held_out, sample_grid
 from .latents import ClipSet, load_clips, load_helpers
 from .lips import LipLoss
 from .loop import LoopSettings, autocast, step_generator, train, training_device
-from .recipe import RECIPES, Stage
+from .recipe import ABLATIONS, Stage, ablate, choose_stages
+from .recipes import RECIPES
 from .team import Team
 
 
@@ -35,6 +37,17 @@ def new_model(preset: str, vae_file: Path, speech_file: Path, seed: int) -> Star
         model = Starcaster(PRESETS[preset])
     model.vae, model.speech_encoder = load_helpers(vae_file, speech_file, model.config)
     return model.to(memory_format=torch.channels_last)
+
+
+def begun_model(name_or_path: str, shared_noise: float | None = None) -> Starcaster:
+    """A checkpoint to go on from, noised as its preset trains: what is published may sample with more noise in common
+    than temporal attention learns anything from (docs/decisions/0005)."""
+    model = load_checkpoint(name_or_path, torch.float32)
+    config = model.config
+    if shared_noise is None:
+        shared_noise = PRESETS.get(config.name, config).noise.shared_noise
+    model.config = replace(config, noise=replace(config.noise, shared_noise=shared_noise))
+    return model
 
 
 def choose_trainable(model: Starcaster, stage: Stage) -> list[torch.nn.Parameter]:
@@ -57,13 +70,17 @@ def run_stage(
     reader: LipReader | None = None,
 ) -> None:
     """budget: the stage's minutes or steps, and a step's parts; its learning rate is the stage's. reader: for the
-    lip-reading loss of stages with adapters, which hear."""
+    lip-reading loss of the stages that have one."""
     parameters = choose_trainable(model, stage)
     lips = None
-    if reader is not None and stage.adapters:
+    if reader is not None and stage.lip_weight:
         lips = LipLoss(reader.to(model.device), model.vae, model.config.autoencoder.scaling_factor)
     loss = DenoisingLoss(model, stage, lips)
     window = model.config.conditioning.speech_window
+    shown = held_out(clips, tuple(kind for kind, _ in stage.kinds))
+
+    def before_step(done: float) -> None:
+        loss.progress = done
 
     def loss_of_draw(number: int):
         generator = step_generator(seed, stage.name, number)
@@ -71,16 +88,22 @@ def run_stage(
         with autocast():
             return loss(batch, generator)
 
-    train(model, loss_of_draw, replace(budget, learning_rate=stage.learning_rate), out, stage.name, parameters)
+    def show(step: int) -> None:
+        sample_grid(model, clips, shown, out / "grids" / f"{stage.name}-{step:06}.png", stage.reference > 0)
+
+    budget = replace(budget, learning_rate=stage.learning_rate)
+    train(model, loss_of_draw, budget, out, stage.name, parameters, before_step, show)
 
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads or torch.get_num_threads())
     team = Team()
     reader = load_lipreader(args.lipreader) if args.lipreader else None
-    stages = RECIPES[args.recipe]
+    stages = ablate(RECIPES[args.recipe], args.without)
+    chosen = choose_stages(stages, args.stage)
+    whole = sum(stage.share for stage in chosen)
     if args.init:
-        model = load_checkpoint(args.init, torch.float32)
+        model = begun_model(args.init, args.shared_noise)
     else:
         model = new_model(args.recipe, args.autoencoder, args.speech, args.seed)
     for stage in stages:
@@ -88,18 +111,19 @@ def run(args: argparse.Namespace) -> None:
         if finished.exists():
             config, weights, _ = read_checkpoint(finished)
             model = build(config, weights, str(finished))
-        elif args.stage in ("all", stage.name):
+        elif stage in chosen:
             clips = load_clips(args.latents)  # again for every stage: more clips may have been made meanwhile
-            stage = replace(stage, clips=stage.clips * args.batch_factor)
-            steps = max(1, round(args.steps * stage.share)) if args.steps else 0
-            budget = LoopSettings(args.minutes * stage.share, steps=steps, parts=args.parts)
+            stage, share = replace(stage, clips=stage.clips * args.batch_factor), stage.share / whole
+            steps = max(1, round(args.steps * share)) if args.steps else 0
+            budget = LoopSettings(args.minutes * share, steps=steps, parts=args.parts)
             run_stage(model.to(training_device()), clips, stage, budget, args.out, args.seed, reader)
             made_with = {
                 "stage": asdict(stage),
                 "seed": args.seed,
-                **({"steps": steps} if steps else {"minutes": args.minutes * stage.share}),
+                **({"steps": steps} if steps else {"minutes": args.minutes * share}),
                 "clips": len(clips.kind),
                 "lipreader": bool(reader),
+                "without": list(args.without),
                 "begun_from": args.init and Path(args.init).stem,  # names, no places
                 "command": "python -m starcaster_core train",
             }
@@ -111,7 +135,16 @@ def run(args: argparse.Namespace) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="mini")
-    parser.add_argument("--stage", default="all", help="one stage by name, or all (default)")
+    parser.add_argument(
+        "--stage", nargs="+", default=["all"], help="all (default), or stages by name (1-motion) or number (1)"
+    )
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        choices=ABLATIONS,
+        help="leave a part of the recipe out, to see what it does",
+    )
     parser.add_argument(
         "--latents", type=Path, required=True, help="folder written by starcaster_core.training.latents"
     )
@@ -119,8 +152,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--speech", type=Path, help="phonetic.safetensors, without --init")
     parser.add_argument("--lipreader", type=Path, help="lipreader.safetensors: add the lip-reading loss")
     parser.add_argument("--init", help="'mini' or a checkpoint to go on from, instead of a new model")
-    parser.add_argument("--minutes", type=float, default=80, help="time for all stages together")
-    parser.add_argument("--steps", type=int, default=0, help="steps of all stages together, instead of --minutes")
+    parser.add_argument(
+        "--shared-noise", type=float, help="with --init: noise that all frames have in common; default: the preset's"
+    )
+    parser.add_argument("--minutes", type=float, default=80, help="time for all chosen stages together")
+    parser.add_argument(
+        "--steps", type=int, default=0, help="steps of the chosen stages together, instead of --minutes"
+    )
     parser.add_argument(
         "--parts", type=int, default=0, help="batches a step, shared out among the processes; 0 = one each"
     )

@@ -99,10 +99,11 @@ def test_the_log_has_one_row_every_so_many_steps(tmp_path, clock):
 def test_the_curve_is_drawn_from_the_log(tmp_path, clock):
     from PIL import Image
 
-    from starcaster_core.training.curves import read_column
+    from starcaster_core.training.curves import read_log
 
     fit(new_net(), tmp_path, clock)
-    steps, losses = read_column(tmp_path / "toy.csv", "loss")
+    columns = read_log(tmp_path / "toy.csv")
+    steps, losses = columns["step"], columns["loss"]
     assert steps.tolist() == [5, 10, 15, 20, 25, 30] and losses[-1] < losses[0]
     with Image.open(tmp_path / "toy.png") as picture:
         blue = sum(count for count, colour in picture.convert("RGB").getcolors(10**6) if colour == (43, 108, 176))

@@ -15,7 +15,7 @@ from starcaster_core.models.checkpoint import load_checkpoint, random_model, rea
 from starcaster_core.presets import PRESETS
 from starcaster_core.training import portrait
 from starcaster_core.training.latents import KINDS, encode_shards, load_clips
-from starcaster_core.training.recipe import MINI_RECIPE
+from starcaster_core.training.recipes import RECIPES
 
 FRAMES, SIDE = 36, 64
 
@@ -59,7 +59,7 @@ def test_clips_are_encoded_once_and_keep_their_kind(tmp_path, model, latents):
 
 
 def test_a_recipe_runs_resumes_and_leaves_models_that_can_be_sampled(tmp_path, model, latents, monkeypatch):
-    stages = tuple(replace(stage, clips=2, share=0.5) for stage in (MINI_RECIPE[0], MINI_RECIPE[-1]))
+    stages = tuple(replace(stage, clips=2) for stage in RECIPES["mini"])
     monkeypatch.setattr(portrait, "RECIPES", {"tiny": stages})
     vae, speech, out = tmp_path / "vae.safetensors", tmp_path / "speech.safetensors", tmp_path / "run"
     save_file({key: value.contiguous() for key, value in model.vae.state_dict().items()}, vae)
@@ -67,7 +67,7 @@ def test_a_recipe_runs_resumes_and_leaves_models_that_can_be_sampled(tmp_path, m
     parser = argparse.ArgumentParser()
     portrait.add_arguments(parser)
     parser.set_defaults(recipe="tiny")
-    words = f"--latents {latents} --autoencoder {vae} --speech {speech} --minutes 0.03 --out {out} --threads 1"
+    words = f"--latents {latents} --autoencoder {vae} --speech {speech} --steps 10 --out {out} --threads 1"
     arguments = parser.parse_args(words.split())
     portrait.run(arguments)
 
