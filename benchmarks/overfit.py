@@ -17,7 +17,7 @@ from pathlib import Path
 
 from starcaster_core.data.shards import Clip, find_shards, read_clips, shard_path, write_shard
 from starcaster_core.errors import InputError
-from starcaster_core.training import latents, portrait
+from starcaster_core.training import portrait
 from starcaster_core.training.recipe import ABLATIONS
 
 KINDS = ("temporal", "spatial")
@@ -48,8 +48,8 @@ def train_arguments(args: argparse.Namespace) -> argparse.Namespace:
     """Those of `train` for this set"""
     parser = argparse.ArgumentParser()
     portrait.add_arguments(parser)
-    words = ["--latents", args.out / "latents", "--out", args.out, "--seed", args.seed, "--stage", *args.stage]
-    words += ["--steps", args.steps] if args.steps else ["--minutes", args.minutes]
+    words = ["--data", args.out / "clips", "--out", args.out, "--seed", args.seed, "--stage", *args.stage]
+    words += ["--minutes", args.minutes, "--steps", args.steps]
     for name in ("autoencoder", "speech", "lipreader", "threads"):
         if getattr(args, name):
             words += [f"--{name}", getattr(args, name)]
@@ -60,16 +60,6 @@ def train_arguments(args: argparse.Namespace) -> argparse.Namespace:
     return parser.parse_args([str(word) for word in words])
 
 
-def encode(args: argparse.Namespace) -> None:
-    if args.init == "new":
-        config = latents.MINI
-        vae, speech = latents.load_helpers(args.autoencoder, args.speech, config)
-    else:
-        model = latents.load_checkpoint(args.init)
-        config, vae, speech = model.config, model.vae, model.speech_encoder
-    latents.encode_shards(args.out / "clips", args.out / "latents", vae, speech, config)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of shards made by `synth`")
@@ -77,7 +67,7 @@ def main() -> None:
     parser.add_argument("--init", default="mini", help="'mini', a checkpoint, or new")
     parser.add_argument("--autoencoder", type=Path, help="with --init new")
     parser.add_argument("--speech", type=Path, help="with --init new")
-    parser.add_argument("--lipreader", type=Path, help="lipreader.safetensors; without it no lip-reading loss")
+    parser.add_argument("--lipreader", type=Path, help="lipreader.safetensors; needed unless --without lips")
     parser.add_argument("--stage", nargs="+", default=["1", "2", "3"], help="as for `train`")
     parser.add_argument("--without", nargs="+", default=[], choices=ABLATIONS)
     parser.add_argument("--minutes", type=float, default=60)
@@ -86,8 +76,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    if not args.lipreader and "lips" not in args.without:
+        parser.error("--lipreader FILE, or --without lips")
     make_set(args.data, args.clips, args.out / "clips")
-    encode(args)
     portrait.run(train_arguments(args))
 
 

@@ -18,7 +18,8 @@ class Stage:
     """One stage of training the denoiser.
 
     share: of the time budget, beside the other stages that are run. frames: T of a chunk (1 = single images).
-    clips: batch size. steps: how many make the whole stage, for a recipe that counts steps and not minutes.
+    clips: batch size of a draw. parts: draws whose gradients add up to a step, 0 = one a process.
+    steps: how many make the whole stage, for a recipe that counts steps and not minutes.
     kinds: shares of clip kinds in the batches; a batch is of one kind, so view and time are never trained jointly.
     Temporal batches hear the speech and see no camera; spatial batches are told the camera and hear nothing.
     recursion: F, chunks rolled out one after the other, each with a loss of its own.
@@ -43,6 +44,7 @@ class Stage:
     share: float
     frames: int = 16
     clips: int = 2
+    parts: int = 0
     steps: int = 0
     kinds: tuple[tuple[str, float], ...] = (("temporal", 1.0),)
     recursion: int = 1
