@@ -14,21 +14,21 @@ from ..sampling import Conditions, SamplerSettings, rollout
 from ..types import CameraPath, Identity, Speech
 from .latents import KINDS, ClipSet
 
-STEPS, COLUMNS, A_KIND = 4, 8, 2  # sampling steps; pictures of a clip; clips of each kind
+STEPS, COLUMNS, CLIPS = 4, 8, 2  # sampling steps; pictures of a clip; clips: few, for a grid takes time from training
 
 
-def held_out(clips: ClipSet, kinds: tuple[str, ...], count: int = A_KIND) -> list[int]:
-    """The first clips of each kind of the validation split, or of the training split where there are none."""
+def held_out(clips: ClipSet, kinds: tuple[str, ...]) -> list[int]:
+    """CLIPS in all, the first of each kind, of the validation split or, where there are none, of the training split."""
     chosen = []
     for kind in kinds:
         rows = clips.where("val", kind).tolist() or clips.where("train", kind).tolist()
-        chosen += rows[:count]
+        chosen += rows[: max(1, CLIPS // len(kinds))]
     return chosen
 
 
-def conditions_of(model: Starcaster, clips: ClipSet, index: int) -> Conditions:
+def conditions_of(model: Starcaster, clips: ClipSet, index: int, chunks: int) -> Conditions:
     """What a user would give for the beginning of a clip: its most frontal frame, its sound or its camera."""
-    frames = min(clips.latents.shape[1], 2 * model.config.chunk_frames)
+    frames = min(clips.latents.shape[1], chunks * model.config.chunk_frames)
     camera = clips.camera[index]
     portrait = decoded(model, clips.latents[index, camera[:, 3].abs().argmin()][None])[0]
     identity = Identity(clips.embedding[index].numpy(), portrait, model.config.identity_backend)
@@ -46,9 +46,11 @@ def decoded(model: Starcaster, latents: Tensor) -> np.ndarray:
 
 
 @torch.no_grad()
-def sample_grid(model: Starcaster, clips: ClipSet, chosen: list[int], path: Path, use_reference: bool = True) -> None:
-    """Writes a PNG: for every chosen clip COLUMNS frames of the truth (through the autoencoder), the sampled ones below.
-    Nothing without Pillow."""
+def sample_grid(
+    model: Starcaster, clips: ClipSet, chosen: list[int], path: Path, use_reference: bool = True, chunks: int = 1
+) -> None:
+    """Writes a PNG: for every chosen clip COLUMNS frames of the truth (through the autoencoder), the sampled ones below,
+    of its first `chunks`. Nothing without Pillow."""
     try:
         from PIL import Image
     except ImportError:
@@ -56,7 +58,7 @@ def sample_grid(model: Starcaster, clips: ClipSet, chosen: list[int], path: Path
     settings = replace(SamplerSettings.of(model.config), steps=STEPS, use_reference=use_reference)
     rows = []
     for index in chosen:
-        conditions = conditions_of(model, clips, index)
+        conditions = conditions_of(model, clips, index, chunks)
         latents = torch.cat([chunk.latents for chunk in rollout(model, conditions, settings)], dim=2)
         shown = torch.linspace(0, conditions.frames - 1, COLUMNS).round().long()
         truth = decoded(model, clips.latents[index, shown])

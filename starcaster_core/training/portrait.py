@@ -122,7 +122,8 @@ def train_stage(
             return loss(batch, generator)
 
     def show(step: int) -> None:
-        sample_grid(model, clips, shown, out / "grids" / f"{stage.name}-{step:06}.png", stage.reference > 0)
+        path = out / "grids" / f"{stage.name}-{step:06}.png"
+        sample_grid(model, clips, shown, path, use_reference=stage.reference > 0, chunks=stage.recursion)
 
     budget = replace(budget, learning_rate=stage.learning_rate)
     with recomputing(model.unet, gradient_checkpointing):

@@ -75,7 +75,7 @@ def test_clips_become_what_the_large_model_takes(model, clips):
 
 @pytest.mark.parametrize("stage", SD15_RECIPE, ids=lambda stage: stage.name)
 def test_two_steps_of_every_stage_change_what_it_trains_and_nothing_else(tmp_path, model, clips, stage, monkeypatch):
-    monkeypatch.setattr(portrait, "sample_grid", lambda *args: None)
+    monkeypatch.setattr(portrait, "sample_grid", lambda *args, **kwargs: None)
     torch.manual_seed(0)
     reader = LipReader(LipReaderConfig(visemes=("rest", "aa"))).eval().requires_grad_(False)
     stage = replace(stage, clips=1, frames=4, lip_start=0.0, drop_identity=0.0, drop_audio=0.0, drop_camera=0.0)
