@@ -89,3 +89,17 @@ def test_only_what_is_heard_is_read_off_the_lips(kind, loss):
     assert ask(loss, progress=0.4)[1]["lips"] == 0
     assert (numbers["lips"] > 0) == (kind == "temporal")
     torch.testing.assert_close(with_lips, without + 0.5 * numbers["lips"])
+
+
+def test_frame_by_frame_is_the_same_loss_and_gradient(loss):
+    true, boxes = some_latents(), BOX.expand(2, 3, 4)
+    slowly = LipLoss(loss.reader, loss.vae, 1.0, frame_by_frame=True)
+
+    def ask(how):
+        predicted = some_latents(2).requires_grad_()
+        cost = how(predicted, true, boxes)
+        cost.backward()
+        return cost, predicted.grad
+
+    for mine, its in zip(ask(loss), ask(slowly)):
+        torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-7)
