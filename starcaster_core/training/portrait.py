@@ -33,9 +33,9 @@ from .recipes import RECIPES
 from .team import Team
 
 MINUTES = 80
-EXPECTATIONS = """What to expect of `mini` on two CPU cores: after 2 minutes, nothing but that everything runs; after some 25,
-colours and a blurred face; the mini that ships took three and a half hours, most of them on single frames. Chunks of 16
-frames need hours of their own before the temporal attention holds neighbours together (docs/training.md)."""
+EXPECTATIONS = """What to expect of `mini` on two CPU cores: a run of 2 minutes shows that everything runs, and nothing else. The mini
+that ships took three and a half hours, 64 minutes of them on single frames; 16 minutes on chunks of 16 frames were too
+few for the temporal attention to hold neighbours together. More: docs/training.md."""
 
 
 def begun_model(name_or_path: str, shared_noise: float | None = None) -> Starcaster:
