@@ -1,51 +1,127 @@
-"""A training log as a picture: the loss over the steps, both on a logarithmic scale."""
+"""What a training says of itself: a CSV, TensorBoard's events where it is installed, a picture of the curves, and a line
+on the terminal."""
 
 from __future__ import annotations
 
 import csv
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
 
-WIDTH, HEIGHT, MARGIN = 640, 320, 40
+WIDTH, HEIGHT, MARGIN = 640, 200, 40  # of one curve
+NO_CURVES = ("step", "minutes", "rate", "is_temporal")
 
 
-def draw_curve(log: Path, picture: Path, column: str = "loss") -> None:
-    """Draws `column` of a CSV from `loop.train` as a PNG; nothing for a log too short for a line, or without Pillow."""
+class Log:
+    """`folder/name.csv` and what is made of it. step: where the run stands; rows from beyond, of a run that was cut off
+    before it could save, are dropped."""
+
+    def __init__(self, folder: Path, name: str, step: int = 0):
+        self.path, self.name = folder / f"{name}.csv", name
+        self.board = open_board(folder / "tensorboard" / name)
+        self.terminal = sys.stderr.isatty()
+        self.forget_after(step)
+
+    def write(self, row: dict[str, float], done: float) -> None:
+        """row: step, minutes, rate, then what was measured. done: share of the budget."""
+        new = not self.path.exists()
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(row)
+            writer.writerow([f"{value:.6g}" for value in row.values()])
+        if self.board:
+            for key, value in row.items():
+                if key != "step":
+                    self.board.add_scalar(key, value, int(row["step"]))
+        if not self.terminal:
+            left = row["minutes"] * (1 / max(done, 1e-6) - 1)
+            told = {key: round(value, 5) for key, value in row.items()} | {"minutes_left": round(left, 1)}
+            print(self.name, json.dumps(told), flush=True)
+
+    def tell(self, step: int, loss: float, done: float, seconds: float) -> None:
+        """One line that rewrites itself, on a terminal; elsewhere the rows of `write` have to do."""
+        if self.terminal:
+            end = "\n" if done >= 1 else ""
+            print(f"\r{progress_line(self.name, step, loss, done, seconds)}", end=end, file=sys.stderr, flush=True)
+
+    def draw(self) -> None:
+        if self.board:
+            self.board.flush()
+        if self.terminal:
+            print(file=sys.stderr)
+        draw_curves(self.path, self.path.with_suffix(".png"))
+
+    def forget_after(self, step: int) -> None:
+        if self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                head, *rows = csv.reader(file)
+            kept = [row for row in rows if float(row[0]) <= step]
+            if len(kept) < len(rows):
+                with self.path.open("w", newline="", encoding="utf-8") as file:
+                    csv.writer(file).writerows([head, *kept])
+
+
+def progress_line(name: str, step: int, loss: float, done: float, seconds: float, width: int = 24) -> str:
+    """ "1-motion [######..................]  25%  step 120  loss 0.3412  2:10 left" """
+    filled = round(width * min(done, 1.0))
+    minutes, rest = divmod(round(seconds * (1 / max(done, 1e-6) - 1)), 60)
+    bar = "#" * filled + "." * (width - filled)
+    return f"{name} [{bar}] {done:4.0%}  step {step}  loss {loss:.4g}  {minutes}:{rest:02} left "
+
+
+def open_board(folder: Path):
+    """A writer of TensorBoard's events, None without TensorBoard"""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(folder)
+
+
+def draw_curves(log: Path, picture: Path) -> None:
+    """Draws the columns of a CSV as a PNG, one below the other, over the steps; steps and positive values on logarithmic
+    scales. Nothing for a log too short for a line, or without Pillow."""
     try:
         from PIL import Image, ImageDraw
     except ImportError:  # it comes with ComfyUI, but training does without
         return
-    steps, values = read_column(log, column)
+    columns = read_log(log)
+    steps = columns.get("step", np.empty(0))
     if len(steps) < 2:
         return
-    image = Image.new("RGB", (WIDTH, HEIGHT), "white")
+    curves = {name: values for name, values in columns.items() if name not in NO_CURVES}
+    image = Image.new("RGB", (WIDTH, HEIGHT * len(curves)), "white")
     pen = ImageDraw.Draw(image)
-    x, y = (_scaled(np.log(np.maximum(series, 1e-9))) for series in (steps, values))
-    points = np.column_stack([MARGIN + x * (WIDTH - 2 * MARGIN), HEIGHT - MARGIN - y * (HEIGHT - 2 * MARGIN)])
-    pen.rectangle([MARGIN, MARGIN, WIDTH - MARGIN, HEIGHT - MARGIN], outline="#bbbbbb")
-    pen.line([tuple(point) for point in points], fill="#2b6cb0", width=2)
-    for place, text in (
-        ((MARGIN, HEIGHT - MARGIN + 4), f"step {steps[0]:.0f}"),
-        ((WIDTH - MARGIN - 60, HEIGHT - MARGIN + 4), f"step {steps[-1]:.0f}"),
-        (
-            (MARGIN, MARGIN - 14),
-            f"{column}: {values[0]:.4g} at first, {values[-1]:.4g} at last, {values.min():.4g} at best",
-        ),
-    ):
-        pen.text(place, text, fill="black")
+    for number, (name, values) in enumerate(curves.items()):
+        draw_curve(pen, HEIGHT * number, name, steps, values)
     unfinished = picture.with_suffix(".part.png")
     image.save(unfinished)
     unfinished.replace(picture)
 
 
-def read_column(log: Path, column: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values [N] of a log; empty where there is no log yet."""
+def draw_curve(pen, top: int, name: str, steps: np.ndarray, values: np.ndarray) -> None:
+    bottom = top + HEIGHT
+    y = np.log(np.maximum(values, 1e-9)) if values.min() > 0 else values
+    x, y = _scaled(np.log(np.maximum(steps, 1e-9))), _scaled(y)
+    points = np.column_stack([MARGIN + x * (WIDTH - 2 * MARGIN), bottom - MARGIN - y * (HEIGHT - 2 * MARGIN)])
+    pen.rectangle([MARGIN, top + MARGIN, WIDTH - MARGIN, bottom - MARGIN], outline="#bbbbbb")
+    pen.line([tuple(point) for point in points], fill="#2b6cb0", width=2)
+    facts = f"{name}: {values[0]:.4g} at first, {values[-1]:.4g} at last, {values.min():.4g} to {values.max():.4g}"
+    pen.text((MARGIN, top + MARGIN - 14), facts, fill="black")
+    pen.text((MARGIN, bottom - MARGIN + 4), f"step {steps[0]:.0f}", fill="black")
+    pen.text((WIDTH - MARGIN - 60, bottom - MARGIN + 4), f"step {steps[-1]:.0f}", fill="black")
+
+
+def read_log(log: Path) -> dict[str, np.ndarray]:
+    """Every column of a log, [N]; nothing where there is no log yet."""
     if not log.exists():
-        return np.empty(0), np.empty(0)
-    with log.open(newline="") as file:
-        rows = [(float(row["step"]), float(row[column])) for row in csv.DictReader(file)]
-    return tuple(np.array(rows).reshape(-1, 2).T)
+        return {}
+    with log.open(newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    return dict(zip(head, np.array(rows, dtype=float).reshape(-1, len(head)).T))
 
 
 def _scaled(series: np.ndarray) -> np.ndarray:

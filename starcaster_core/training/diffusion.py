@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..errors import InputError
 from ..models.starcaster import Starcaster
 from ..models.unet import cache_condition
 from ..sampling.schedules import draw_noise, make_scheduler, predict_clean
@@ -22,17 +24,16 @@ SNR_LIMIT = 5.0  # how much more an error counts where there is little noise
 
 @dataclass
 class Batch:
-    """latents [B, C, T, h, w]; before [B, C, T, h, w] or None, the chunk before; reference [B, C, 1, h, w];
-    speech [B, T + 2 * window, F], speech_before likewise, or None; camera, camera_before [B, T, 25] or None;
-    mouth [B, T, 4] as fractions; embedding [B, E]."""
+    """A stretch of L frames of B clips: one chunk, or several in a row (`chunks`).
+
+    latents [B, C, L, h, w]; context [B, C, n, h, w] or None, the frames before; reference [B, C, 1, h, w];
+    speech [B, L + 2 * window, F] or None; camera [B, L, 25] or None; mouth [B, L, 4] as fractions; embedding [B, E]."""
 
     latents: Tensor
-    before: Tensor | None
+    context: Tensor | None
     reference: Tensor
     speech: Tensor | None
-    speech_before: Tensor | None
     camera: Tensor | None
-    camera_before: Tensor | None
     mouth: Tensor
     embedding: Tensor
 
@@ -40,9 +41,28 @@ class Batch:
         streams = {field.name: getattr(self, field.name) for field in fields(self)}
         return Batch(**{name: value if value is None else value.to(device) for name, value in streams.items()})
 
+    def chunks(self, frames: int) -> list[Batch]:
+        """One after the other, `frames` each; each sees the end of the sound before and the beginning of that after."""
+        length = self.latents.shape[2]
+        margin = 0 if self.speech is None else self.speech.shape[1] - length
+
+        def cut(start: int) -> Batch:
+            now = slice(start, start + frames)
+            return replace(
+                self,
+                latents=self.latents[:, :, now],
+                speech=None if self.speech is None else self.speech[:, start : start + frames + margin],
+                camera=None if self.camera is None else self.camera[:, now],
+                mouth=self.mouth[:, now],
+            )
+
+        return [cut(start) for start in range(0, length, frames)]
+
 
 def draw_batch(clips: ClipSet, stage: Stage, split: str, window: int, generator: torch.Generator) -> Batch:
-    """A batch of one kind, drawn with `generator`: chunks of random clips at random moments."""
+    """A batch of one kind, drawn with `generator`: stretches of random clips at random moments.
+
+    Raises InputError where the clips are too short for the stage, or none is of the kind."""
 
     def draw(n: int, *shape: int) -> Tensor:
         return torch.randint(n, shape, generator=generator)
@@ -50,30 +70,29 @@ def draw_batch(clips: ClipSet, stage: Stage, split: str, window: int, generator:
     kinds, shares = zip(*stage.kinds)
     kind = kinds[torch.multinomial(torch.tensor(shares), 1, generator=generator).item()]
     candidates = clips.where(split, kind)
-    chosen = candidates[draw(len(candidates), stage.clips)]
     total = clips.latents.shape[1]
-    with_before = stage.context > 0
-    first = stage.frames if with_before else 0
-    starts = first + draw(total - stage.frames - first + 1, stage.clips)
+    if not len(candidates):
+        raise InputError(f"{kind} clips of the {split} split for {stage.name}", "none", "Make more clips.")
+    if total < stage.length:
+        raise InputError(f"clips of at least {stage.length} frames for {stage.name}", f"{total}", "Make longer clips.")
+    chosen = candidates[draw(len(candidates), stage.clips)]
+    length = stage.recursion * stage.frames
+    starts = stage.lead + draw(total - stage.length + 1, stage.clips)
 
-    def cut(rows: Tensor, offset: int, margin: int = 0) -> Tensor:
-        steps = torch.arange(-margin, stage.frames + margin)
-        at = (starts[:, None] + offset + steps).clamp(0, total - 1)
+    def cut(rows: Tensor, before: int, after: int) -> Tensor:
+        at = (starts[:, None] + torch.arange(-before, after)).clamp(0, total - 1)
         return rows[chosen[:, None], at].float()
 
-    def chunk(offset: int) -> Tensor:
-        return rearrange(cut(clips.latents, offset), "b t c h w -> b c t h w")
+    def pictures(before: int, after: int) -> Tensor:
+        return rearrange(cut(clips.latents, before, after), "b t c h w -> b c t h w")
 
-    temporal, back = kind == "temporal", -stage.frames
     return Batch(
-        latents=chunk(0),
-        before=chunk(back) if with_before else None,
+        latents=pictures(0, length),
+        context=pictures(stage.lead, 0) if stage.lead else None,
         reference=clips.latents[chosen, draw_reference(clips.camera[chosen], generator)].float()[:, :, None],
-        speech=cut(clips.speech, 0, window) if temporal else None,
-        speech_before=cut(clips.speech, back, window) if temporal and with_before else None,
-        camera=None if temporal else cut(clips.camera, 0),
-        camera_before=None if temporal or not with_before else cut(clips.camera, back),
-        mouth=cut(clips.mouth, 0),
+        speech=cut(clips.speech, window, length + window) if kind == "temporal" else None,
+        camera=None if kind == "temporal" else cut(clips.camera, 0, length),
+        mouth=cut(clips.mouth, 0, length),
         embedding=clips.embedding[chosen],
     )
 
@@ -109,27 +128,39 @@ class Guess(NamedTuple):
 
 
 class DenoisingLoss:
-    """Call with a step's batch and generator -> weighted mean squared error of the prediction, scalar; with `lips`, a batch
-    with sound also costs what a lip reader misses in the one-step x0, `stage.lip_weight` times.
+    """Call with a step's batch and generator -> weighted mean squared error of the predictions, scalar, the mean over the
+    chunks; with `lips`, a batch with sound also costs what a lip reader misses in the one-step x0, `stage.lip_weight`
+    times, once `progress` (share of the stage that is done, 0..1) has reached `stage.lip_start`.
 
     Everything random is drawn on the CPU, so that a step is the same whatever the model runs on.
     """
 
     def __init__(self, model: Starcaster, stage: Stage, lips: LipLoss | None = None):
-        self.model, self.stage, self.lips = model, stage, lips
+        self.model, self.stage, self.progress = model, stage, 0.0
+        self.lips = lips if stage.lip_weight else None
         self.kind = model.config.noise.prediction_type
         self.alphas_cumprod = make_scheduler("ddim", model.config.noise).alphas_cumprod.to(model.device)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         batch = batch.to(self.model.device)
-        guess = self.predict(batch, generator)
-        loss = self.error(guess, batch).mean()
+        costs, lips = [], []
+        for chunk, guess in self.roll_out(batch, generator):
+            costs.append(self.error(guess, chunk).mean())
+            lips.append(self.lip_cost(guess, chunk))
+        loss, lip = torch.stack(costs).mean(), torch.stack(lips).mean()
         temporal = batch.camera is None
         numbers = {"temporal": loss.item() if temporal else 0.0, "is_temporal": float(temporal)}
+        if self.stage.recursion > 1:
+            numbers |= {"first": costs[0].item(), "last": costs[-1].item()}
         if self.lips is not None:
-            lips = self.lips(self.clean(guess), batch.latents, batch.mouth) if temporal else loss.new_zeros(())
-            loss, numbers = loss + self.stage.lip_weight * lips, numbers | {"lips": lips.item()}
-        return loss, numbers
+            numbers["lips"] = lip.item()
+        return loss + self.stage.lip_weight * lip, numbers
+
+    def lip_cost(self, guess: Guess, chunk: Batch) -> Tensor:
+        """Scalar, 0 where nothing is heard or it is too early"""
+        if self.lips is None or chunk.camera is not None or self.progress < self.stage.lip_start:
+            return guess.prediction.new_zeros(())
+        return self.lips(self.clean(guess), chunk.latents, chunk.mouth)
 
     def error(self, guess: Guess, batch: Batch) -> Tensor:
         """Weighted squared error of every latent [B, C, T, h, w]"""
@@ -142,8 +173,10 @@ class DenoisingLoss:
         """x0 in one step [B, C, T, h, w]"""
         return predict_clean(guess.prediction, guess.noisy, guess.timesteps, self.alphas_cumprod, self.kind)
 
-    def predict(self, batch: Batch, generator: torch.Generator) -> Guess:
-        """One look at the noisy chunk, with the conditions that chance leaves; the batch is on the model's device"""
+    def roll_out(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[Batch, Guess]]:
+        """Self-forcing: chunk after chunk with one noisy look at each, under the conditions that chance leaves. The first
+        looks back at the clip, the later ones at what the model made of the chunk before; no gradient flows back there.
+        The batch is on the model's device."""
         stage = self.stage
 
         def chance(probability: float) -> bool:
@@ -151,36 +184,42 @@ class DenoisingLoss:
 
         # Guidance's null is trained for the whole batch at once: hiding a condition from part of a batch would only
         # save memory, and the batches are small.
-        nobody, deaf = chance(stage.drop_identity), chance(stage.drop_audio)
-        shown = chance(stage.reference) and not nobody
-        looking_back = chance(stage.context) and not nobody
-        own_context = looking_back and chance(stage.self_forcing)
+        nobody, deaf, blind = chance(stage.drop_identity), chance(stage.drop_audio), chance(stage.drop_camera)
+        shown, looking_back = chance(stage.reference) and not nobody, chance(stage.context) and not nobody
 
         identity = self.identity(batch, nobody)
-        banks, reference = [], None
-        if shown:
-            banks.append(self.bank(batch.reference, identity))
-            reference = self.model.unet.cache_reference(batch.reference)
-        if looking_back:
-            before = batch.before
-            if own_context:
-                streams = self.streams(batch.speech_before, batch.camera_before, deaf)
-                condition = cache_condition(identity, **streams, banks=tuple(banks), reference=reference)
-                before = self.one_step(before, condition, generator)
-            banks.append(self.bank(before[:, :, -self.model.config.context_frames :], identity))
+        banks = (self.bank(batch.reference, identity),) if shown else ()
+        reference = self.model.unet.cache_reference(batch.reference) if shown else None
+        context = batch.context if looking_back else None
+        chunks = batch.chunks(stage.frames)
+        for index, chunk in enumerate(chunks):
+            looked_back_at = index + 1 < len(chunks)
+            streams = self.streams(chunk.speech, chunk.camera, deaf or nobody, blind or nobody)
+            past = () if context is None else (self.bank(self.last_frames(context, generator), identity),)
+            condition = cache_condition(identity, **streams, banks=banks + past, reference=reference)
+            guess = self.guess(chunk.latents, condition, generator, stage.context_timesteps if looked_back_at else None)
+            yield chunk, guess
+            if looked_back_at and not nobody:
+                context = self.clean(guess).detach() if chance(stage.self_forcing) else chunk.latents
 
-        streams = self.streams(batch.speech, batch.camera, deaf or nobody, nobody)
-        condition = cache_condition(identity, **streams, banks=tuple(banks), reference=reference)
-        noisy, timesteps, target = self.add_noise(batch.latents, generator)
+    def guess(self, latents: Tensor, condition, generator: torch.Generator, last: int | None) -> Guess:
+        stage = self.stage
+        noisy, timesteps, target = self.add_noise(latents, generator, last)
         prediction = self.model.unet(noisy, timesteps, condition, motion=stage.motion, adapters=stage.adapters)
         return Guess(prediction.float(), target, noisy, timesteps)
+
+    def last_frames(self, context: Tensor, generator: torch.Generator) -> Tensor:
+        """At least as many as sampling looks back at, at times more: [B, C, n, h, w]"""
+        fewest, most = self.stage.context_frames
+        count = int(torch.randint(fewest, most + 1, (), generator=generator))
+        return context[:, :, -count:]
 
     def identity(self, batch: Batch, nobody: bool):
         tokens = self.model.identity_tokens
         batch_size = len(batch.embedding)
         return self.model.unet.cache_identity(tokens.unconditional(batch_size) if nobody else tokens(batch.embedding))
 
-    def streams(self, speech: Tensor | None, camera: Tensor | None, deaf: bool, blind: bool = False) -> dict:
+    def streams(self, speech: Tensor | None, camera: Tensor | None, deaf: bool, blind: bool) -> dict:
         """Cached audio and camera of a chunk; an inactive stream is left out (lambda = 0)."""
         model, streams = self.model, {}
         if not self.stage.adapters:
@@ -197,25 +236,25 @@ class DenoisingLoss:
             features = self.model.unet.reference_features(latents, identity)
         return self.model.unet.cache_bank(features)
 
-    @torch.no_grad()
-    def one_step(self, latents: Tensor, condition, generator: torch.Generator) -> Tensor:
-        """Self-forcing: the chunk before as the model itself would have made it, x0 predicted from one noisy look."""
-        noisy, timesteps, _ = self.add_noise(latents, generator, last=700)
-        prediction = self.model.unet(noisy, timesteps, condition, motion=self.stage.motion).float()
-        return predict_clean(prediction, noisy, timesteps, self.alphas_cumprod, self.kind)
-
     def scales(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         alpha_squared = self.alphas_cumprod[timesteps].reshape(-1, 1, 1, 1, 1)
         return alpha_squared.sqrt(), (1 - alpha_squared).sqrt()
 
     def noise_weights(self, timesteps: Tensor) -> Tensor | float:
-        """An error in x0 counts as the same error in v would, SNR + 1 times, but no more than SNR_LIMIT times: the last
-        digits of nearly clean latents are not what a small network should spend itself on (min-SNR, Hang et al. 2023).
+        """How much a squared error counts, by its noise, [B, 1, 1, 1, 1].
+
+        With `snr_gamma`, min-SNR (Hang et al. 2023): min(SNR, gamma) in x0, which is over SNR in eps, over SNR + 1 in v.
+        Without, 1; but an error in x0 counts as the same error in v would, SNR + 1 times, up to SNR_LIMIT times: so that
+        pure noise, of no SNR, is learned from as well, and the last digits of nearly clean latents are not what a small
+        network spends itself on.
         """
-        if self.kind != "sample":
-            return 1.0
         _, sigma = self.scales(timesteps)
-        return (1 / sigma.square().clamp(min=1e-6)).clamp(max=SNR_LIMIT)
+        snr = 1 / sigma.square().clamp(min=1e-6) - 1
+        gamma = self.stage.snr_gamma
+        if gamma is not None:
+            per_x0 = {"sample": 1.0, "epsilon": 1 / snr.clamp(min=1e-6), "v_prediction": 1 / (snr + 1)}[self.kind]
+            return snr.clamp(max=gamma) * per_x0
+        return (snr + 1).clamp(max=SNR_LIMIT) if self.kind == "sample" else 1.0
 
     def add_noise(self, latents: Tensor, generator: torch.Generator, last: int | None = None):
         """-> x_t = a x0 + s eps, timesteps [B], and the target (x0, v = a eps - s x0, or eps)"""

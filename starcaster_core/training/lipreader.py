@@ -79,9 +79,12 @@ def figures(reader: nn.Module, mouths: Mouths, crops: Tensor) -> dict[str, float
     }
 
 
-def run(data: list[Path], out: Path, minutes: float, seed: int, model: str | None = None) -> dict:
-    """Trains, writes `out`, returns the figures on held-out people, voices and sentences."""
-    vae = load_autoencoder(model)
+def run(
+    data: list[Path], out: Path, minutes: float, seed: int, model: str | None = None, vae: nn.Module | None = None
+) -> dict:
+    """Trains, writes `out`, returns the figures on held-out people, voices and sentences. The autoencoder for decoded
+    frames: that of `model`, or `vae`."""
+    vae = vae or load_autoencoder(model)
     mouths = load_mouths(data, ("train",), vae, seed)
     held_out = load_mouths(data, HELD_OUT, vae, seed)
     reader = new_reader(seed)

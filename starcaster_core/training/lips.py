@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..models.lipreader import LipReader
 
@@ -16,20 +17,36 @@ WINDOW = 0.5  # of the picture's side: a mouth and what the decoder looks at bes
 
 class LipLoss:
     """Call with latents [B, C, T, h, w] as the UNet sees them, predicted and true, and mouth boxes [B, T, 4] (x0, y0, x1,
-    y1 as shares of the picture) -> mean squared distance of the reader's features, scalar. Gradients reach `predicted`."""
+    y1 as shares of the picture) -> mean squared distance of the reader's features, scalar. Gradients reach `predicted`.
 
-    def __init__(self, reader: LipReader, vae: nn.Module, scaling_factor: float, window: float = WINDOW):
-        self.reader, self.vae, self.scaling_factor, self.window = reader, vae, scaling_factor, window
+    window: share of the picture's side that is decoded. frame_by_frame: decode one frame at a time, and again for the
+    gradient, so that no more than one frame's activations are ever in memory."""
+
+    def __init__(
+        self,
+        reader: LipReader,
+        vae: nn.Module,
+        scaling_factor: float,
+        window: float = WINDOW,
+        frame_by_frame: bool = False,
+    ):
+        self.reader, self.vae, self.scaling_factor = reader, vae, scaling_factor
+        self.window, self.frame_by_frame = window, frame_by_frame
 
     def __call__(self, predicted: Tensor, true: Tensor, boxes: Tensor) -> Tensor:
-        meant = self.features(true, boxes).detach()
+        with torch.no_grad():
+            meant = self.features(true, boxes)
         return (self.features(predicted, boxes) - meant).square().mean()
 
     def features(self, latents: Tensor, boxes: Tensor) -> Tensor:
         """[B, T, F]"""
         around, boxes = cut_windows(latents, boxes, self.window)
         batch, _, frames, _, _ = around.shape
-        pictures = self.vae.decode(around.transpose(1, 2).flatten(0, 1) / self.scaling_factor)
+        raw = around.transpose(1, 2).flatten(0, 1) / self.scaling_factor
+        if self.frame_by_frame:
+            pictures = torch.cat([checkpoint(self.vae.decode, frame, use_reentrant=False) for frame in raw.split(1)])
+        else:
+            pictures = self.vae.decode(raw)
         pictures = (pictures.float() / 2 + 0.5).unflatten(0, (batch, frames))
         return self.reader.features(pictures, boxes)
 

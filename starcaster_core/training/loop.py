@@ -2,13 +2,12 @@
 
 A task gives a loss for draw number n; everything random in it is to be drawn from a generator seeded with n, so that a
 resumed run sees the data an uninterrupted one would have seen. A step is made of `parts` draws, which the processes of
-a team share out among them: how many there are changes how long a step takes, not what it is.
+a team share out among them and otherwise take one after the other, adding up gradients: how many processes there are
+changes how long a step takes, not what it is.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, StarcasterError
-from .curves import draw_curve
+from .curves import Log
 from .team import Team
 
 
@@ -27,7 +26,8 @@ from .team import Team
 class LoopSettings:
     """minutes: time on the clock for this task, all resumed runs together; with `steps` above 0, that many steps
     instead. learning_rate: the peak, reached after `warmup` steps, falling to a twentieth along a cosine of the budget.
-    ema: decay of the moving average that is kept. parts: draws a step, 0 = one a process."""
+    ema: decay of the moving average that is kept. parts: draws a step, 0 = one a process. show_minutes: between two
+    calls of `show`. loss_scaling: as float16 needs it."""
 
     minutes: float
     learning_rate: float = 3e-4
@@ -36,9 +36,11 @@ class LoopSettings:
     ema: float = 0.998
     clip_norm: float = 1.0
     save_minutes: float = 4.0
+    show_minutes: float = 10.0
     log_every: int = 20
     steps: int = 0
     parts: int = 0
+    loss_scaling: bool = False
 
 
 class DivergedError(StarcasterError):
@@ -52,121 +54,152 @@ def train(
     folder: Path,
     name: str,
     parameters: list[nn.Parameter] | None = None,
+    before_step: Callable[[float], None] | None = None,
+    show: Callable[[int], None] | None = None,
 ) -> nn.Module:
     """Trains `parameters` (default: all that require gradients) of `module` in place; leaves the averaged weights in it.
 
-    loss_of_draw(n) -> (scalar loss, numbers to log). State goes to `folder/name.state.pt` (written, then renamed), the
-    log to `folder/name.csv` and its curve to `folder/name.png`; called again, it goes on from there. Raises
-    DivergedError, the last state kept; InputError where the processes cannot share out a step's parts evenly.
+    loss_of_draw(n) -> (scalar loss, numbers to log). before_step(share of the budget that is spent, 0..1). show(step):
+    called every `show_minutes` and at the end, in the main process, with the averaged weights in place.
+    State goes to `folder/name.state.pt` (written, then renamed), the log to `folder/name.csv` and its curves to
+    `folder/name.png`; called again, it goes on from there. Raises DivergedError, the last state kept; InputError where
+    the processes cannot share out a step's parts evenly.
     """
-    team = Team()
-    parts = settings.parts or team.size
-    if parts % team.size:
-        raise InputError("parts that all processes get as many of", f"{parts} for {team.size}", "Change --parts.")
-    folder.mkdir(parents=True, exist_ok=True)
-    parameters = parameters or [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    average = [p.detach().clone() for p in parameters]
-    state_file = folder / f"{name}.state.pt"
-    step, seconds = resume(state_file, parameters, average, optimizer)
-    started = saved = time.monotonic()
-    sums: dict[str, float] = {}
-
-    def elapsed() -> float:
-        return seconds + time.monotonic() - started
-
-    def keep() -> None:
-        if team.is_main:
-            save(state_file, parameters, average, optimizer, step, elapsed(), settings)
-            draw_curve(folder / f"{name}.csv", folder / f"{name}.png")
-
-    while (done := progress(settings, step, team.agreed(elapsed()))) < 1:
-        rate = learning_rate(settings, step, done)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
-        numbers: dict[str, float] = {}
-        for part in range(team.number, parts, team.size):
-            loss, extra = loss_of_draw(step * parts + part)
-            (loss / parts).backward()
-            for key, value in {"loss": loss.item(), **extra}.items():
-                numbers[key] = numbers.get(key, 0.0) + value / parts
-        numbers = team.add_up(parameters, numbers)
-        if not math.isfinite(numbers["loss"]):
-            got = f"{numbers['loss']} at step {step} of {name}"
-            raise DivergedError("a finite loss", got, f"The last good state is in {state_file}.")
-        nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
-        optimizer.step()
-        step += 1
-        decay = min(settings.ema, step / (step + 10))
-        torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
-        for key, value in numbers.items():
-            sums[key] = sums.get(key, 0.0) + value / settings.log_every
-        if step % settings.log_every == 0:
-            if team.is_main:
-                minutes = elapsed() / 60
-                row = {"step": step, "minutes": minutes, "rate": rate, **sums}
-                log(folder / f"{name}.csv", row, minutes_left=minutes * (1 / max(done, 1e-6) - 1))
-            sums = {}
+    run = Run(parameters or [p for p in module.parameters() if p.requires_grad], settings, folder, name)
+    saved = shown = time.monotonic()
+    while (done := run.progress()) < 1:
+        if before_step:
+            before_step(done)
+        run.take_step(loss_of_draw, done)
         if time.monotonic() - saved > settings.save_minutes * 60:
-            keep()
+            run.save()
             saved = time.monotonic()
-    keep()
-    team.wait()
-    with torch.no_grad():
-        for parameter, mean in zip(parameters, average):
-            parameter.copy_(mean)
+        if show and time.monotonic() - shown > settings.show_minutes * 60:
+            run.show(show)
+            shown = time.monotonic()
+    run.save()
+    run.team.wait()
+    run.put_average_in_place()
+    if show and run.team.is_main:
+        show(run.step)
     return module
 
 
-def progress(settings: LoopSettings, step: int, seconds: float) -> float:
-    """0 at the beginning .. 1 when the budget is spent."""
-    if settings.steps:
-        return step / settings.steps
-    return seconds / (settings.minutes * 60) if settings.minutes else 1.0
+class Run:
+    """A training under way: the state that a file keeps, and what a step does to it."""
+
+    def __init__(self, parameters: list[nn.Parameter], settings: LoopSettings, folder: Path, name: str):
+        self.team, self.settings, self.parameters, self.name = Team(), settings, parameters, name
+        self.parts = settings.parts or self.team.size
+        if self.parts % self.team.size:
+            raise InputError(
+                "parts that all processes get as many of", f"{self.parts} for {self.team.size}", "Change --parts."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = folder / f"{name}.state.pt"
+        self.optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.scaler = torch.amp.GradScaler(parameters[0].device.type, enabled=settings.loss_scaling)
+        self.average = [p.detach().clone() for p in parameters]
+        self.step, self.seconds, self.sums = 0, 0.0, {}
+        if self.file.exists():
+            self.resume()
+        self.started = time.monotonic()
+        self.log = Log(folder, name, self.step) if self.team.is_main else None
+
+    def elapsed(self) -> float:
+        return self.seconds + time.monotonic() - self.started
+
+    def progress(self) -> float:
+        """0 at the beginning .. 1 when the budget is spent; the same in all processes."""
+        if self.settings.steps:
+            return self.step / self.settings.steps
+        minutes = self.settings.minutes
+        return self.team.agreed(self.elapsed()) / (minutes * 60) if minutes else 1.0
+
+    def take_step(self, loss_of_draw, done: float) -> None:
+        settings = self.settings
+        rate = learning_rate(settings, self.step, done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        numbers: dict[str, float] = {}
+        for part in range(self.team.number, self.parts, self.team.size):
+            loss, extra = loss_of_draw(self.step * self.parts + part)
+            self.scaler.scale(loss / self.parts).backward()
+            for key, value in {"loss": loss.item(), **extra}.items():
+                numbers[key] = numbers.get(key, 0.0) + value / self.parts
+        numbers = self.team.add_up(self.parameters, numbers)
+        if not math.isfinite(numbers["loss"]):
+            got = f"{numbers['loss']} at step {self.step} of {self.name}"
+            raise DivergedError("a finite loss", got, f"The last good state is in {self.file}.")
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step += 1
+        decay = min(settings.ema, self.step / (self.step + 10))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+        self.note(numbers, rate, done)
+
+    def note(self, numbers: dict[str, float], rate: float, done: float) -> None:
+        """Into the log, the mean of every `log_every` steps."""
+        every = self.settings.log_every
+        for key, value in numbers.items():
+            self.sums[key] = self.sums.get(key, 0.0) + value / every
+        if self.log:
+            self.log.tell(self.step, numbers["loss"], done, self.elapsed())
+        if self.step % every == 0:
+            if self.log:
+                row = {"step": self.step, "minutes": self.elapsed() / 60, "rate": rate, **self.sums}
+                self.log.write(row, done)
+            self.sums = {}
+
+    def put_average_in_place(self) -> None:
+        with torch.no_grad():
+            torch._foreach_copy_(self.parameters, self.average)
+
+    def show(self, show: Callable[[int], None]) -> None:
+        """`show` with the averaged weights, then on with the others."""
+        if self.team.is_main:
+            trained = [p.detach().clone() for p in self.parameters]
+            self.put_average_in_place()
+            show(self.step)
+            with torch.no_grad():
+                torch._foreach_copy_(self.parameters, trained)
+        self.team.wait()
+
+    def save(self) -> None:
+        if not self.team.is_main:
+            return
+        state = {
+            "parameters": [p.detach() for p in self.parameters],
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.step,
+            "seconds": self.elapsed(),
+            "sums": self.sums,
+            "settings": asdict(self.settings),
+        }
+        unfinished = self.file.with_suffix(".part")
+        torch.save(state, unfinished)
+        unfinished.replace(self.file)
+        self.log.draw()
+
+    def resume(self) -> None:
+        state = torch.load(self.file, weights_only=True, map_location=self.parameters[0].device)
+        with torch.no_grad():
+            for targets, values in ((self.parameters, state["parameters"]), (self.average, state["average"])):
+                for target, value in zip(targets, values, strict=True):
+                    target.copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state.get("scaler", {}))
+        self.step, self.seconds, self.sums = state["step"], state["seconds"], state.get("sums", {})
 
 
 def learning_rate(settings: LoopSettings, step: int, done: float) -> float:
     cosine = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
     return settings.learning_rate * min(1.0, (step + 1) / settings.warmup) * cosine
-
-
-def save(path: Path, parameters, average, optimizer, step: int, seconds: float, settings: LoopSettings) -> None:
-    state = {
-        "parameters": [p.detach() for p in parameters],
-        "average": average,
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-        "seconds": seconds,
-        "settings": asdict(settings),
-    }
-    unfinished = path.with_suffix(".part")
-    torch.save(state, unfinished)
-    unfinished.replace(path)
-
-
-def resume(path: Path, parameters, average, optimizer) -> tuple[int, float]:
-    """Puts a saved state back; returns the step and the seconds it stood at, (0, 0) without one."""
-    if not path.exists():
-        return 0, 0.0
-    state = torch.load(path, weights_only=True, map_location=parameters[0].device)
-    with torch.no_grad():
-        for targets, values in ((parameters, state["parameters"]), (average, state["average"])):
-            for target, value in zip(targets, values, strict=True):
-                target.copy_(value)
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"], state["seconds"]
-
-
-def log(path: Path, row: dict[str, float], minutes_left: float) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(row)
-        writer.writerow([f"{value:.6g}" for value in row.values()])
-    told = {key: round(value, 5) for key, value in row.items()} | {"minutes_left": round(minutes_left, 1)}
-    print(path.stem, json.dumps(told), flush=True)
 
 
 def step_generator(seed: int, name: str, step: int) -> torch.Generator:
@@ -181,10 +214,17 @@ def training_device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def autocast():
-    """bfloat16 on GPUs and on CPUs with matrix hardware for it, float32 elsewhere."""
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def autocast(precision: str = "auto"):
+    """A context that computes in one of PRECISIONS; auto: bfloat16 on GPUs and on CPUs with matrix hardware for it,
+    float32 elsewhere."""
     from ..models.checkpoint import cpu_precision
 
     device = training_device().type
-    enabled = device == "cuda" or cpu_precision() == torch.bfloat16
-    return torch.autocast(device, torch.bfloat16, enabled=enabled)
+    chosen = torch.bfloat16 if device == "cuda" else cpu_precision()
+    dtype = PRECISIONS.get(precision, chosen)
+    # With no lower precision to go to, autocast wants one named all the same.
+    enabled = dtype != torch.float32
+    return torch.autocast(device, dtype if enabled else torch.bfloat16, enabled=enabled)

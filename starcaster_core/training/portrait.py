@@ -1,9 +1,8 @@
 """Trains the talking portrait: the stages of a recipe, one after the other, into one checkpoint.
 
-    python -m starcaster_core train --latents DIR --autoencoder A.safetensors --speech P.safetensors \\
-        --minutes 80 --out DIR
+    python -m starcaster_core train --recipe mini --minutes 25 --out DIR
 
-Every stage resumes where it was stopped; a finished stage's weights are kept as `<stage>.safetensors`, whole models that
+With nothing else given it renders clips and trains the frozen helpers first (`prepare.py`). Every stage resumes where it was stopped; a finished stage's weights are kept as `<stage>.safetensors`, whole models that
 can be sampled from.
 """
 
@@ -11,30 +10,43 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
+from ..errors import InputError
 from ..models.checkpoint import build, load_checkpoint, read_checkpoint, save_checkpoint
 from ..models.lipreader import LipReader, load_lipreader
 from ..models.starcaster import Starcaster
 from ..presets import PRESETS
 from .diffusion import DenoisingLoss, draw_batch
-from .latents import ClipSet, load_clips, load_helpers
+from .grids import held_out, sample_grid
+from .latents import ClipSet, load_clips, new_model
 from .lips import LipLoss
-from .loop import LoopSettings, autocast, step_generator, train, training_device
-from .recipe import RECIPES, Stage
+from .loop import PRECISIONS, LoopSettings, autocast, step_generator, train, training_device
+from .memory import recomputing
+from .prepare import LEAST_SHARE, Materials, prepare
+from .recipe import ABLATIONS, Stage, ablate, choose_stages
+from .recipes import RECIPES
 from .team import Team
 
+MINUTES = 80
+EXPECTATIONS = """What to expect of `mini` on two CPU cores: a run of 2 minutes shows that everything runs, and nothing else. The mini
+that ships took three and a half hours, 64 minutes of them on single frames; 16 minutes on chunks of 16 frames were too
+few for the temporal attention to hold neighbours together. More: docs/training.md."""
 
-def new_model(preset: str, vae_file: Path, speech_file: Path, seed: int) -> Starcaster:
-    """Untrained, but for the frozen autoencoder and speech encoder."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Starcaster(PRESETS[preset])
-    model.vae, model.speech_encoder = load_helpers(vae_file, speech_file, model.config)
-    return model.to(memory_format=torch.channels_last)
+
+def begun_model(name_or_path: str, shared_noise: float | None = None) -> Starcaster:
+    """A checkpoint to go on from, noised as its preset trains: what is published may sample with more noise in common
+    than temporal attention learns anything from (docs/decisions/0005)."""
+    model = load_checkpoint(name_or_path, torch.float32)
+    config = model.config
+    if shared_noise is None:
+        shared_noise = PRESETS.get(config.name, config).noise.shared_noise
+    model.config = replace(config, noise=replace(config.noise, shared_noise=shared_noise))
+    return model
 
 
 def choose_trainable(model: Starcaster, stage: Stage) -> list[torch.nn.Parameter]:
@@ -49,84 +61,200 @@ def choose_trainable(model: Starcaster, stage: Stage) -> list[torch.nn.Parameter
 
 def run_stage(
     model: Starcaster,
+    stage: Stage,
+    budget: LoopSettings,
+    latents: Path,
+    reader: LipReader | None,
+    args: argparse.Namespace,
+) -> None:
+    """budget: the stage's minutes or steps, and a step's parts. latents: a folder of encoded clips; the stage's own are
+    taken from the folder of its name in it, if there is one. reader: for the stages with a lip-reading loss.
+    Leaves the whole model in `<stage>.safetensors`."""
+    own = latents / stage.name
+    clips = load_clips(own if own.is_dir() else latents)  # for every stage: more may have been made meanwhile
+    train_stage(model, clips, stage, budget, args.out, args.seed, reader, args.precision, args.gradient_checkpointing)
+    team = Team()
+    if team.is_main:
+        made_with = {
+            "recipe": args.recipe,
+            "stage": asdict(stage),
+            "seed": args.seed,
+            **({"steps": budget.steps} if budget.steps else {"minutes": round(budget.minutes, 2)}),
+            "clips": len(clips.kind),
+            "lipreader": bool(reader),
+            "without": list(args.without),
+            "begun_from": args.init and Path(args.init).stem,  # names, no places
+            "command": "python -m starcaster_core train",
+        }
+        save_checkpoint(args.out / f"{stage.name}.safetensors", model, made_with, dtype=torch.float32)
+        print(json.dumps({"finished": stage.name}), flush=True)
+    team.wait()
+
+
+def train_stage(
+    model: Starcaster,
     clips: ClipSet,
     stage: Stage,
     budget: LoopSettings,
     out: Path,
     seed: int,
     reader: LipReader | None = None,
+    precision: str = "auto",
+    gradient_checkpointing: bool = False,
 ) -> None:
-    """budget: the stage's minutes or steps, and a step's parts; its learning rate is the stage's. reader: for the
-    lip-reading loss of stages with adapters, which hear."""
+    """Trains `model` in place on clips in memory; state, log, curves and sample grids go to `out`."""
     parameters = choose_trainable(model, stage)
     lips = None
-    if reader is not None and stage.adapters:
-        lips = LipLoss(reader.to(model.device), model.vae, model.config.autoencoder.scaling_factor)
+    if reader is not None and stage.lip_weight:
+        scaling_factor = model.config.autoencoder.scaling_factor
+        lips = LipLoss(reader.to(model.device), model.vae, scaling_factor, frame_by_frame=gradient_checkpointing)
     loss = DenoisingLoss(model, stage, lips)
     window = model.config.conditioning.speech_window
+    shown = held_out(clips, tuple(kind for kind, _ in stage.kinds))
+
+    def before_step(done: float) -> None:
+        loss.progress = done
 
     def loss_of_draw(number: int):
         generator = step_generator(seed, stage.name, number)
         batch = draw_batch(clips, stage, "train", window, generator)
-        with autocast():
+        with autocast(precision):
             return loss(batch, generator)
 
-    train(model, loss_of_draw, replace(budget, learning_rate=stage.learning_rate), out, stage.name, parameters)
+    def show(step: int) -> None:
+        path = out / "grids" / f"{stage.name}-{step:06}.png"
+        sample_grid(model, clips, shown, path, use_reference=stage.reference > 0, chunks=stage.recursion)
+
+    budget = replace(budget, learning_rate=stage.learning_rate)
+    with recomputing(model.unet, gradient_checkpointing):
+        train(model, loss_of_draw, budget, out, stage.name, parameters, before_step, show)
 
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads or torch.get_num_threads())
-    team = Team()
-    reader = load_lipreader(args.lipreader) if args.lipreader else None
-    stages = RECIPES[args.recipe]
-    if args.init:
-        model = load_checkpoint(args.init, torch.float32)
-    else:
-        model = new_model(args.recipe, args.autoencoder, args.speech, args.seed)
+    if args.stage == ["prepare"]:
+        print(
+            json.dumps({name: str(path) for name, path in asdict(materials_for(args, args.minutes or MINUTES)).items()})
+        )
+        return
+    stages = ablate(RECIPES[args.recipe], args.without)
+    chosen = choose_stages(stages, args.stage)
+    counted = not args.minutes and not args.steps and all(stage.steps for stage in chosen)
+    minutes = args.minutes or (0 if args.steps or counted else MINUTES)
+    begun = time.monotonic()
+    materials = materials_for(args, minutes)
+    model = begun_model(args.init, args.shared_noise) if args.init else None
+    if model is None:
+        model = new_model(PRESETS[args.recipe], materials.autoencoder, materials.speech, args.seed)
+    reader = load_lipreader(materials.lipreader) if materials.lipreader else None
+    minutes = minutes_left(args.out / "minutes.json", minutes, begun)
+    whole = sum(stage.share for stage in chosen)
     for stage in stages:
         finished = args.out / f"{stage.name}.safetensors"
         if finished.exists():
             config, weights, _ = read_checkpoint(finished)
             model = build(config, weights, str(finished))
-        elif args.stage in ("all", stage.name):
-            clips = load_clips(args.latents)  # again for every stage: more clips may have been made meanwhile
+        elif stage in chosen:
+            share = stage.share / whole
+            steps = stage.steps if counted else round(args.steps * share)
+            budget = LoopSettings(
+                minutes * share,
+                steps=max(1, steps) if args.steps or counted else 0,
+                parts=args.parts or stage.parts,
+                show_minutes=args.grid_minutes,
+                loss_scaling=args.precision == "float16",
+            )
             stage = replace(stage, clips=stage.clips * args.batch_factor)
-            steps = max(1, round(args.steps * stage.share)) if args.steps else 0
-            budget = LoopSettings(args.minutes * stage.share, steps=steps, parts=args.parts)
-            run_stage(model.to(training_device()), clips, stage, budget, args.out, args.seed, reader)
-            made_with = {
-                "stage": asdict(stage),
-                "seed": args.seed,
-                **({"steps": steps} if steps else {"minutes": args.minutes * stage.share}),
-                "clips": len(clips.kind),
-                "lipreader": bool(reader),
-                "begun_from": args.init and Path(args.init).stem,  # names, no places
-                "command": "python -m starcaster_core train",
-            }
-            if team.is_main:
-                save_checkpoint(finished, model, made_with, dtype=torch.float32)
-            team.wait()
-            print(json.dumps({"finished": stage.name}), flush=True)
+            run_stage(model.to(training_device()), stage, budget, materials.latents, reader, args)
+    # The place of a last stage, a few-step student of the finished model: student.distill(model, clips, budget, out, seed).
+    if args.recipe == "mini" and Team().is_main:
+        print(EXPECTATIONS, flush=True)
+
+
+def materials_for(args: argparse.Namespace, minutes: float) -> Materials:
+    """In a team of several processes everything must have been made before."""
+    complete = args.latents and (args.init or (args.autoencoder and args.speech))
+    if Team().size > 1 and not complete:
+        raise InputError(
+            "--latents, and --init or --autoencoder and --speech, for several processes",
+            "less",
+            "Let one process make them: `train --stage prepare`.",
+        )
+    return prepare(
+        PRESETS[args.recipe],
+        args.out,
+        minutes or MINUTES,
+        args.seed,
+        clips=args.data,
+        latents=args.latents,
+        autoencoder=args.autoencoder,
+        speech=args.speech,
+        lipreader=args.lipreader,
+        init=args.init,
+        read_lips="lips" not in args.without,
+        recognisers=args.recognisers,
+    )
+
+
+def minutes_left(file: Path, minutes: float, begun: float) -> float:
+    """For the denoiser, decided once a run: what preparing has left of `minutes`, at least LEAST_SHARE of them."""
+    if not file.exists():
+        left = max(LEAST_SHARE * minutes, minutes - (time.monotonic() - begun) / 60)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"minutes": minutes, "denoiser": left}) + "\n", encoding="utf-8")
+    known = json.loads(file.read_text(encoding="utf-8"))
+    return known["denoiser"] if known["minutes"] == minutes else minutes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="mini")
-    parser.add_argument("--stage", default="all", help="one stage by name, or all (default)")
     parser.add_argument(
-        "--latents", type=Path, required=True, help="folder written by starcaster_core.training.latents"
+        "--stage",
+        nargs="+",
+        default=["all"],
+        help="all (default), stages by name (1-motion) or number (1), or prepare: all that comes before them",
     )
-    parser.add_argument("--autoencoder", type=Path, help="autoencoder.safetensors, without --init")
-    parser.add_argument("--speech", type=Path, help="phonetic.safetensors, without --init")
-    parser.add_argument("--lipreader", type=Path, help="lipreader.safetensors: add the lip-reading loss")
-    parser.add_argument("--init", help="'mini' or a checkpoint to go on from, instead of a new model")
-    parser.add_argument("--minutes", type=float, default=80, help="time for all stages together")
-    parser.add_argument("--steps", type=int, default=0, help="steps of all stages together, instead of --minutes")
     parser.add_argument(
-        "--parts", type=int, default=0, help="batches a step, shared out among the processes; 0 = one each"
+        "--without",
+        nargs="+",
+        default=[],
+        choices=ABLATIONS,
+        help="leave a part of the recipe out, to see what it does",
+    )
+    parser.add_argument("--data", type=Path, help="folder of shards; default: synthetic ones are rendered")
+    parser.add_argument("--latents", type=Path, help="folder of encoded clips; default: made from --data")
+    parser.add_argument("--autoencoder", type=Path, help="autoencoder.safetensors; default: trained")
+    parser.add_argument("--speech", type=Path, help="phonetic.safetensors; default: trained")
+    parser.add_argument("--lipreader", type=Path, help="lipreader.safetensors; default: trained where there is --data")
+    parser.add_argument(
+        "--recognisers", type=Path, nargs="+", default=[], help="folders with ArcFace's files, for sd15"
+    )
+    parser.add_argument("--init", help="'mini' or a checkpoint to go on from, instead of a new model")
+    parser.add_argument(
+        "--shared-noise", type=float, help="with --init: noise that all frames have in common; default: the preset's"
+    )
+    parser.add_argument(
+        "--minutes", type=float, help=f"time for everything; default: the recipe's own steps, else {MINUTES}"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=0, help="of the chosen stages together; --minutes is then for the rest"
+    )
+    parser.add_argument(
+        "--parts",
+        type=int,
+        default=0,
+        help="batches a step, shared out among the processes, their gradients added up; 0 = the recipe's, one each",
     )
     parser.add_argument(
         "--batch-factor", type=int, default=1, help="batches so many times the recipe's; a GPU has room for 8"
     )
+    parser.add_argument(
+        "--precision", choices=("auto", *PRECISIONS), default="auto", help="to compute in; weights stay in float32"
+    )
+    parser.add_argument(
+        "--gradient-checkpointing", action="store_true", help="a third slower, and far less memory: for GPUs"
+    )
+    parser.add_argument("--grid-minutes", type=float, default=10, help="between two sample grids")
     parser.add_argument("--out", type=Path, required=True, help="folder for states, logs and checkpoints")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 = as PyTorch chooses")

@@ -1,6 +1,6 @@
 """Turns a trained checkpoint into one to ship: float16, with what made it in its metadata.
 
-python -m starcaster_core.training.publish --run DIR --stage 2-motion --out starcaster_core/weights/mini.safetensors
+python -m starcaster_core.training.publish --run DIR --stage 3-views --out starcaster_core/weights/mini.safetensors
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def metadata_of(path: Path) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder that training wrote")
-    parser.add_argument("--stage", default="2-motion", help="the stage to ship")
+    parser.add_argument("--stage", default="3-views", help="the stage to ship")
     parser.add_argument("--speech", type=Path, help="phonetic.safetensors, for its figures")
     parser.add_argument(
         "--shared-noise",

@@ -1,89 +1,110 @@
-"""What is trained, in which order, on what: the recipe as data. The losses are in `diffusion.py`."""
+"""What a stage of training is, as data. The recipes are in `recipes/`, the losses in `diffusion.py`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from ..errors import InputError
+
+# Parts of parameter names: what the paper adds to the frozen 2D weights.
+MOTION = ("motion_modules", "lora")  # temporal attention, which on spatial sequences is the view attention; adapters
+AUDIO = ("attn2.audio", "speech_tokens")
+CAMERA = ("attn2.camera", "camera_tokens")
 
 
 @dataclass(frozen=True)
 class Stage:
     """One stage of training the denoiser.
 
-    share: of the whole time budget. frames: T of the clips seen (1 = single images). clips: batch size.
+    share: of the time budget, beside the other stages that are run. frames: T of a chunk (1 = single images).
+    clips: batch size of a draw. parts: draws whose gradients add up to a step, 0 = one a process.
+    steps: how many make the whole stage, for a recipe that counts steps and not minutes.
     kinds: shares of clip kinds in the batches; a batch is of one kind, so view and time are never trained jointly.
     Temporal batches hear the speech and see no camera; spatial batches are told the camera and hear nothing.
-    reference, context: probability that the portrait, and the last frames of the previous chunk, are shown.
-    self_forcing: share of the contexts made by the model itself (its one-step prediction of the previous chunk)
-    instead of taken from the clip.
-    trainable: prefixes or infixes of parameter names; () = all of the denoiser and its token encoders.
-    drop_identity, drop_audio: probability of hiding a condition, for guidance.
+    recursion: F, chunks rolled out one after the other, each with a loss of its own.
+    reference: probability that the portrait is shown.
+    context: probability that the first chunk sees the frames before it; the later ones always see the chunk before.
+    context_frames: fewest and most last frames of the chunk before that are shown (sampling shows the fewest).
+    self_forcing: probability that a later chunk looks back at what the model itself made of the chunk before (its
+    one-step prediction, no gradient) instead of at the clip. context_timesteps: a chunk that is to be looked back at is
+    noised with timesteps below this; one-step predictions from nearly pure noise are blurred beyond use.
+    trainable: parts of parameter names; () = all of the denoiser and its token encoders.
+    drop_identity, drop_audio, drop_camera: probability of hiding a condition, for guidance.
     adapters: LoRA, bank, speech and camera in use; without them the bare image model learns, from identity alone.
     motion: temporal attention in use.
     mouth_weight: how much more an error around the mouth costs in temporal batches.
-    lip_weight: how much the lip-reading loss counts, where a lip reader is given.
+    lip_weight: how much the lip-reading loss counts, where a lip reader is given. lip_start: from which share of the
+    stage on it does, 0..1.
     timestep_power: timesteps are drawn as 1000 u^power with u uniform; below 1, the noisy ones come more often.
+    snr_gamma: min-SNR weighting with this bound (Hang et al. 2023); None = as in `diffusion.py: noise_weights`.
     """
 
     name: str
     share: float
     frames: int = 16
     clips: int = 2
+    parts: int = 0
+    steps: int = 0
     kinds: tuple[tuple[str, float], ...] = (("temporal", 1.0),)
+    recursion: int = 1
     reference: float = 0.0
     context: float = 0.0
-    self_forcing: float = 0.0
+    context_frames: tuple[int, int] = (2, 2)
+    self_forcing: float = 1.0
+    context_timesteps: int = 1000
     learning_rate: float = 3e-4
     trainable: tuple[str, ...] = ()
     adapters: bool = True
     motion: bool = True
     drop_identity: float = 0.05
     drop_audio: float = 0.05
+    drop_camera: float = 0.05
     mouth_weight: float = 4.0
     lip_weight: float = 1.0
+    lip_start: float = 0.0
     timestep_power: float = 1.0
+    snr_gamma: float | None = None
+
+    @property
+    def lead(self) -> int:
+        """Frames before the first chunk that a batch holds"""
+        return self.context_frames[1] if self.context else 0
+
+    @property
+    def length(self) -> int:
+        """Frames of a clip that a batch needs: those before, and the chunks"""
+        return self.lead + self.recursion * self.frames
 
 
-# The paper starts from a pretrained image model; `mini` has none, so its recipe begins by making one (stage 0), and its
-# 2D weights go on learning afterwards: they are small and have seen minutes of training, not GPU-years.
-#
-# All that a single frame can show of its conditions (this mouth for this sound, this side for this camera, this hair for
-# this portrait) is learned on single frames of many clips: per second of computing that is several times as many
-# different pictures as chunks of 16 alike ones. What takes several frames comes after. See docs/decisions/0003.
-MINI_RECIPE: tuple[Stage, ...] = (
-    Stage(
-        "0-backbone",
-        share=0.235,
-        frames=1,
-        clips=48,
-        kinds=(("temporal", 0.6), ("spatial", 0.4)),
-        adapters=False,
-        motion=False,
-        learning_rate=6e-4,
-        mouth_weight=1.0,
-    ),
-    Stage(
-        "1-frames",
-        share=0.515,
-        frames=1,
-        clips=32,
-        kinds=(("temporal", 0.6), ("spatial", 0.4)),
-        reference=0.9,
-        motion=False,
-        learning_rate=2e-4,
-        mouth_weight=20.0,
-        timestep_power=0.5,
-    ),
-    Stage(
-        "2-motion",
-        share=0.25,
-        kinds=(("spatial", 0.35), ("temporal", 0.65)),
-        reference=0.95,
-        context=0.5,
-        self_forcing=0.2,
-        learning_rate=5e-4,
-        trainable=("motion_modules", "lora"),
-        mouth_weight=8.0,
-        timestep_power=0.5,
-    ),
-)
-RECIPES = {"mini": MINI_RECIPE}
+def choose_stages(stages: tuple[Stage, ...], words: Collection[str]) -> tuple[Stage, ...]:
+    """Those meant by "all", by names ("1-motion") or by numbers ("1"), in the recipe's order."""
+    chosen = tuple(stage for stage in stages if {"all", stage.name, stage.name.partition("-")[0]} & set(words))
+    if not chosen:
+        names = ", ".join(stage.name for stage in stages)
+        raise InputError(f"stages out of {names}, or all", " ".join(words), "Change --stage.")
+    return chosen
+
+
+def without_lips(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    return tuple(replace(stage, lip_weight=0.0) for stage in stages)
+
+
+def without_self_forcing(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """Teacher forcing: the same rollout, looking back at the clip's own frames"""
+    return tuple(replace(stage, self_forcing=0.0) for stage in stages)
+
+
+def without_views(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """No temporal-to-spatial adaptation: the last stages that see spatial sequences alone are left out."""
+    return tuple(stage for stage in stages if {kind for kind, _ in stage.kinds} != {"spatial"})
+
+
+ABLATIONS = {"lips": without_lips, "self-forcing": without_self_forcing, "stage3": without_views}
+
+
+def ablate(stages: tuple[Stage, ...], without: Collection[str]) -> tuple[Stage, ...]:
+    """A recipe without some of ABLATIONS"""
+    for name in without:
+        stages = ABLATIONS[name](stages)
+    return stages

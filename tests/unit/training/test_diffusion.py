@@ -7,16 +7,19 @@ from dataclasses import replace
 import pytest
 import torch
 
+from starcaster_core.errors import InputError
 from starcaster_core.models.checkpoint import random_model
 from starcaster_core.presets import PRESETS
 from starcaster_core.sampling.schedules import predict_clean
 from starcaster_core.training.diffusion import SNR_LIMIT, DenoisingLoss, draw_batch, draw_reference, mouth_weights
 from starcaster_core.training.latents import ClipSet
 from starcaster_core.training.portrait import choose_trainable
-from starcaster_core.training.recipe import MINI_RECIPE, Stage
+from starcaster_core.training.recipe import Stage
+from starcaster_core.training.recipes.mini import MINI_RECIPE
 
 CLIPS, LENGTH = 6, 48
-STAGE = Stage("test", share=1.0, clips=3, reference=0.5, context=0.5)
+STAGE = Stage("test", share=1.0, clips=3, recursion=2, reference=0.5, context=0.5)
+ALWAYS = {"drop_identity": 0.0, "drop_audio": 0.0, "drop_camera": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +48,11 @@ def batch_of(clips, seed=0, **changes):
 def test_frames_sound_and_person_belong_together(clips, seed):
     batch = batch_of(clips, seed)
     numbers = batch.latents[:, 0, :, 0, 0]
-    assert batch.latents.shape == (3, 16, 16, 8, 8)
-    assert torch.equal(numbers[:, 1:] - numbers[:, :-1], torch.ones(3, 15))  # consecutive frames
+    assert batch.latents.shape == (3, 16, 32, 8, 8)
+    assert torch.equal(numbers[:, 1:] - numbers[:, :-1], torch.ones(3, 31))  # consecutive frames
     assert torch.equal(numbers[:, 0] // 100, batch.embedding[:, 0])
     assert torch.equal(batch.reference[:, 0, 0, 0, 0] // 100, batch.embedding[:, 0])
+    assert torch.equal(batch.context[:, 0, :, 0, 0], numbers[:, :1] - torch.tensor([2, 1]))
     # Sound: the frames' own rows in the middle, the window's neighbours around them (clamped at the clip's ends).
     assert torch.equal(batch.speech[:, 2:-2, 0], numbers)
     first = 100 * batch.embedding[:, 0]
@@ -56,17 +60,26 @@ def test_frames_sound_and_person_belong_together(clips, seed):
     assert batch.camera is None
 
 
-def test_the_chunk_before_is_the_one_before(clips):
+def test_chunks_follow_one_another_each_with_its_own_sound(clips):
     batch = batch_of(clips)
-    assert torch.equal(batch.before + 16, batch.latents)
-    assert torch.equal(batch.speech_before[:, 2:-2, 0] + 16, batch.speech[:, 2:-2, 0])
+    first, second = batch.chunks(16)
+    assert torch.equal(first.latents + 16, second.latents)
+    assert torch.equal(first.speech[:, 2:-2, 0], first.latents[:, 0, :, 0, 0])
+    assert torch.equal(second.speech[:, 2:-2, 0], second.latents[:, 0, :, 0, 0])
+    assert torch.equal(first.speech[:, -4:], second.speech[:, :4])  # each hears into the other
 
 
 def test_a_spatial_batch_sees_its_cameras_and_hears_nothing(clips):
     batch = batch_of(clips, kinds=(("spatial", 1.0),))
-    assert batch.speech is None and batch.speech_before is None
-    torch.testing.assert_close(batch.camera[..., 3] * 1000, batch.latents[:, 0, :, 0, 0])
-    torch.testing.assert_close((batch.camera_before[..., 3]) * 1000 + 16, batch.camera[..., 3] * 1000)
+    assert batch.speech is None
+    for chunk in batch.chunks(16):
+        torch.testing.assert_close(chunk.camera[..., 3] * 1000, chunk.latents[:, 0, :, 0, 0])
+
+
+@pytest.mark.parametrize("changes", [{"recursion": 3}, {"kinds": (("joint", 1.0),)}])
+def test_clips_that_are_too_short_or_missing_are_asked_for(clips, changes):
+    with pytest.raises(InputError, match="clips"):
+        batch_of(clips, **changes)
 
 
 def test_the_reference_is_seen_from_the_front_where_there_is_a_frontal_frame():
@@ -165,18 +178,78 @@ def test_every_stage_gives_gradients_to_what_it_trains_and_none_to_the_frozen_pa
     parts = ("conv_in", "reference_in", "copy_gate", "lora", "attn2.audio", "attn2.camera", "motion_modules")
     taught = {
         "0-backbone": {"conv_in"},
-        "1-frames": set(parts) - {"motion_modules"},
-        "2-motion": {"lora", "motion_modules"},
+        "0-frames": set(parts) - {"motion_modules"},
+        "1-motion": {"lora", "motion_modules", "attn2.audio"},
+        "2-self-forcing": {"lora", "motion_modules", "attn2.audio"},
+        "3-views": {"lora", "motion_modules", "attn2.camera"},
     }
     assert {part for part in parts if any(part in name for name in reached)} == taught[stage.name]
 
 
 def test_a_step_runs_on_the_models_device_wherever_the_clips_are(clips):
     """The meta device refuses, as a GPU does, to compute with tensors left on the CPU."""
-    stage = replace(STAGE, reference=1.0, context=1.0, self_forcing=1.0, drop_identity=0.0, drop_audio=0.0)
+    stage = replace(STAGE, reference=1.0, context=1.0, **ALWAYS)
     model = random_model(PRESETS["tiny"]).to("meta")
     for kind in ("temporal", "spatial"):
         batch = batch_of(clips, kinds=((kind, 1.0),))
         loss, there = DenoisingLoss(model, stage), batch.to(model.device)
-        error = loss.error(loss.predict(there, torch.Generator().manual_seed(0)), there)
-        assert error.device.type == "meta" and error.shape == batch.latents.shape
+        for chunk, guess in loss.roll_out(there, torch.Generator().manual_seed(0)):
+            error = loss.error(guess, chunk)
+            assert error.device.type == "meta" and error.shape == chunk.latents.shape
+
+
+def contexts_of(clips, monkeypatch, **changes) -> tuple[list[torch.Tensor], list]:
+    """What each chunk of a rollout was shown of the past ([B, C, n, h, w] or None), and the rollout itself."""
+    stage = replace(STAGE, reference=0.0, **ALWAYS | changes)
+    loss, seen = DenoisingLoss(random_model(PRESETS["tiny"]), stage), []
+    bank = loss.bank
+    monkeypatch.setattr(loss, "bank", lambda latents, identity: seen.append(latents) or bank(latents, identity))
+    batch = batch_of(clips, context=stage.context, recursion=stage.recursion, context_frames=stage.context_frames)
+    scaled = replace(batch, latents=batch.latents / 500, context=batch.context / 500)
+    return seen, list(loss.roll_out(scaled, torch.Generator().manual_seed(0)))
+
+
+def test_later_chunks_look_back_at_what_the_model_made(clips, monkeypatch):
+    (before, own), [(first, guess), _] = contexts_of(clips, monkeypatch, context=1.0)
+    torch.testing.assert_close(before[:, :, -1] + 1 / 500, first.latents[:, :, 0])
+    torch.testing.assert_close(own, guess.prediction[:, :, -2:])  # a model that predicts x0
+    assert not own.requires_grad and guess.prediction.requires_grad
+
+
+def test_teacher_forcing_looks_back_at_the_clip(clips, monkeypatch):
+    (before, own), [(first, _), _] = contexts_of(clips, monkeypatch, context=1.0, self_forcing=0.0)
+    torch.testing.assert_close(own, first.latents[:, :, -2:])
+
+
+def test_contexts_are_as_long_as_asked_for_and_chunks_looked_back_at_less_noisy(clips, monkeypatch):
+    lengths, timesteps = set(), []
+    for _ in range(4):
+        with monkeypatch.context() as patch:
+            seen, made = contexts_of(clips, patch, context=1.0, context_frames=(2, 6), context_timesteps=5)
+        lengths |= {context.shape[2] for context in seen}
+        timesteps += [made[0][1].timesteps.max().item(), made[1][1].timesteps.max().item()]
+    assert lengths <= set(range(2, 7)) and len(lengths) > 1
+    assert max(timesteps[::2]) < 5 < min(timesteps[1::2])
+
+
+def test_the_loss_counts_every_chunk(clips):
+    loss = DenoisingLoss(random_model(PRESETS["tiny"]), replace(STAGE, **ALWAYS))
+    batch = batch_of(clips)
+    batch = replace(batch, latents=batch.latents / 500, context=batch.context / 500)
+    total, numbers = loss(batch, torch.Generator().manual_seed(0))
+    made = list(loss.roll_out(batch, torch.Generator().manual_seed(0)))
+    costs = [loss.error(guess, chunk).mean() for chunk, guess in made]
+    torch.testing.assert_close(total, torch.stack(costs).mean())
+    assert (numbers["first"], numbers["last"]) == pytest.approx([cost.item() for cost in costs])
+
+
+@pytest.mark.parametrize("kind", ["sample", "v_prediction", "epsilon"])
+def test_min_snr_weights_an_error_alike_however_it_is_predicted(loss, monkeypatch, kind):
+    """min(SNR, gamma) of the squared error in x0, whatever the network predicts (Hang et al. 2023, eq. 5)."""
+    monkeypatch.setattr(loss, "kind", kind)
+    monkeypatch.setattr(loss, "stage", replace(STAGE, snr_gamma=5.0))
+    timesteps = torch.tensor([50, 400, 700])
+    alpha, sigma = loss.scales(timesteps)
+    snr = (alpha / sigma).square()
+    in_x0 = {"sample": 1.0, "v_prediction": sigma.square(), "epsilon": (sigma / alpha).square()}[kind]
+    torch.testing.assert_close(loss.noise_weights(timesteps) / in_x0 * torch.ones_like(snr), snr.clamp(max=5.0))

@@ -69,20 +69,37 @@ def test_only_what_is_heard_is_read_off_the_lips(kind, loss):
     rows = torch.randn(1, 8, config.conditioning.speech_dim, generator=generator)
     batch = Batch(
         latents=some_latents()[:1, :, :2],
-        before=None,
+        context=None,
         reference=some_latents()[:1, :, :1],
         speech=rows[:, :6] if kind == "temporal" else None,
-        speech_before=None,
         camera=None if kind == "temporal" else torch.randn(1, 2, 25, generator=generator),
-        camera_before=None,
         mouth=BOX.expand(1, 2, 4),
         embedding=torch.randn(1, 128, generator=generator),
     )
-    stage = Stage("test", share=1.0, frames=2, clips=1, lip_weight=0.5, drop_identity=0.0, drop_audio=0.0)
+    stage = Stage(
+        "test", share=1.0, frames=2, clips=1, lip_weight=0.5, drop_identity=0.0, drop_audio=0.0, lip_start=0.5
+    )
 
-    def ask(lips):
-        return DenoisingLoss(model, stage, lips)(batch, torch.Generator().manual_seed(0))
+    def ask(lips, progress=0.5):
+        denoising = DenoisingLoss(model, stage, lips)
+        denoising.progress = progress
+        return denoising(batch, torch.Generator().manual_seed(0))
 
     (without, _), (with_lips, numbers) = ask(None), ask(loss)
+    assert ask(loss, progress=0.4)[1]["lips"] == 0
     assert (numbers["lips"] > 0) == (kind == "temporal")
     torch.testing.assert_close(with_lips, without + 0.5 * numbers["lips"])
+
+
+def test_frame_by_frame_is_the_same_loss_and_gradient(loss):
+    true, boxes = some_latents(), BOX.expand(2, 3, 4)
+    slowly = LipLoss(loss.reader, loss.vae, 1.0, frame_by_frame=True)
+
+    def ask(how):
+        predicted = some_latents(2).requires_grad_()
+        cost = how(predicted, true, boxes)
+        cost.backward()
+        return cost, predicted.grad
+
+    for mine, its in zip(ask(loss), ask(slowly)):
+        torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-7)

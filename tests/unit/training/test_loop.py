@@ -12,6 +12,7 @@ from torch import nn
 
 from starcaster_core.errors import InputError
 from starcaster_core.training import loop
+from starcaster_core.training.curves import progress_line
 from starcaster_core.training.loop import DivergedError, LoopSettings, step_generator, train
 
 # One second a step by the clock below; a state saved at every step.
@@ -99,10 +100,11 @@ def test_the_log_has_one_row_every_so_many_steps(tmp_path, clock):
 def test_the_curve_is_drawn_from_the_log(tmp_path, clock):
     from PIL import Image
 
-    from starcaster_core.training.curves import read_column
+    from starcaster_core.training.curves import read_log
 
     fit(new_net(), tmp_path, clock)
-    steps, losses = read_column(tmp_path / "toy.csv", "loss")
+    columns = read_log(tmp_path / "toy.csv")
+    steps, losses = columns["step"], columns["loss"]
     assert steps.tolist() == [5, 10, 15, 20, 25, 30] and losses[-1] < losses[0]
     with Image.open(tmp_path / "toy.png") as picture:
         blue = sum(count for count, colour in picture.convert("RGB").getcolors(10**6) if colour == (43, 108, 176))
@@ -157,6 +159,68 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     assert len(logs[0]) == len(logs[1]) == 1 + 12 // 4  # one process writes, of the loss of both
     losses = [[float(row.split(",")[3]) for row in log[1:]] for log in logs]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_what_was_logged_after_the_last_save_is_logged_once(tmp_path, clock):
+    """A run is cut off at step 14, its last state is of step 9: rows 10 is written again, not twice."""
+    with pytest.raises(KeyboardInterrupt):
+        fit(new_net(), tmp_path, clock, stop_at=9)
+    kept = (tmp_path / "toy.state.pt").read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        fit(new_net(), tmp_path, clock, stop_at=14)
+    (tmp_path / "toy.state.pt").write_bytes(kept)
+    fit(new_net(), tmp_path, clock)
+    fit(new_net(), tmp_path / "whole", clock)
+    resumed, whole = ((folder / "toy.csv").read_text() for folder in (tmp_path, tmp_path / "whole"))
+    assert resumed == whole, "also the mean that was half summed up when it stopped"
+
+
+def test_the_averaged_weights_are_shown_at_times_and_at_the_end(tmp_path, clock):
+    net, seen = new_net(), []
+
+    def show(step):
+        seen.append((step, net[0].weight.detach().clone()))
+
+    def loss_of_step(step):
+        clock.now += 1
+        return net(torch.ones(1, 4)).square().mean(), {}
+
+    settings = LoopSettings(0.5, learning_rate=1e-2, warmup=1, ema=0.9, save_minutes=0.0, show_minutes=0.15)
+    train(net, loss_of_step, settings, tmp_path, "toy", show=show)
+    assert [step for step, _ in seen] == [10, 20, 30, 30]
+    assert torch.equal(seen[-1][1], net[0].weight)
+    shown, net = net, new_net()
+    train(net, loss_of_step, settings, tmp_path / "unseen", "toy")
+    assert torch.equal(shown[0].weight, net[0].weight), "showing changes nothing"
+
+
+def test_scaling_the_loss_changes_no_step(tmp_path):
+    def trained(folder, scaling):
+        net = new_net()
+        settings = LoopSettings(0, steps=8, learning_rate=1e-2, warmup=1, loss_scaling=scaling)
+        train(net, lambda n: (net(torch.ones(2, 4)).square().mean(), {}), settings, folder, "toy")
+        return net[0].weight
+
+    torch.testing.assert_close(trained(tmp_path / "a", True), trained(tmp_path / "b", False), rtol=1e-5, atol=1e-6)
+    assert torch.load(tmp_path / "a" / "toy.state.pt", weights_only=True)["scaler"]["scale"] > 1
+
+
+def test_the_task_is_told_how_much_is_done(tmp_path):
+    net, told = new_net(), []
+    settings = LoopSettings(0, steps=4)
+    train(net, lambda n: (net(torch.ones(1, 4)).mean(), {}), settings, tmp_path, "toy", before_step=told.append)
+    assert told == [0, 0.25, 0.5, 0.75]
+
+
+def test_a_terminal_gets_one_line_with_the_time_left():
+    line = progress_line("1-motion", 120, 0.34567, 0.25, 60.0, width=8)
+    assert line.strip() == "1-motion [##......]  25%  step 120  loss 0.3457  3:00 left"
+
+
+def test_tensorboard_is_told_where_it_is_installed(tmp_path, clock):
+    pytest.importorskip("tensorboard")
+    fit(new_net(), tmp_path, clock)
+    assert list((tmp_path / "tensorboard" / "toy").glob("events.*"))
 
 
 def test_parts_that_cannot_be_shared_out_are_refused(tmp_path, monkeypatch):

@@ -10,30 +10,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from starcaster_core.data.shards import Clip, shard_path, write_shard
+from starcaster_core.data.shards import shard_path, write_shard
 from starcaster_core.models.checkpoint import load_checkpoint, random_model, read_checkpoint
 from starcaster_core.presets import PRESETS
 from starcaster_core.training import portrait
-from starcaster_core.training.latents import KINDS, encode_shards, load_clips
-from starcaster_core.training.recipe import MINI_RECIPE
+from starcaster_core.training.diffusion import DenoisingLoss, draw_batch
+from starcaster_core.training.grids import decoded, held_out, sample_grid
+from starcaster_core.training.latents import KINDS, ClipSet, encode_shards, load_clips
+from starcaster_core.training.loop import LoopSettings
+from starcaster_core.training.memory import recomputing
+from starcaster_core.training.portrait import choose_trainable, minutes_left, train_stage
+from starcaster_core.training.recipes import RECIPES
 
-FRAMES, SIDE = 36, 64
-
-
-def clip(number: int, kind: str) -> Clip:
-    rng = np.random.default_rng(number)
-    poses = np.repeat(np.eye(4, dtype=np.float32)[None], FRAMES, axis=0)
-    poses[:, 2, 3] = 2.7
-    info = {"split": "train", "kind": kind, "fps": 25.0, "identity": number}
-    truth = {
-        "world_from_cam": poses,
-        "intrinsics": np.repeat(np.eye(3, dtype=np.float32)[None], FRAMES, axis=0),
-        "mouth_box": np.tile(np.array([16, 40, 48, 56], np.float32), (FRAMES, 1)),
-        "embedding": rng.normal(size=128).astype(np.float32),
-    }
-    frames = rng.integers(0, 256, (FRAMES, 8, 8, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
-    audio = None if kind == "spatial" else (rng.normal(size=FRAMES * 640) * 0.1).astype(np.float32)
-    return Clip(f"{number:04d}", info, frames, audio, truth)
+FRAMES = 36
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +31,9 @@ def model():
 
 
 @pytest.fixture
-def latents(tmp_path, model):
+def latents(tmp_path, model, clip):
     write_shard(shard_path(tmp_path, 0), [clip(0, "temporal"), clip(1, "spatial")])
-    count = encode_shards(tmp_path, tmp_path / "latents", model.vae, model.speech_encoder, model.config)
+    count = encode_shards(tmp_path, tmp_path / "latents", model)
     assert count == 1
     return tmp_path / "latents"
 
@@ -55,11 +44,11 @@ def test_clips_are_encoded_once_and_keep_their_kind(tmp_path, model, latents):
     assert clips.speech.shape == (2, FRAMES, 64) and clips.camera.shape == (2, FRAMES, 25)
     assert [KINDS[kind] for kind in clips.kind] == ["temporal", "spatial"]
     torch.testing.assert_close(clips.mouth[0, 0], torch.tensor([0.25, 0.625, 0.75, 0.875]))
-    assert encode_shards(tmp_path, latents, model.vae, model.speech_encoder, model.config) == 0
+    assert encode_shards(tmp_path, latents, model) == 0
 
 
 def test_a_recipe_runs_resumes_and_leaves_models_that_can_be_sampled(tmp_path, model, latents, monkeypatch):
-    stages = tuple(replace(stage, clips=2, share=0.5) for stage in (MINI_RECIPE[0], MINI_RECIPE[-1]))
+    stages = tuple(replace(stage, clips=1, frames=min(stage.frames, 4)) for stage in RECIPES["mini"])
     monkeypatch.setattr(portrait, "RECIPES", {"tiny": stages})
     vae, speech, out = tmp_path / "vae.safetensors", tmp_path / "speech.safetensors", tmp_path / "run"
     save_file({key: value.contiguous() for key, value in model.vae.state_dict().items()}, vae)
@@ -67,7 +56,7 @@ def test_a_recipe_runs_resumes_and_leaves_models_that_can_be_sampled(tmp_path, m
     parser = argparse.ArgumentParser()
     portrait.add_arguments(parser)
     parser.set_defaults(recipe="tiny")
-    words = f"--latents {latents} --autoencoder {vae} --speech {speech} --minutes 0.03 --out {out} --threads 1"
+    words = f"--latents {latents} --autoencoder {vae} --speech {speech} --steps 10 --out {out} --threads 1"
     arguments = parser.parse_args(words.split())
     portrait.run(arguments)
 
@@ -81,3 +70,102 @@ def test_a_recipe_runs_resumes_and_leaves_models_that_can_be_sampled(tmp_path, m
     written = last.stat().st_mtime_ns
     portrait.run(arguments)  # all stages are there: nothing is trained again
     assert last.stat().st_mtime_ns == written
+
+
+def clips_in_memory(seed: int = 0) -> ClipSet:
+    """Two speaking clips and two frozen ones of noise."""
+    generator = torch.Generator().manual_seed(seed)
+    camera = torch.zeros(4, FRAMES, 25)
+    camera[..., 11] = 2.7
+    return ClipSet(
+        latents=torch.randn(4, FRAMES, 16, 8, 8, generator=generator).half(),
+        speech=torch.randn(4, FRAMES, 64, generator=generator).half(),
+        camera=camera,
+        mouth=torch.tensor([0.25, 0.5, 0.75, 0.75]).expand(4, FRAMES, 4),
+        embedding=torch.randn(4, 128, generator=generator),
+        kind=torch.tensor([0, 1, 0, 1]),
+        split=torch.zeros(4, dtype=torch.long),
+        identity=torch.arange(4),
+    )
+
+
+SMALL = {"clips": 1, "frames": 4, "context_frames": (2, 3)}
+
+
+@pytest.mark.parametrize("stage", RECIPES["mini"][2:], ids=lambda stage: stage.name)
+def test_an_interrupted_stage_goes_on_to_the_very_bit(tmp_path, stage, monkeypatch):
+    stage, clips = replace(stage, **SMALL), clips_in_memory()
+    budget = LoopSettings(0, steps=4, save_minutes=0.0)
+    monkeypatch.setattr(portrait, "sample_grid", lambda *args, **kwargs: None)
+
+    def trained(folder, stop_at=None):
+        model, drawn = random_model(PRESETS["tiny"]), []
+
+        def draw(*args):
+            if len(drawn) == stop_at:
+                raise KeyboardInterrupt
+            drawn.append(args)
+            return draw_batch(*args)
+
+        monkeypatch.setattr(portrait, "draw_batch", draw)
+        train_stage(model, clips, stage, budget, folder, seed=3)
+        return model.state_dict()
+
+    whole = trained(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "parts", stop_at=2)
+    resumed = trained(tmp_path / "parts")
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+    assert any(
+        not torch.equal(tensor, whole[name]) for name, tensor in random_model(PRESETS["tiny"]).state_dict().items()
+    )
+
+
+def test_recomputing_activations_changes_no_gradient():
+    stage, clips = replace(RECIPES["mini"][3], **SMALL, reference=1.0, context=1.0), clips_in_memory()
+    batch = draw_batch(clips, stage, "train", 2, torch.Generator().manual_seed(0))
+
+    def gradients(enabled):
+        model = random_model(PRESETS["tiny"])
+        parameters, kept = choose_trainable(model, stage), 0
+
+        def count(tensor):
+            nonlocal kept
+            kept += tensor.numel()
+            return tensor
+
+        with recomputing(model.unet, enabled):
+            with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+                cost = DenoisingLoss(model, stage)(batch, torch.Generator().manual_seed(1))[0]
+            cost.backward()
+        assert not any("forward" in vars(module) for module in model.modules())
+        return kept, [parameter.grad for parameter in parameters]
+
+    (all_kept, plain), (few_kept, again) = gradients(False), gradients(True)
+    assert few_kept < 0.5 * all_kept
+    for mine, its in zip(plain, again):
+        assert (mine is None) == (its is None)
+        if mine is not None:
+            torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-6)
+
+
+def test_a_grid_shows_truth_above_and_samples_below(tmp_path):
+    from PIL import Image
+
+    clips, model = clips_in_memory(), random_model(PRESETS["tiny"]).eval()
+    assert held_out(clips, ("temporal", "spatial")) == [0, 1] and held_out(clips, ("temporal",)) == [0, 2]
+    sample_grid(model, clips, [2, 1], tmp_path / "grids" / "grid.png")
+    with Image.open(tmp_path / "grids" / "grid.png") as picture:
+        pixels = np.asarray(picture)
+    assert pixels.shape == (4 * 64, 8 * 64, 3)
+    truth = decoded(model, clips.latents[2, :1])[0]
+    assert np.array_equal(pixels[:64, :64], truth) and not np.array_equal(pixels[64:128, :64], truth)
+
+
+def test_the_minutes_left_are_decided_once(tmp_path, monkeypatch):
+    clock = iter([700.0, 9000.0])
+    monkeypatch.setattr(portrait.time, "monotonic", lambda: next(clock))
+    file = tmp_path / "run" / "minutes.json"
+    assert minutes_left(file, 25, begun=100.0) == 15
+    assert minutes_left(file, 25, begun=8999.0) == 15, "a resumed run keeps to it"
+    assert minutes_left(file, 40, begun=0.0) == 40

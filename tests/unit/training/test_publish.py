@@ -20,8 +20,8 @@ def test_what_is_shipped_is_half_as_large_and_says_where_it_comes_from(tmp_path,
     run.mkdir(), shipped.parent.mkdir()
     noise = replace(preset.noise, shared_noise=0.3)
     model = random_model(replace(preset, steps=99, guidance_scale=9.0, guidance_end=0.1, noise=noise))
-    save_checkpoint(run / "2-motion.safetensors", model, {"seed": 7, "clips": 3}, dtype=torch.float32)
-    (run / "1-frames.csv").write_text("step,minutes,loss\n20,0.5,2\n40,1.25,1\n")
+    save_checkpoint(run / "3-views.safetensors", model, {"seed": 7, "clips": 3}, dtype=torch.float32)
+    (run / "0-frames.csv").write_text("step,minutes,loss\n20,0.5,2\n40,1.25,1\n")
     weights = {key: value.contiguous() for key, value in model.vae.state_dict().items()}
     save_file(weights, run / "autoencoder.safetensors", {"figures": '{"psnr": 33.8}', "seed": "0"})
     monkeypatch.setattr(sys, "argv", ["publish", "--run", str(run), "--out", str(shipped)])
@@ -35,7 +35,7 @@ def test_what_is_shipped_is_half_as_large_and_says_where_it_comes_from(tmp_path,
     assert config == replace(preset, noise=noise), "sampled as the preset says, with the noise it was trained with"
     assert read_checkpoint(stilled)[0].noise == replace(noise, shared_noise=1.0)
     assert provenance["last_stage"] == {"seed": 7, "clips": 3}
-    assert provenance["log"] == [{"stage": "1-frames", "steps": 40, "minutes": 1.25}]
+    assert provenance["log"] == [{"stage": "0-frames", "steps": 40, "minutes": 1.25}]
     assert provenance["autoencoder"] == {"figures": {"psnr": 33.8}, "seed": "0"}
     with safe_open(shipped, "pt") as file:
         assert {file.get_slice(key).get_dtype() for key in file.keys()} == {"F16"}

@@ -1,0 +1,68 @@
+"""Pictures of what a model can do while it is trained: the truth above, what was sampled in few steps below."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..models.starcaster import Starcaster
+from ..sampling import Conditions, SamplerSettings, rollout
+from ..types import CameraPath, Identity, Speech
+from .latents import KINDS, ClipSet
+
+STEPS, COLUMNS, CLIPS = 4, 8, 2  # sampling steps; pictures of a clip; clips: few, for a grid takes time from training
+
+
+def held_out(clips: ClipSet, kinds: tuple[str, ...]) -> list[int]:
+    """CLIPS in all, the first of each kind, of the validation split or, where there are none, of the training split."""
+    chosen = []
+    for kind in kinds:
+        rows = clips.where("val", kind).tolist() or clips.where("train", kind).tolist()
+        chosen += rows[: max(1, CLIPS // len(kinds))]
+    return chosen
+
+
+def conditions_of(model: Starcaster, clips: ClipSet, index: int, chunks: int) -> Conditions:
+    """What a user would give for the beginning of a clip: its most frontal frame, its sound or its camera."""
+    frames = min(clips.latents.shape[1], chunks * model.config.chunk_frames)
+    camera = clips.camera[index]
+    portrait = decoded(model, clips.latents[index, camera[:, 3].abs().argmin()][None])[0]
+    identity = Identity(clips.embedding[index].numpy(), portrait, model.config.identity_backend)
+    if KINDS[clips.kind[index]] == "spatial":
+        poses, lens = camera[:frames].numpy().reshape(-1, 25)[:, :16], camera[:frames, 16:].numpy()
+        return Conditions(identity, camera=CameraPath(poses.reshape(-1, 4, 4), lens.reshape(-1, 3, 3)), frames=frames)
+    features = clips.speech[index, :frames].float()
+    return Conditions(identity, Speech(features, frames / model.config.fps, model.config.speech_encoder), frames=frames)
+
+
+def decoded(model: Starcaster, latents: Tensor) -> np.ndarray:
+    """latents [T, C, h, w] -> uint8 [T, H, W, 3]"""
+    frames = model.decode_frames(latents.float().transpose(0, 1)[None])
+    return (frames * 255).round().to(torch.uint8).numpy()
+
+
+@torch.no_grad()
+def sample_grid(
+    model: Starcaster, clips: ClipSet, chosen: list[int], path: Path, use_reference: bool = True, chunks: int = 1
+) -> None:
+    """Writes a PNG: for every chosen clip COLUMNS frames of the truth (through the autoencoder), the sampled ones below,
+    of its first `chunks`. Nothing without Pillow."""
+    try:
+        from PIL import Image
+    except ImportError:
+        return
+    settings = replace(SamplerSettings.of(model.config), steps=STEPS, use_reference=use_reference)
+    rows = []
+    for index in chosen:
+        conditions = conditions_of(model, clips, index, chunks)
+        latents = torch.cat([chunk.latents for chunk in rollout(model, conditions, settings)], dim=2)
+        shown = torch.linspace(0, conditions.frames - 1, COLUMNS).round().long()
+        truth = decoded(model, clips.latents[index, shown])
+        made = decoded(model, model.from_raw(latents)[0, :, shown].transpose(0, 1))
+        rows += [np.concatenate(list(truth), axis=1), np.concatenate(list(made), axis=1)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(rows)).save(path)

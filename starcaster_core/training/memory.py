@@ -1,0 +1,39 @@
+"""Time for memory: activations of the denoiser are computed again in the backward pass instead of being kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from diffusers.models.resnet import ResnetBlock2D
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from ..models.attention import SpatialTransformer
+from ..models.motion import MotionModule
+
+BLOCKS = (ResnetBlock2D, SpatialTransformer, MotionModule)
+
+
+@contextmanager
+def recomputing(unet: nn.Module, enabled: bool = True) -> Iterator[None]:
+    """Within it, the residual, spatial and temporal blocks of a UNet keep their inputs alone (Chen et al. 2016); what
+    comes out and what flows back are the same."""
+    blocks = [module for module in unet.modules() if isinstance(module, BLOCKS)] if enabled else []
+    for block in blocks:
+        block.forward = forgetful(block.forward)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+def forgetful(forward):
+    def run(*args, **kwargs):
+        if not torch.is_grad_enabled():  # the reference pass, which also notes what it sees
+            return forward(*args, **kwargs)
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+    return run

@@ -1,0 +1,75 @@
+"""`mini`, from nothing, in minutes or hours on CPUs.
+
+The paper starts from a pretrained image model. `mini` has none, so its recipe begins by making one: an image model of
+faces, then all that a single frame can show of its conditions (this mouth for this sound, this side for this camera,
+this hair for this portrait). Per second of computing, single frames show several times as many different pictures as
+chunks of 16 alike ones (docs/decisions/0003). The paper's three stages follow, in its order, with the 2D weights
+frozen as there; what differs is in docs/decisions/0009.
+"""
+
+from ..recipe import AUDIO, CAMERA, MOTION, Stage
+
+BOTH = (("temporal", 0.6), ("spatial", 0.4))
+
+MINI_RECIPE: tuple[Stage, ...] = (
+    Stage(
+        "0-backbone",
+        share=0.20,
+        frames=1,
+        clips=48,
+        kinds=BOTH,
+        adapters=False,
+        motion=False,
+        learning_rate=6e-4,
+        mouth_weight=1.0,
+        lip_weight=0.0,
+    ),
+    Stage(
+        "0-frames",
+        share=0.35,
+        frames=1,
+        clips=32,
+        kinds=BOTH,
+        reference=0.9,
+        motion=False,
+        learning_rate=2e-4,
+        drop_camera=0.0,
+        mouth_weight=20.0,
+        lip_weight=0.0,
+        timestep_power=0.5,
+    ),
+    # The paper's stage 1: who, and what is said; no picture of the person. Lip-reading loss in the second half.
+    Stage(
+        "1-motion",
+        share=0.20,
+        trainable=MOTION + AUDIO,
+        mouth_weight=8.0,
+        lip_start=0.5,
+        timestep_power=0.5,
+    ),
+    # Its stage 2: the portrait, and one's own last frames to look back at.
+    Stage(
+        "2-self-forcing",
+        share=0.15,
+        clips=1,
+        recursion=2,
+        reference=0.95,
+        context=0.5,
+        context_frames=(2, 4),
+        context_timesteps=700,
+        trainable=MOTION + AUDIO,
+        mouth_weight=8.0,
+        timestep_power=0.5,
+    ),
+    # Its stage 3: frozen instants seen from a moving camera, no sound; light.
+    Stage(
+        "3-views",
+        share=0.10,
+        kinds=(("spatial", 1.0),),
+        reference=0.95,
+        context=0.5,
+        trainable=MOTION + CAMERA,
+        lip_weight=0.0,
+        timestep_power=0.5,
+    ),
+)

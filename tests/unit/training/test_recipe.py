@@ -1,0 +1,87 @@
+"""Which stages are run, what an ablation leaves out, and what is made before the first one."""
+
+from __future__ import annotations
+
+import pytest
+
+from starcaster_core.errors import InputError
+from starcaster_core.presets import PRESETS
+from starcaster_core.training import prepare
+from starcaster_core.training.recipe import ablate, choose_stages
+from starcaster_core.training.recipes import RECIPES
+
+MINI = RECIPES["mini"]
+
+
+def names(stages):
+    return [stage.name for stage in stages]
+
+
+def test_stages_are_chosen_by_number_or_name():
+    assert choose_stages(MINI, ["all"]) == MINI
+    assert names(choose_stages(MINI, ["0"])) == ["0-backbone", "0-frames"]
+    assert names(choose_stages(MINI, ["3", "1-motion"])) == ["1-motion", "3-views"]
+    with pytest.raises(InputError, match="1-motion"):
+        choose_stages(MINI, ["motion"])
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_the_papers_stages_are_in_its_order(recipe):
+    motion, *_, forcing, views = (stage for stage in recipe if stage.name[0] in "123")
+    assert motion.reference == 0 and motion.recursion == 1 and motion.frames == 16 and motion.lip_start == 0.5
+    assert forcing.reference > 0.9 and forcing.recursion >= 2 and forcing.self_forcing == 1
+    assert forcing.context_frames[0] == 2 and forcing.drop_identity == forcing.drop_audio == 0.05
+    assert views.kinds == (("spatial", 1.0),) and not views.lip_weight
+    assert all(stage.trainable for stage in (motion, forcing, views)), "the 2D weights are frozen"
+
+
+def test_an_ablation_leaves_out_one_thing():
+    assert names(ablate(MINI, ["stage3"])) == names(MINI)[:-1]
+    assert {stage.lip_weight for stage in ablate(MINI, ["lips"])} == {0.0}
+    taught = ablate(MINI, ["self-forcing"])
+    assert {stage.self_forcing for stage in taught} == {0.0}
+    assert [stage.recursion for stage in taught] == [stage.recursion for stage in MINI]
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """What `prepare` would have made, in order"""
+    order = []
+
+    def stub(name):
+        def make(*args, **kwargs):
+            order.append(name)
+            return prepare.Path(f"made/{name}")
+
+        return make
+
+    for name in ("render", "train_autoencoder", "train_speech", "train_lipreader", "encode_shards"):
+        monkeypatch.setattr(prepare, name, stub(name))
+    monkeypatch.setattr(prepare, "new_model", lambda *args: _Model())
+    monkeypatch.setattr(prepare, "load_checkpoint", lambda name: _Model())
+    return order
+
+
+class _Model:
+    def to(self, device):
+        return self
+
+
+def test_with_nothing_given_everything_is_made(made, tmp_path):
+    materials = prepare.prepare(PRESETS["mini"], tmp_path, 25, 0)
+    assert made == ["render", "train_autoencoder", "train_speech", "train_lipreader", "encode_shards"]
+    assert materials.clips == tmp_path / "clips" and materials.latents == tmp_path / "latents"
+
+
+def test_what_is_given_is_not_made(made, tmp_path):
+    given = {name: tmp_path / name for name in ("latents", "autoencoder", "speech", "lipreader")}
+    materials = prepare.prepare(PRESETS["mini"], tmp_path, 25, 0, **given)
+    assert made == [] and materials.lipreader == given["lipreader"]
+    assert prepare.prepare(PRESETS["mini"], tmp_path, 25, 0, read_lips=False, **given).lipreader is None
+    prepare.prepare(PRESETS["mini"], tmp_path, 25, 0, clips=tmp_path, init="mini")
+    assert made == ["train_lipreader", "encode_shards"], "a checkpoint brings its helpers along"
+
+
+def test_the_large_model_is_not_begun_from_nothing(made, tmp_path):
+    with pytest.raises(InputError, match="--init"):
+        prepare.prepare(PRESETS["sd15"], tmp_path, 25, 0, clips=tmp_path)
