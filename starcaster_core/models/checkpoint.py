@@ -43,13 +43,13 @@ def load_checkpoint(name_or_path: str | os.PathLike, dtype: torch.dtype | None =
 
 
 def build(config: ModelConfig, weights: dict[str, Tensor], name: str, dtype: torch.dtype = torch.float32) -> Starcaster:
-    """A model from its configuration and all of its weights, which it takes over one by one: `weights` is empty then."""
+    """A model from its configuration and all of its weights, copied into `dtype` (a speech encoder's: float32)."""
     with torch.random.fork_rng(devices=[]), SkipInitialisation():  # the user's generator stays as it was
         model = Starcaster(config)
-    held = {}
-    for key in list(weights):
-        tensor = weights.pop(key)
-        held[key] = tensor.to(torch.float32 if key.startswith("speech_encoder.") else dtype)
+    held = {
+        key: tensor.to(torch.float32 if key.startswith("speech_encoder.") else dtype, copy=True)
+        for key, tensor in weights.items()
+    }
     try:
         model.load_state_dict(held, strict=True, assign=True)
     except RuntimeError as error:
