@@ -11,7 +11,7 @@ TITLE = "the Arc2Face encoder"
 LAYOUTS = (
     Layout(
         "transformers",
-        r"(^|\.)embeddings\.token_embedding",
+        r"(^|\.)encoder\.layers\.0\.self_attn\.",
         renaming((r"^(.*\.)?text_model\.", "")),
         r"position_ids$|text_projection",
     ),

@@ -58,10 +58,10 @@ def recognise(
     """-> the layout, and the tensors under our names; what the layout has no name for keeps its own."""
     for layout in layouts:
         if any(re.search(layout.sign, key) for key in found):
-            names = layout.rename(found)
-            left = found.keys() - set(names.values())
-            strangers = {key: found[key] for key in left if not re.search(layout.ignored, key)}
-            return layout, {ours: found[theirs] for ours, theirs in names.items()} | strangers
+            kept = {name: lazy for name, lazy in found.items() if not re.search(layout.ignored, name)}
+            names = layout.rename(kept)
+            strangers = kept.keys() - set(names.values())
+            return layout, {ours: kept[name] for ours, name in names.items()} | {name: kept[name] for name in strangers}
     raise CheckpointError(
         f"{title} ({' or '.join(layout.name for layout in layouts)} names)",
         f"{file.name} with {listed(found)}",

@@ -21,25 +21,14 @@ def from_original(names: Iterable[str]) -> dict[str, str]:
     """Original Stable Diffusion names, alone or in a whole checkpoint -> {diffusers' name: name in the file}"""
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
-    names = [name for name in names if not name.startswith(OTHER_PARTS)]
     prefixed = {name if name.startswith(PREFIX) else PREFIX + name: Name(name) for name in names}
     return dict(convert_ldm_unet_checkpoint(prefixed, {"layers_per_block": 2}))
 
 
-OTHER_PARTS = (
-    "first_stage_model.",
-    "cond_stage_model.",
-    "model_ema.",
-    "betas",
-    "alphas_",
-    "sqrt_",
-    "log_one_",
-    "posterior_",
-)
-
+REST = r"^(first_stage_model\.|cond_stage_model\.|model_ema\.|betas|alphas_|sqrt_|log_one_|posterior_)"
 LAYOUTS = (
     Layout("diffusers", r"^down_blocks\.0\.resnets", lambda names: {name: name for name in names}),
-    Layout("original", r"(^|\.)input_blocks\.0", from_original, "^(" + "|".join(OTHER_PARTS).replace(".", r"\.") + ")"),
+    Layout("original", r"(^|\.)input_blocks\.0", from_original, REST),
 )
 
 

@@ -9,8 +9,7 @@ from .layouts import Layout, Part, Shapes, read_part, renaming
 from .unet import Name
 
 TITLE = "the Stable Diffusion VAE"
-PREFIX = "first_stage_model."
-REST = r"^(loss\.|model_ema\.|model\.diffusion_model\.|cond_stage_model\.)"
+REST = r"^(loss\.|model_ema\.|model\.diffusion_model\.|cond_stage_model\.|betas|alphas_|sqrt_|log_one_|posterior_)"
 
 
 def from_original(names: Iterable[str]) -> dict[str, str]:

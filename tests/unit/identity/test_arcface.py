@@ -138,8 +138,7 @@ def test_the_similarity_undoes_a_known_one():
     np.testing.assert_allclose(turned @ back[:2, :2].T + back[:2, 2], TEMPLATE, atol=1e-9)
     transform = pytest.importorskip("skimage.transform")
     noisy = turned + np.random.default_rng(0).normal(size=turned.shape)
-    theirs = transform.SimilarityTransform()
-    theirs.estimate(noisy, TEMPLATE)
+    theirs = transform.estimate_transform("similarity", noisy, TEMPLATE)
     np.testing.assert_allclose(similarity(noisy, TEMPLATE), theirs.params, atol=1e-9)
 
 
@@ -147,8 +146,9 @@ def test_the_aligned_view_is_the_one_that_scikit_image_cuts():
     transform = pytest.importorskip("skimage.transform")
     image = picture((10, 20), (12, 22))
     points = np.array([160.0, 320.0]) + POINTS * 16
-    theirs = transform.SimilarityTransform()
-    theirs.estimate(points, TEMPLATE)  # pixels counted from the centre of the first, as both sides of it do
+    theirs = transform.estimate_transform(
+        "similarity", points, TEMPLATE
+    )  # pixels counted from the centre of the first, as both sides of it do
     wanted = transform.warp(image, theirs.inverse, output_shape=(112, 112), order=1, preserve_range=True)
     ours = sample(image, similarity(points + 0.5, TEMPLATE + 0.5), 112)
     assert np.abs(ours - wanted).max() < 0.5
