@@ -22,6 +22,15 @@ SMALL_UNET = replace(
     norm_num_groups=32,
     lora_rank=4,
 )
+# Where only the way of a weight matters.
+TINY_UNET = replace(
+    SMALL_UNET,
+    block_out_channels=(32, 32),
+    attention_levels=(True, False),
+    layers_per_block=1,
+    num_attention_heads=(4, 4),
+    motion_num_attention_heads=(2, 2),
+)
 
 
 def randomise(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -32,26 +41,28 @@ def randomise(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return module.eval()
 
 
-def small_unet(seed: int = 0) -> UNet2DConditionModel:
-    config = SMALL_UNET
+def small_unet(config=SMALL_UNET) -> UNet2DConditionModel:
+    kinds = ["CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in config.attention_levels]
     return randomise(
         UNet2DConditionModel(
             in_channels=4,
             out_channels=4,
+            down_block_types=kinds,
+            up_block_types=[kind.replace("Down", "Up") for kind in reversed(kinds)],
             block_out_channels=config.block_out_channels,
+            layers_per_block=config.layers_per_block,
             attention_head_dim=config.num_attention_heads,
             cross_attention_dim=config.cross_attention_dim,
             norm_num_groups=config.norm_num_groups,
-        ),
-        seed,
+        )
     )
 
 
-def small_adapter(middle: bool = True, frames: int = 32) -> MotionAdapter:
-    config = SMALL_UNET
+def small_adapter(config=SMALL_UNET, middle: bool = True, frames: int = 32) -> MotionAdapter:
     return randomise(
         MotionAdapter(
             block_out_channels=config.block_out_channels,
+            motion_layers_per_block=config.layers_per_block,
             motion_num_attention_heads=2,
             motion_norm_num_groups=config.norm_num_groups,
             motion_max_seq_length=frames,
@@ -60,22 +71,22 @@ def small_adapter(middle: bool = True, frames: int = 32) -> MotionAdapter:
     )
 
 
-def small_vae(**changes) -> AutoencoderKL:
+def small_vae() -> AutoencoderKL:
     kinds = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    return randomise(AutoencoderKL(**kinds, block_out_channels=(32, 32, 64, 64), layers_per_block=2, **changes))
+    return randomise(AutoencoderKL(**kinds, block_out_channels=(32, 32, 32, 32), layers_per_block=1))
 
 
 def small_clip():
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
     return randomise(CLIPTextModel(CLIPTextConfig(vocab_size=50, **sizes)))
 
 
-def small_wav2vec2(layers: int = 2):
+def small_wav2vec2():
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": layers, "num_attention_heads": 4}
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
     quiet = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
     convolutions = {"conv_dim": (32,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
     return randomise(Wav2Vec2Model(Wav2Vec2Config(**sizes, **quiet, **convolutions)))
