@@ -1,7 +1,7 @@
 """wav2vec2-base as the speech encoder: all 12 layers' hidden states, 9216 numbers a video frame.
 
 The convolutional features, 50 rows a second, are brought to the video's frame rate before the transformer sees them
-(as Hallo and FLOAT do), so that its layers speak of video frames, not of 20 ms.
+(as Hallo does), so that its layers speak of video frames, not of 20 ms.
 """
 
 from __future__ import annotations

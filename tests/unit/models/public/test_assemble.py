@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+import wave
 import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from provision_comfyui import REPO
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from starcaster_core.cli import main
 from starcaster_core.errors import CheckpointError, InputError
+from starcaster_core.identity import save_identity
 from starcaster_core.models import starcaster as whole
+from starcaster_core.models.autoencoder import StableDiffusionAutoencoder
 from starcaster_core.models.checkpoint import load_checkpoint, random_model, read_checkpoint
 from starcaster_core.models.public.assemble import Ingredients, assemble
 from starcaster_core.models.public.delta import GROUPS, save_delta
@@ -22,7 +28,7 @@ from starcaster_core.models.public.parts import PUBLIC_FILES
 from starcaster_core.models.public.weights import Lazy, sha256
 from starcaster_core.models.public.writer import write_streaming
 from starcaster_core.presets import PRESETS
-from starcaster_core.types import Speech
+from starcaster_core.types import Identity, Speech
 
 FULL = PRESETS["sd15"]
 
@@ -30,7 +36,7 @@ FULL = PRESETS["sd15"]
 @pytest.fixture(scope="module")
 def config(tools):
     conditioning = replace(FULL.conditioning, speech_hidden=16, camera_hidden=16, speech_dim=24)
-    return replace(FULL, unet=tools.TINY_UNET, conditioning=conditioning)
+    return replace(FULL, unet=tools.TINY_UNET, conditioning=conditioning, image_size=64)
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +49,15 @@ def small_encoders(monkeypatch, tools):
             model = tools.small_clip()
             self.text = getattr(model, "text_model", model)
 
-    class Vae(torch.nn.Module):
+        def forward(self, embedding):
+            return embedding[:, :120].reshape(-1, 5, 24)
+
+        def unconditional(self, batch):
+            return torch.zeros(batch, 5, 24)
+
+    class Vae(StableDiffusionAutoencoder):
         def __init__(self, config):
-            super().__init__()
+            torch.nn.Module.__init__(self)
             self.config, self.kl = config, tools.small_vae()
 
     class Speech(torch.nn.Module):
@@ -366,8 +378,48 @@ def defaults(config):
     return precision, config, progress
 
 
+class Listener(torch.nn.Module):
+    def encode(self, samples, fps):
+        return Speech(torch.zeros(2, 24), 0.08, "wav2vec2-base", fps)
+
+
+def save_wave(path):
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(np.arange(1280, dtype=np.int16).tobytes())
+
+
+def test_an_assembled_model_makes_a_video(assembled, files, tmp_path, monkeypatch, capsys):
+    model = assembled(motion=files.motion)
+    save_identity(tmp_path / "who.safetensors", Identity(np.arange(512, dtype=np.float32), None, "arcface"))
+    save_wave(tmp_path / "voice.wav")
+    out = tmp_path / "o.mp4"
+    command = ["generate", "--model", str(model), "--identity", str(tmp_path / "who.safetensors"), "--identity-only"]
+    command += ["--steps", "1", "--device", "cpu", "--out", str(out)]
+    assert main([*command, "--seconds", "0.08"]) == 0 and out.stat().st_size > 500
+    assert "untrained" not in capsys.readouterr().err
+
+    assert main([*command, "--speech", str(tmp_path / "voice.wav")]) == 1
+    assert "--audio-encoder" in capsys.readouterr().err, "it brings no wav2vec2"
+    monkeypatch.setattr("starcaster_core.models.public.wav2vec2.load_wav2vec2", lambda _path: Listener())
+    assert main([*command, "--speech", str(tmp_path / "voice.wav"), "--audio-encoder", "wav2vec2.safetensors"]) == 0
+    assert "audio stream is untrained" in capsys.readouterr().err
+
+
 def test_needed_files_are_named(files):
     for name in files.needed:
         described = next(file for file in PUBLIC_FILES if file.name == name)
         with pytest.raises(InputError, match=described.folders[0]):
             Ingredients(**files.needed | {name: None})
+
+
+def test_the_guide_lists_every_file_with_its_folder():
+    guide = (REPO / "docs" / "paper-scale.md").read_text()
+    rows = [line for line in guide.splitlines() if line.startswith("|")]
+    for file in PUBLIC_FILES:
+        first = re.split(r",? or |, ", file.file)[0].strip("`")
+        assert any(first in row and f"models/{file.folders[0]}`" in row for row in rows), file.name
+    help_page = (REPO / "web" / "docs" / "STARCaster_AssembleCheckpoint.md").read_text()
+    assert all(f"**{file.name}**" in help_page and f"`{file.folders[0]}`" in help_page for file in PUBLIC_FILES)
