@@ -33,7 +33,9 @@ __all__ = ["ComfyExtension", "InputImpl", "intermediate_device", "io", "ui"]
 
 CATEGORY = "STARCaster"
 MODEL_FOLDER = "starcaster"
+MOTION_FOLDER = "animatediff_models"
 IDENTITY_SUFFIX = ".identity.safetensors"
+WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 ASSETS = Path(__file__).resolve().parent.parent / "starcaster_core" / "assets"
 # What the shipped workflows load, by the name it has in ComfyUI's input folder.
 SAMPLE_INPUTS = {"starcaster_portrait.png": "portrait.png", "starcaster_voice.flac": "voice.flac"}
@@ -80,6 +82,8 @@ def register_model_folder() -> None:
     folder = Path(folder_paths.models_dir) / MODEL_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     folder_paths.add_model_folder_path(MODEL_FOLDER, str(folder), is_default=True)
+    if MOTION_FOLDER not in folder_paths.folder_names_and_paths:  # AnimateDiff packs add it as well
+        folder_paths.add_model_folder_path(MOTION_FOLDER, str(Path(folder_paths.models_dir) / MOTION_FOLDER))
 
 
 def install_sample_inputs() -> None:
@@ -96,11 +100,43 @@ def install_sample_inputs() -> None:
 
 
 def model_files() -> list[str]:
-    return folder_paths.get_filename_list(MODEL_FOLDER) if MODEL_FOLDER in folder_paths.folder_names_and_paths else []
+    return [name for name in files_in(MODEL_FOLDER) if name.endswith(".safetensors")]
 
 
 def model_path(name: str) -> str | None:
     return folder_paths.get_full_path(MODEL_FOLDER, name)
+
+
+def files_in(folder: str) -> list[str]:
+    """Names of what lies in one of ComfyUI's model folders; none where this ComfyUI has no such folder."""
+    return folder_paths.get_filename_list(folder) if folder in folder_paths.folder_names_and_paths else []
+
+
+def public_files(folders: tuple[str, ...]) -> list[str]:
+    """Weights that could be parts of a model, as "folder/name"."""
+    return [f"{folder}/{name}" for folder in folders for name in files_in(folder) if Path(name).suffix in WEIGHTS]
+
+
+def public_path(name: str) -> Path:
+    """The file a name from `public_files` stands for."""
+    folder, _, inside = name.partition("/")
+    path = folder_paths.get_full_path(folder, inside) if folder in folder_paths.folder_names_and_paths else None
+    if path is None:
+        raise InputError("a file in ComfyUI's model folders", f"{name}, which is not there", "Refresh the list.")
+    return Path(path)
+
+
+def face_model_folders() -> list[Path]:
+    """Where SCRFD and ArcFace may lie: our own folder, and those that other packs keep InsightFace's models in."""
+    own = folder_paths.get_folder_paths(MODEL_FOLDER)
+    models = Path(folder_paths.models_dir)
+    return [*map(Path, own), models / "insightface", models / "insightface" / "models" / "antelopev2"]
+
+
+def model_output_path(name: str) -> tuple[Path, str]:
+    """Where a model named by the user is written, below models/starcaster and never outside; its name in that folder."""
+    name = check_name(name).removesuffix(".safetensors") + ".safetensors"
+    return Path(folder_paths.get_folder_paths(MODEL_FOLDER)[0]) / name, name
 
 
 def identity_files() -> list[str]:
@@ -217,6 +253,30 @@ class StarcasterVAE(comfy.sd.VAE):
             self.first_stage_model, load_device=self.device, offload_device=management.vae_offload_device()
         )
         self.model_size()
+
+
+def core_wav2vec2(encoder):
+    """Core's AUDIO_ENCODER on the computing device, as the two halves that `speech.wav2vec2.encode_with` asks for."""
+    from ..starcaster_core.speech.wav2vec2 import outputs_of
+
+    network = getattr(encoder, "model", None)
+    parts = ("feature_extractor", "feature_projection", "encoder")
+    if not all(hasattr(network, part) for part in parts):
+        raise InputError(
+            "an AUDIO_ENCODER of the wav2vec2 kind",
+            f"a {type(network).__name__}",
+            "Load a wav2vec2-base file with core's Load Audio Encoder.",
+        )
+    management.load_model_gpu(encoder.patcher)
+
+    def rows_of(sound: torch.Tensor) -> torch.Tensor:
+        return network.feature_extractor(sound.to(encoder.load_device))[0]
+
+    def layers_of(rows: torch.Tensor) -> list[torch.Tensor]:
+        hidden = network.feature_projection(rows)
+        return outputs_of(network.encoder.layers, lambda: network.encoder(hidden))
+
+    return rows_of, layers_of
 
 
 # Progress

@@ -1,5 +1,6 @@
 """The one list of nodes, and what happens once when ComfyUI loads the pack."""
 
+from .assemble import AssembleCheckpoint
 from .camera import CameraTrajectory
 from .comfy_bridge import ComfyExtension, install_sample_inputs, register_model_folder
 from .identity import IdentityLoader
@@ -8,7 +9,7 @@ from .sampler import Sampler
 from .speech import AudioEncoder
 from .video import VideoCombine
 
-NODES = [ModelLoader, IdentityLoader, AudioEncoder, CameraTrajectory, Sampler, VideoCombine]
+NODES = [ModelLoader, IdentityLoader, AudioEncoder, CameraTrajectory, Sampler, VideoCombine, AssembleCheckpoint]
 
 
 class StarcasterExtension(ComfyExtension):

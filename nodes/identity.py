@@ -8,9 +8,18 @@ import torch
 
 from ..starcaster_core.errors import InputError
 from . import sockets
-from .comfy_bridge import CATEGORY, identity_files, identity_output_path, input_path, io, user_errors
+from .comfy_bridge import (
+    CATEGORY,
+    face_model_folders,
+    identity_files,
+    identity_output_path,
+    input_path,
+    io,
+    user_errors,
+)
 
 NONE = "none"
+DEFAULT_BACKEND = "dlib"
 FACES = ["single", "largest", "leftmost", "rightmost"]
 PORTRAIT_SIZE = 512  # pixels; the largest that a model reads, smaller models scale it down
 
@@ -55,6 +64,12 @@ class IdentityLoader(io.ComfyNode):
                     default="",
                     tooltip="A name to save this identity under, in output/starcaster. Empty: do not save.",
                 ),
+                sockets.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The model that will show the person; it decides which face recogniser is asked. Without one "
+                    "it is that of 'mini'.",
+                ),
             ],
             outputs=[
                 sockets.Identity.Output(display_name="identity", tooltip="For the Sampler."),
@@ -69,13 +84,16 @@ class IdentityLoader(io.ComfyNode):
 
     @classmethod
     @user_errors
-    def execute(cls, identity_file, face, save_as, image=None, mask=None) -> io.NodeOutput:
-        from ..starcaster_core.identity import load_identity, make_identity, save_identity
+    def execute(cls, identity_file, face, save_as, image=None, mask=None, model=None) -> io.NodeOutput:
+        from ..starcaster_core.identity import load_identity, load_recogniser, make_identity, save_identity
 
         target = identity_output_path(save_as.strip()) if save_as.strip() else None
         if image is not None:
             photos = list(image.cpu().numpy())
-            identity = make_identity(photos, PORTRAIT_SIZE, which=face, masks=_masks(mask, len(photos)))
+            backend = model.core.config.identity_backend if model is not None else DEFAULT_BACKEND
+            recogniser = load_recogniser(backend, face_model_folders())
+            masks = _masks(mask, len(photos))
+            identity = make_identity(photos, PORTRAIT_SIZE, which=face, masks=masks, recogniser=recogniser)
         elif identity_file != NONE:
             identity = load_identity(input_path(identity_file))
         else:

@@ -8,7 +8,15 @@ from ..starcaster_core.presets import ModelConfig
 from ..starcaster_core.sampling import SamplerSettings
 from ..starcaster_core.sampling.schedules import SCHEDULERS
 from . import sockets
-from .comfy_bridge import CATEGORY, SamplingProgress, intermediate_device, io, stop_if_interrupted, user_errors
+from .comfy_bridge import (
+    CATEGORY,
+    SamplingProgress,
+    intermediate_device,
+    io,
+    stop_if_interrupted,
+    tell_user,
+    user_errors,
+)
 
 DEFAULTS = SamplerSettings()
 
@@ -133,6 +141,7 @@ class Sampler(io.ComfyNode):
         from ..starcaster_core.sampling import Conditions, rollout
 
         conditions = Conditions(identity, speech, camera, _frames(speech, camera, seconds, model.core.config.fps))
+        tell_user(cls.hidden.unique_id, " ".join(model.core.warnings(speech, camera)))
         chunks = rollout(
             model.on_device(),
             conditions,

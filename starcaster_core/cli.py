@@ -15,6 +15,7 @@ COMMANDS = {
     "clips": ("data.clips", "turn a folder of real videos into training clips"),
     "train": ("training.portrait", "train a model, stage after stage"),
     "evaluate": ("evaluation.evaluate", "measure a model on held-out clips"),
+    "assemble": ("models.public.assemble", "make one paper-scale checkpoint out of public weights"),
     "bench": ("benchmark", "measure seconds of computing per second of video"),
 }
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from .camera import PRESETS, CameraMove, keyframe_path, preset_path
 from .errors import InputError
+from .presets import ModelConfig
 from .sampling import Chunk, Conditions, SamplerSettings, rollout
 from .sampling.schedules import SCHEDULERS
 from .types import CameraPath, Identity
@@ -38,6 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     who.add_argument("--seconds", type=float, default=None, help="length; default: as long as the speech, else 4")
     how = parser.add_argument_group("how")
     how.add_argument("--model", default="mini", help="'mini', or a STARCaster .safetensors file")
+    how.add_argument("--audio-encoder", type=Path, metavar="FILE", help="wav2vec2-base, for a model that brings none")
+    how.add_argument(
+        "--face-models", type=Path, nargs="+", default=[], metavar="DIR", help="where SCRFD and ArcFace lie, for sd15"
+    )
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     how.add_argument("--seed", type=int, default=defaults.seed, help="0 .. 2^64 - 1")
     how.add_argument("--steps", type=int, default=None, help="denoising steps; default: the model's own")
@@ -63,7 +68,11 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("--seconds above 0", str(args.seconds), "Leave it out to follow the speech.")
     started = time.monotonic()
     model = load_checkpoint(args.model).to(choose_device(args.device))
-    identity = read_identity(args, model.config.image_size)
+    if args.audio_encoder:
+        from .models.public.wav2vec2 import load_wav2vec2
+
+        model.speech_encoder = load_wav2vec2(args.audio_encoder).to(model.device)
+    identity = read_identity(args, model.config)
 
     speech = sound = None
     if args.speech:
@@ -74,6 +83,8 @@ def run(args: argparse.Namespace) -> None:
         speech, sound = model.encode_speech(samples.to(model.device)), (waveform, rate)
     frames = speech.frames if speech else max(1, round((args.seconds or 4.0) * model.config.fps))
     camera = read_camera(args, frames, model.config.fps)
+    for warning in model.warnings(speech, camera):
+        print(f"warning: {warning}", file=sys.stderr)
 
     settings = SamplerSettings.of(
         model.config,
@@ -98,14 +109,16 @@ def decoded(model, chunks: Iterator[Chunk]) -> Iterator[np.ndarray]:
         yield model.decode_frames(model.from_raw(chunk.latents)).numpy()
 
 
-def read_identity(args: argparse.Namespace, size: int) -> Identity:
-    from .identity import load_identity, make_identity, save_identity
+def read_identity(args: argparse.Namespace, config: ModelConfig) -> Identity:
+    from .identity import load_identity, load_recogniser, make_identity, save_identity
 
     if bool(args.portrait) == bool(args.identity):
         raise InputError("a --portrait or an --identity", "both" if args.portrait else "neither", "Give one of them.")
     if args.identity:
         return load_identity(args.identity)
-    identity = make_identity([read_picture(path) for path in args.portrait], size, which=args.face)
+    recogniser = load_recogniser(config.identity_backend, args.face_models)
+    photos = [read_picture(path) for path in args.portrait]
+    identity = make_identity(photos, config.image_size, which=args.face, recogniser=recogniser)
     if args.save_identity:
         save_identity(args.save_identity, identity)
     return identity

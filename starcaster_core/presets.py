@@ -48,6 +48,7 @@ class ConditioningConfig:
     identity_tokens: int = 77
     identity_encoder: str = "clip"  # "clip" = Arc2Face's text encoder, "mlp" = this project's small one
     speech_encoder: str = "wav2vec2-base"  # or "phonetic", this project's own
+    wav2vec2_inside: bool = False  # whether the model brings wav2vec2 along, as it always does "phonetic"
     speech_dim: int = 9216  # features a video frame
     speech_window: int = 0  # frames seen on either side of a frame, besides what the encoder saw
     speech_tokens: int = 4  # audio tokens a frame

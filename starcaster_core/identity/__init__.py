@@ -5,6 +5,7 @@ from .embed import embed
 from .faces import CHOICES, MINIMUM_FACE, Face, detect, face_at, select_face
 from .identity import load_identity, make_identity, save_identity
 from .pictures import as_rgb
+from .recognisers import load_recogniser
 
 __all__ = [
     "CHOICES",
@@ -17,6 +18,7 @@ __all__ = [
     "face_at",
     "ffhq_transform",
     "load_identity",
+    "load_recogniser",
     "make_identity",
     "save_identity",
     "select_face",

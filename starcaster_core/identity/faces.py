@@ -8,7 +8,7 @@ data which forbids commercial use.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,9 +28,9 @@ INSTALL = "Install the two packages with: pip install dlib-bin face-recognition-
 class Face:
     """A face in a picture. Coordinates are continuous pixels: the centre of the top left pixel is (0.5, 0.5).
 
-    box: float [4], x0, y0, x1, y1, dlib's tight square from the brows to the chin.
+    box: float [4], x0, y0, x1, y1, tight from the brows (SCRFD: the forehead) to the chin.
     points: float [5, 2], x and y of: image-left eye outer and inner corner, image-right eye inner and outer corner,
-        nose base.
+        nose base (dlib); or those that `Scrfd.detect` names.
     score: the detector's confidence, above 0; 0 when the box was given by the user.
     """
 
@@ -119,6 +119,7 @@ def select_face(
     which: str = "single",
     box: Sequence[float] | None = None,
     mask: np.ndarray | None = None,
+    look_in: Callable[[np.ndarray, np.ndarray], Face] = face_at,
 ) -> Face:
     """The face that is meant, or FaceError with what to do.
 
@@ -126,12 +127,13 @@ def select_face(
     which: "single" (there must be exactly one), "largest", "leftmost" or "rightmost".
     box: the user's own box x0, y0, x1, y1 in pixels; mask: [H, W], above 0.5 where the face is. Either of them picks
         the detected face it covers best, and stands in for the detector where that found nothing.
+    look_in: finds the face of a picture in a box where the detector found none.
     """
     if which not in CHOICES:
         raise InputError(f"one of {', '.join(CHOICES)} as the choice of a face", repr(which), "Pick one of them.")
     if mask is not None and box is None:
         box = mask_box(mask, image.shape[:2])
-    face = _in_box(faces, image, box) if box is not None else _by_rule(faces, which)
+    face = _in_box(faces, image, box, look_in) if box is not None else _by_rule(faces, which)
     if face.size < MINIMUM_FACE:
         raise FaceError(
             f"a face at least {MINIMUM_FACE} pixels wide",
@@ -175,7 +177,7 @@ def _by_rule(faces: list[Face], which: str) -> Face:
     return min(faces, key=rules[which])
 
 
-def _in_box(faces: list[Face], image: np.ndarray, box: Sequence[float]) -> Face:
+def _in_box(faces: list[Face], image: np.ndarray, box: Sequence[float], look_in: Callable) -> Face:
     values = np.asarray(box, np.float64)
     height, width = image.shape[:2]
     if values.shape != (4,) or not np.isfinite(values).all():
@@ -190,7 +192,7 @@ def _in_box(faces: list[Face], image: np.ndarray, box: Sequence[float]) -> Face:
     inside = [f for f in faces if (clipped[:2] <= f.centre).all() and (f.centre <= clipped[2:]).all()]
     if inside:
         return max(inside, key=lambda face: _overlap(face.box, clipped))
-    return face_at(image, clipped)
+    return look_in(image, clipped)
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> float:

@@ -12,10 +12,10 @@ import numpy as np
 
 from ..errors import InputError
 from ..types import Identity
-from .align import align
-from .embed import embed
-from .faces import detect, select_face
+from .align import ffhq_transform, warp
+from .faces import select_face
 from .pictures import as_rgb
+from .recognisers import Dlib
 
 FORMAT = "starcaster-identity-1"
 FIX = "Choose a file saved by the Identity Loader, or make it again from photos."
@@ -27,30 +27,33 @@ def make_identity(
     which: str = "single",
     boxes: Sequence | None = None,
     masks: Sequence | None = None,
+    recogniser=None,
 ) -> Identity:
     """Who the photos show: the mean of their embeddings, and the aligned crop of the first as portrait.
 
     images: one or several photos of one person, each as `as_rgb` accepts; size: side of the portrait in pixels.
     which: the face to take where a photo shows several, see `select_face`.
     boxes, masks: one a photo (None for a photo without), see `select_face`.
+    recogniser: from `load_recogniser`, for the model that will show the person; None = dlib.
     Raises InputError for pictures that cannot be used, FaceError for faces that cannot, naming the photo when several.
     """
     if len(images) == 0:
         raise InputError("at least one photo", "none", "Connect or name a photo of the person.")
     boxes, masks = _one_each(boxes, len(images), "box"), _one_each(masks, len(images), "mask")
+    recogniser = recogniser or Dlib()
     embeddings, portrait = [], None
     for index, (image, box, mask) in enumerate(zip(images, boxes, masks)):
         try:
             pixels = as_rgb(image)
-            face = select_face(detect(pixels), pixels, which, box, mask)
+            face = select_face(recogniser.detect(pixels), pixels, which, box, mask, recogniser.face_at)
         except InputError as error:
             if len(images) == 1:
                 raise
             raise type(error)(error.wanted, f"{error.got} (photo {index + 1} of {len(images)})", error.fix) from error
         if portrait is None:
-            portrait, _ = align(pixels, face.points, size)
-        embeddings.append(embed(pixels, face))
-    return Identity(np.mean(embeddings, axis=0, dtype=np.float64).astype(np.float32), portrait, "dlib")
+            portrait = warp(pixels, ffhq_transform(*recogniser.eyes_and_mouth(face), size), size)
+        embeddings.append(recogniser.embed(pixels, face))
+    return Identity(np.mean(embeddings, axis=0, dtype=np.float64).astype(np.float32), portrait, recogniser.name)
 
 
 def save_identity(path: str | os.PathLike, identity: Identity) -> None:

@@ -36,24 +36,39 @@ def load_checkpoint(name_or_path: str | os.PathLike, dtype: torch.dtype | None =
     if name in RANDOM:
         model = random_model(PRESETS[name])
     else:
-        config, weights, _ = read_checkpoint(WEIGHTS / f"{name}.safetensors" if name in BUILT_IN else name)
-        model = build(config, weights, name)
+        config, weights, provenance = read_checkpoint(WEIGHTS / f"{name}.safetensors" if name in BUILT_IN else name)
+        model = build(config, weights, name, dtype or cpu_precision())
+        model.untrained = tuple(provenance.get("untrained", ()))
     return model.set_precision(dtype or cpu_precision()).eval().requires_grad_(False)
 
 
-def build(config: ModelConfig, weights: dict[str, Tensor], name: str) -> Starcaster:
-    """A model from its configuration and all of its weights, in float32."""
-    with torch.random.fork_rng(devices=[]):  # layers draw initial weights; the user's generator stays as it was
+def build(config: ModelConfig, weights: dict[str, Tensor], name: str, dtype: torch.dtype = torch.float32) -> Starcaster:
+    """A model from its configuration and all of its weights, copied into `dtype` (a speech encoder's: float32)."""
+    with torch.random.fork_rng(devices=[]), SkipInitialisation():  # the user's generator stays as it was
         model = Starcaster(config)
+    held = {
+        key: tensor.to(torch.float32 if key.startswith("speech_encoder.") else dtype, copy=True)
+        for key, tensor in weights.items()
+    }
     try:
-        model.load_state_dict(weights, strict=True)
+        model.load_state_dict(held, strict=True, assign=True)
     except RuntimeError as error:
         raise CheckpointError(
             f"all weights of a STARCaster {config.name!r} model, no more and no less",
             f"{name}: {shorten(str(error))}",
-            "Use a file written by `python -m starcaster_core train`.",
+            "Use a file written by `python -m starcaster_core train` or `assemble`.",
         ) from None
     return model.to(memory_format=torch.channels_last)
+
+
+class SkipInitialisation(torch.overrides.TorchFunctionMode):
+    """Layers made under it keep whatever their memory holds: for those that get all of their weights from a file."""
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        options = options or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return options["tensor"] if "tensor" in options else arguments[0]
+        return function(*arguments, **options)
 
 
 def random_model(config: ModelConfig, seed: int = 0) -> Starcaster:

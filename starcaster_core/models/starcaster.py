@@ -27,6 +27,7 @@ class Starcaster(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
+        self.untrained: tuple[str, ...] = ()  # streams whose weights are still the initial ones: "audio", "camera", ...
         self.unet = StarcasterUNet(config.unet)
         self.vae = build_autoencoder(config.autoencoder)
         self.identity_tokens = build_identity_encoder(config)
@@ -129,9 +130,21 @@ class Starcaster(nn.Module):
             raise InputError(
                 f"features from {self.config.speech_encoder} for the model {self.config.name!r}",
                 "sound without an encoder",
-                "Connect an AUDIO_ENCODER (Load Audio Encoder with a wav2vec2-base file).",
+                "Connect an AUDIO_ENCODER (Load Audio Encoder with a wav2vec2-base file), name one with --audio-encoder, "
+                "or assemble the model with one.",
             )
         return self.speech_encoder.encode(samples, self.config.fps)
+
+    # What to expect ----------------------------------------------------------------------------------------------------
+
+    def warnings(self, speech: Speech | None, camera: CameraPath | None) -> list[str]:
+        """What of the conditions this model cannot follow, one sentence each."""
+        asked = {"audio": (speech, "the mouth will not follow the voice"), "camera": (camera, "the view will not move")}
+        return [
+            f"This model's {stream} stream is untrained, so {effect}: assemble it with a delta (docs/paper-scale.md)."
+            for stream, (condition, effect) in asked.items()
+            if condition is not None and stream in self.untrained
+        ]
 
 
 def build_identity_encoder(config: ModelConfig) -> nn.Module:
@@ -143,8 +156,12 @@ def build_identity_encoder(config: ModelConfig) -> nn.Module:
 
 
 def build_speech_encoder(config: ModelConfig) -> nn.Module | None:
-    if config.speech_encoder != "phonetic":
-        return None  # wav2vec2 features come from outside
-    from ..speech.phonetic import PhoneticEncoder
+    if config.speech_encoder == "phonetic":
+        from ..speech.phonetic import PhoneticEncoder
 
-    return PhoneticEncoder()
+        return PhoneticEncoder()
+    if config.conditioning.wav2vec2_inside:
+        from ..speech.wav2vec2 import Wav2Vec2Encoder
+
+        return Wav2Vec2Encoder()
+    return None  # its features come from outside

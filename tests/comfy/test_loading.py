@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from starcaster_core.models.public.parts import PUBLIC_FILES
+
 pytestmark = pytest.mark.comfy
 
 SURFACE = Path(__file__).with_name("surface.json")
@@ -35,9 +37,12 @@ def surface(server) -> dict:
     }
 
 
+FROM_FILES = ("checkpoint", "identity_file", *(file.name for file in PUBLIC_FILES))
+
+
 def fixed_options(name: str, options: list[str]) -> list[str]:
     """The options that do not come from files."""
-    return options[:1] if name in ("checkpoint", "identity_file") else options
+    return options[:1] if name in FROM_FILES else options
 
 
 def test_the_pack_imports_without_complaint(server):

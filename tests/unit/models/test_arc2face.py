@@ -20,7 +20,7 @@ def test_the_identity_stands_in_place_of_one_word():
     torch.testing.assert_close(encoder(face * 3), tokens)  # only the direction counts
 
     # The same by hand: write the padded vector into the vocabulary at the word "id", then read the sentence normally.
-    table = encoder.text.get_input_embeddings()
+    table = encoder.text.embeddings.token_embedding
     kept = table.weight[PROMPT[ID_POSITION]].clone()
     table.weight[PROMPT[ID_POSITION]] = F.pad(F.normalize(face[0], dim=0), (0, 256))
     ids = torch.tensor([PROMPT + (PROMPT[-1],) * (LENGTH - len(PROMPT))])

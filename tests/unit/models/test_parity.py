@@ -126,3 +126,99 @@ def test_names_and_shapes_are_those_of_diffusers(preset):
     assert shapes(ours) == shapes(motion)
     assert {key: shape for key, shape in shapes(ours).items() if "motion_modules" not in key} == shapes(image)
     assert {key: shape for key, shape in shapes(ours).items() if "motion_modules" in key} == shapes(adapter)
+
+
+class TwoNetworks:
+    """Arc2Face's reference adapter with two copies of diffusers' UNet: one writes what each block attends to, the other
+    reads it as further keys and values. Merged adapters are part of the reading network alone."""
+
+    def __init__(self, writer: UNet2DConditionModel, reader: UNet2DConditionModel):
+        self.writer, self.reader, self.banks = writer, reader, []
+
+    @staticmethod
+    def blocks(unet: UNet2DConditionModel) -> list[torch.nn.Module]:
+        stages = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
+        spatial = [attention for stage in stages for attention in getattr(stage, "attentions", ())]
+        return [block for transformer in spatial for block in transformer.transformer_blocks]
+
+    def write(self, latents: torch.Tensor, tokens: torch.Tensor) -> None:
+        """latents [R, C, h, w]: reference and context frames, at t = 0"""
+        kept: list[torch.Tensor] = []
+        hooks = [
+            block.norm1.register_forward_hook(lambda _m, _i, normed: kept.append(normed))
+            for block in self.blocks(self.writer)
+        ]
+        self.writer(latents, torch.tensor(0), encoder_hidden_states=tokens.expand(len(latents), -1, -1))
+        for hook in hooks:
+            hook.remove()
+        self.banks = [normed.flatten(0, 1)[None] for normed in kept]
+
+    def read(self, latents: torch.Tensor, timestep: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        hooks = []
+        for block, bank in zip(self.blocks(self.reader), self.banks):
+
+            def extend(_module, arguments, options, bank=bank):
+                return arguments, options | {"encoder_hidden_states": torch.cat([arguments[0], bank], dim=1)}
+
+            hooks.append(block.attn1.register_forward_pre_hook(extend, with_kwargs=True))
+        out = self.reader(latents, timestep, encoder_hidden_states=tokens).sample
+        for hook in hooks:
+            hook.remove()
+        return out
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+@torch.no_grad()
+def test_the_bank_equals_a_two_network_reference_adapter(adapters, inputs):
+    """One set of weights, run bare for the reference and with merged LoRA for the frames, against two networks."""
+    _, _, tokens = inputs
+    tokens = tokens[:1]
+    generator = torch.Generator().manual_seed(7)
+    latents, reference, context = (torch.randn(1, 4, n, 16, 16, generator=generator) for n in (1, 1, 2))
+    writer, reader = randomise(image_unet(REDUCED)), randomise(image_unet(REDUCED))
+    for block in TwoNetworks.blocks(writer) + TwoNetworks.blocks(reader):
+        block.attn1.to_out[0].weight *= 10  # so that what is attended to counts
+    unet = ours_with(writer.state_dict(), UNetConfig(**{**REDUCED.__dict__, "motion": False}))
+    if adapters:
+        for ours, theirs in zip(unet.transformer_blocks(), TwoNetworks.blocks(reader)):
+            for name, lora in ours.attn1.lora.items():
+                randomise(lora, seed=11)
+                layer = theirs.attn1.to_out[0] if name == "to_out" else getattr(theirs.attn1, name)
+                layer.weight += lora.delta()
+    assert len(unet.transformer_blocks()) == 16
+
+    identity = unet.cache_identity(tokens)
+    banks = tuple(unet.cache_bank(unet.reference_features(frames, identity)) for frames in (reference, context))
+    ours = unet(latents, torch.tensor([801]), cache_condition(identity, banks=banks))
+
+    two = TwoNetworks(writer, reader)
+    two.write(torch.cat([reference, context], dim=2)[0].movedim(1, 0), tokens)
+    assert len(two.banks) == 16
+    theirs = two.read(latents[:, :, 0], torch.tensor(801), tokens)
+    assert relative_error(ours[:, :, 0], theirs) < 1e-4
+    alone = reader(latents[:, :, 0], torch.tensor(801), encoder_hidden_states=tokens).sample
+    assert relative_error(alone, theirs) > 1e-2, "the reference is seen"
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_equals_the_image_unet_of_diffusers_at_full_width():
+    """Stable Diffusion 1.5's own sizes, one frame of 16x16 latents. About 4 GB of memory: the two share their weights."""
+    config = UNetConfig(motion=False)
+    with torch.device("meta"):
+        reference, unet = image_unet(config), StarcasterUNet(config)
+        assert len(unet.transformer_blocks()) == 16
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        name: torch.empty(value.shape).uniform_(-1, 1, generator=generator) * (3 / max(value[0].numel(), 1)) ** 0.5
+        for name, value in reference.state_dict().items()
+    }
+    quiet = {name: torch.zeros(v.shape) for name, v in unet.state_dict().items() if name not in weights}
+    reference.load_state_dict(weights, assign=True)
+    unet.load_state_dict(weights | quiet, assign=True)
+    latents = torch.randn(1, 4, 1, 16, 16, generator=generator)
+    tokens = torch.randn(1, 77, 768, generator=generator)
+    ours = unet.eval()(latents, torch.tensor([500]), cache_condition(unet.cache_identity(tokens)))
+    theirs = reference.eval()(latents[:, :, 0], torch.tensor([500]), encoder_hidden_states=tokens).sample
+    assert torch.isfinite(theirs).all() and theirs.std() > 1e-3
+    assert relative_error(ours[:, :, 0], theirs) < 1e-4

@@ -62,24 +62,91 @@ def test_identity_needs_a_source(module, errors):
         module("nodes.identity").IdentityLoader.execute(identity_file="none", face="single", save_as="")
 
 
-def wav2vec2(width: int):
-    """Stands in for core's audio encoder: row i of every layer is i."""
+def core_encoder(module, layers: int = 12):
+    """Core's AUDIO_ENCODER, wav2vec2 in small, but for what moves it onto a device."""
+    import comfy.ops
+    from comfy.audio_encoders.wav2vec2 import Wav2Vec2Model
 
-    def encode(waveform, rate):
-        rows = waveform.shape[-1] // 320
-        state = torch.arange(rows).float()[None, :, None].expand(1, rows, width)
-        return {"encoded_audio_all_layers": [state * 0 - 1] + [state] * 12}
+    base = {"conv_norm": False, "conv_bias": False, "do_normalize": False, "do_stable_layer_norm": False}
+    network = Wav2Vec2Model(embed_dim=768, num_heads=12, num_layers=layers, **base, operations=comfy.ops.manual_cast)
+    with torch.no_grad():
+        for number, parameter in enumerate(network.parameters()):
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)) * 0.05)
+    return SimpleNamespace(model=network.eval(), patcher=None, load_device=torch.device("cpu"))
 
-    return SimpleNamespace(encode_audio=encode)
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_core_s_audio_encoder_gives_what_our_own_gives(module, bridge, monkeypatch):
+    monkeypatch.setattr(bridge.management, "load_model_gpu", lambda _: None)
+    wav2vec2 = module("starcaster_core.speech.wav2vec2")
+    core = core_encoder(module)
+    own = wav2vec2.Wav2Vec2Encoder().eval()
+    weights = core.model.state_dict()
+    del weights["masked_spec_embed"]
+    own.network.load_state_dict(weights)
+    samples = torch.randn(8000, generator=torch.Generator().manual_seed(0)) * 0.1
+    theirs = wav2vec2.encode_with(*bridge.core_wav2vec2(core), samples, 25.0)
+    ours = own.encode(samples, 25.0)
+    assert theirs.features.shape == (12, 9216) and theirs.encoder == "wav2vec2-base"
+    torch.testing.assert_close(theirs.features, ours.features, rtol=1e-3, atol=1e-4)
 
 
-def test_core_audio_encoder_becomes_rows_a_video_frame(module, errors):
-    from_core = module("nodes.speech")._from_core_encoder
-    conditioning = SimpleNamespace(speech_dim=12 * 768)
-    config = SimpleNamespace(speech_encoder="wav2vec2-base", fps=25.0, conditioning=conditioning)
-    speech = from_core(wav2vec2(768), torch.zeros(32000), config)
-    assert speech.features.shape == (50, 9216) and speech.encoder == "wav2vec2-base"
-    assert torch.allclose(speech.features[:, 0], torch.arange(50) * 2 + 0.5), "two rows at 50 Hz a video frame"
-    with pytest.raises(errors.InputError, match="9216"):
-        from_core(wav2vec2(1024), torch.zeros(32000), config)
-    assert from_core(wav2vec2(768), torch.zeros(100), config).frames == 1
+def test_other_audio_encoders_are_refused(module, bridge, errors, monkeypatch):
+    monkeypatch.setattr(bridge.management, "load_model_gpu", lambda _: None)
+    with pytest.raises(errors.InputError, match="wav2vec2"):
+        bridge.core_wav2vec2(SimpleNamespace(model=torch.nn.Linear(1, 1)))
+    halves = bridge.core_wav2vec2(core_encoder(module, layers=2))
+    with torch.no_grad(), pytest.raises(errors.InputError, match="2 layers of 768"):
+        module("starcaster_core.speech.wav2vec2").encode_with(*halves, torch.zeros(1000), 25.0)
+
+
+def test_the_identity_loader_asks_the_model_for_its_backend(module, errors, bridge):
+    core = SimpleNamespace(config=module("starcaster_core.presets").PRESETS["sd15"])
+    checkpoint_error = errors.CheckpointError
+    with pytest.raises(checkpoint_error, match=r"scrfd_10g_bnkps.onnx.*models/starcaster"):
+        module("nodes.identity").IdentityLoader.execute(
+            identity_file="none",
+            face="single",
+            save_as="",
+            image=torch.zeros(1, 64, 64, 3),
+            model=SimpleNamespace(core=core),
+        )
+    assert any(path.name == "starcaster" for path in bridge.face_model_folders())
+
+
+def test_assembling_names_the_folder_of_what_is_missing(module, errors):
+    node = module("nodes.assemble").AssembleCheckpoint
+    widgets = {i.id: i for i in node.define_schema().inputs}
+    nothing = {name: "none" for name in widgets if name not in ("precision", "save_as")}
+    with pytest.raises(errors.InputError, match="Arc2Face, in ComfyUI/models/diffusion_models"):
+        node.execute(precision="float16", save_as="sd15", **nothing)
+    with pytest.raises(errors.InputError):
+        node.execute(precision="float16", save_as="../sd15", **nothing)
+    with pytest.raises(errors.InputError, match="not there"):
+        node.execute(precision="float16", save_as="sd15", **{**nothing, "unet": "vae/gone.safetensors"})
+
+
+def test_files_of_the_model_folders_are_offered(module, bridge, tmp_path, monkeypatch):
+    folder = tmp_path / "vae"
+    folder.mkdir()
+    for name in ("a.safetensors", "b.ckpt", "readme.txt"):
+        (folder / name).touch()
+    monkeypatch.setitem(bridge.folder_paths.folder_names_and_paths, "vae", ([str(folder)], set()))
+    assert bridge.public_files(("vae", "no_such_folder")) == ["vae/a.safetensors", "vae/b.ckpt"]
+    assert bridge.public_path("vae/b.ckpt") == folder / "b.ckpt"
+    assert "animatediff_models" in bridge.folder_paths.folder_names_and_paths
+
+
+def test_the_sampler_tells_of_streams_that_are_not_trained(module, monkeypatch):
+    sampler, said = module("nodes.sampler"), []
+    monkeypatch.setattr(sampler, "tell_user", lambda _, sentence: said.append(sentence))
+    monkeypatch.setattr(sampler.Sampler, "hidden", SimpleNamespace(unique_id=None))
+    core = module("starcaster_core.models.checkpoint").load_checkpoint("tiny")
+    core.untrained = ("audio",)
+    speech = module("starcaster_core.types").Speech(torch.zeros(1, 64), 0.04, "phonetic")
+    identity = module("starcaster_core.types").Identity(np.ones(128, np.float32), None)
+    model = SimpleNamespace(core=core, on_device=lambda: core)
+    with torch.no_grad():
+        sampler.Sampler.execute(model, identity, 1.0, speech=speech, steps=1, use_reference=False)
+    assert "mouth will not follow" in said[0]
