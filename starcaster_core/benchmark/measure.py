@@ -21,6 +21,7 @@ from ..camera import CameraMove, preset_path
 from ..models.checkpoint import load_checkpoint
 from ..models.starcaster import Starcaster
 from ..sampling import Conditions, SamplerSettings, rollout
+from ..sampling.execution import Network
 from ..sampling.rollout import denoise, make_branches, prepare_looks
 from .plain import PlainComposition
 
@@ -116,6 +117,7 @@ def compare_with_plain(model: Starcaster, repeats: int) -> dict:
     context = torch.randn(1, channels, model.config.context_frames, side, side, generator=generator)
     timestep = torch.tensor(500)
     model.unet.merge_adapters()
+    network = Network(model)
 
     def prepare():
         looks = prepare_looks(model, conditions, settings)
@@ -125,7 +127,7 @@ def compare_with_plain(model: Starcaster, repeats: int) -> dict:
     tokens = plain_tokens(model, conditions, context)
 
     def ours():
-        denoise(model, prepare(), settings, 0, report=lambda *_: None, stop=lambda: False)
+        denoise(network, prepare(), settings, 0, report=lambda *_: None, stop=lambda: False)
 
     def theirs():
         for _ in range(settings.steps):

@@ -9,7 +9,7 @@ Keys and values of everything that is not the noisy frame itself are computed on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -57,6 +57,13 @@ class BlockCache:
             room[:, :, :length] = own
         return self._room
 
+    def sources(self) -> tuple[KeyValue | None, ...]:
+        return self.identity, self.audio, self.camera, self.bank
+
+    def forget_room(self) -> None:
+        """To be called when the bank's numbers have changed in place."""
+        self._room = None
+
 
 def per_frame(shared: Tensor, frames: int) -> Tensor:
     """[B, ...] -> [B * T, ...]; a view where there is one clip"""
@@ -90,6 +97,34 @@ class ConditionCache:
     def lambdas(self) -> tuple[float, float]:
         return self.lambda_audio, self.lambda_camera
 
+    def tensors(self) -> list[Tensor]:
+        """Everything cached, in a fixed order"""
+        cached = [source for block in self.blocks for source in block.sources()] + [self.reference]
+        return [x for pair in cached if pair is not None for x in pair]
+
+    def kind(self) -> tuple:
+        """What decides how a network runs under this condition, besides the tensors' shapes"""
+        sources = tuple(
+            (*(source is not None for source in block.sources()), block.splits_bank) for block in self.blocks
+        )
+        return sources, self.reference is not None, self.lambdas
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> ConditionCache:
+        """The same condition made of changed tensors."""
+
+        def changed(pair: KeyValue | None) -> KeyValue | None:
+            return None if pair is None else (change(pair[0]), change(pair[1]))
+
+        blocks = [BlockCache(*map(changed, block.sources()), splits_bank=block.splits_bank) for block in self.blocks]
+        return ConditionCache(blocks, changed(self.reference), *self.lambdas)
+
+    def copy_(self, other: ConditionCache) -> None:
+        """Take over another condition's numbers; both must be of one kind and shape."""
+        for mine, its in zip(self.tensors(), other.tensors()):
+            mine.copy_(its)
+        for block in self.blocks:
+            block.forget_room()
+
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     return rearrange(x, "b l (h d) -> b h l d", h=heads)
@@ -98,11 +133,18 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(Q K^T / sqrt(d)) V on [B, heads, L, d], heads merged again: [B, L, C]."""
     if plain_products_are_faster(query, key):
-        weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(dim=-1)
-        out = weights.to(value.dtype) @ value
+        out = attend_plainly(query * query.shape[-1] ** -0.5, key, value)
     else:
         out = F.scaled_dot_product_attention(query, key, value)
     return rearrange(out, "b h l d -> b l (h d)")
+
+
+def attend_plainly(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """By two matrix products, so many frames at a time that the scores between them stay in the cache."""
+    scores = query[0].numel() // query.shape[-1] * key.shape[2]
+    step = len(query) if query.requires_grad else max(1, 2**20 // scores)
+    shares = zip(query.split(step), key.split(step), value.split(step))
+    return join([(q @ k.transpose(-1, -2)).softmax(dim=-1).to(v.dtype) @ v for q, k, v in shares])
 
 
 def plain_products_are_faster(query: Tensor, key: Tensor) -> bool:
@@ -112,7 +154,7 @@ def plain_products_are_faster(query: Tensor, key: Tensor) -> bool:
         return False
     if query.requires_grad:
         return key.shape[2] <= 256
-    return not has_amx() and query.numel() // query.shape[-1] * key.shape[2] <= 2**25
+    return not has_amx() and query[0].numel() // query.shape[-1] * key.shape[2] <= 2**22
 
 
 @lru_cache

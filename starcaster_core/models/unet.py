@@ -41,7 +41,7 @@ class Pass:
     time_embedding: Tensor  # [B * T, 4 * C0]
     frames: int  # T
     caches: Iterator[tuple[BlockCache, ...]]  # one of each condition a transformer, in running order
-    lambdas: list[tuple[float, float]]  # lambda_audio, lambda_camera of each condition
+    lambdas: tuple[tuple[float, float], ...]  # lambda_audio, lambda_camera of each condition
     adapters: bool
     motion: bool
     record: list[Tensor] | None
@@ -76,6 +76,11 @@ class Stage(nn.Module):
         if run.motion and hasattr(self, "motion_modules"):
             x = self.motion_modules[index](x, run.frames)
         return x
+
+    def blocks(self) -> list[nn.Module]:
+        """Layer after layer, each with what it has of residual, spatial and temporal blocks, as `layer` runs them."""
+        columns = [self.resnets, getattr(self, "attentions", ()), getattr(self, "motion_modules", ())]
+        return [column[index] for index in range(len(self.resnets)) for column in columns if index < len(column)]
 
 
 def residual(config: UNetConfig, channels_in: int, channels_out: int) -> ResnetBlock2D:
@@ -164,7 +169,7 @@ class StarcasterUNet(nn.Module):
             time_embedding=self.embed_time(timesteps, latents).repeat_interleave(frames, dim=0),
             frames=frames,
             caches=zip(*(one.blocks for one in conditions)),
-            lambdas=[one.lambdas for one in conditions],
+            lambdas=tuple(one.lambdas for one in conditions),
             adapters=adapters,
             motion=motion,
             record=record,
@@ -228,6 +233,12 @@ class StarcasterUNet(nn.Module):
         stages = [*self.down_blocks, self.mid_block, *self.up_blocks]
         spatial = [attention for stage in stages for attention in getattr(stage, "attentions", ())]
         return [block for transformer in spatial for block in transformer.transformer_blocks]
+
+    def blocks(self) -> list[nn.Module]:
+        """Residual, spatial and temporal blocks, in about the order a forward pass meets them: all the weights but those
+        at the two ends. What repeats, is compiled, or moved to and from the device."""
+        stages = [*self.down_blocks, self.mid_block, *self.up_blocks]
+        return [block for stage in stages for block in stage.blocks()]
 
     def cache_identity(self, tokens: Tensor) -> list[KeyValue]:
         """tokens [B, L, D] -> K, V for every block. Once a clip."""
