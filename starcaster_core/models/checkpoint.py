@@ -26,10 +26,13 @@ def available_checkpoints() -> list[str]:
     return list(BUILT_IN)
 
 
-def load_checkpoint(name_or_path: str | os.PathLike, dtype: torch.dtype | None = None) -> Starcaster:
+def load_checkpoint(
+    name_or_path: str | os.PathLike, dtype: torch.dtype | None = None, float8: bool = False
+) -> Starcaster:
     """Loads a model by built-in name ("mini") or from a file, ready for sampling on the CPU.
 
-    dtype: precision to compute in; None chooses one for the CPU (see `cpu_precision`).
+    dtype: precision to compute in; None chooses one for the CPU (see `cpu_precision`). float8: store the UNet's large
+    weights in eight bits, which halves the model.
     Raises CheckpointError when the file is missing, truncated, or does not hold a whole STARCaster model.
     """
     name = str(name_or_path)
@@ -38,7 +41,10 @@ def load_checkpoint(name_or_path: str | os.PathLike, dtype: torch.dtype | None =
     else:
         config, weights, _ = read_checkpoint(WEIGHTS / f"{name}.safetensors" if name in BUILT_IN else name)
         model = build(config, weights, name)
-    return model.set_precision(dtype or cpu_precision()).eval().requires_grad_(False)
+    model = model.set_precision(dtype or cpu_precision()).eval().requires_grad_(False)
+    if float8:
+        model.store_in_float8()
+    return model
 
 
 def build(config: ModelConfig, weights: dict[str, Tensor], name: str) -> Starcaster:
