@@ -16,6 +16,7 @@ COMMANDS = {
     "train": ("training.portrait", "train a model, stage after stage"),
     "evaluate": ("evaluation.evaluate", "measure a model on held-out clips"),
     "bench": ("benchmark", "measure seconds of computing per second of video"),
+    "bench-gpu": ("benchmark.gpu", "measure the paper's scale on a GPU, with random weights"),
 }
 
 

@@ -19,8 +19,10 @@ from .errors import InputError
 from .sampling import Chunk, Conditions, SamplerSettings, rollout
 from .sampling.schedules import SCHEDULERS
 from .types import CameraPath, Identity
+from .video import Background, VideoInfo, VideoWriter
 
 SUFFIXES = (".mp4", ".webm", ".mov", ".gif")
+DECODED_AT_ONCE = 4  # frames; between them a cancelled video ends
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +57,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from .models.checkpoint import load_checkpoint
     from .speech import audio_warnings, load_audio, mono16k
-    from .video import write_video
 
     if args.out.suffix.lower() not in SUFFIXES:
         raise InputError(f"an output file ending in {', '.join(SUFFIXES)}", str(args.out), "Change --out.")
@@ -88,14 +89,45 @@ def run(args: argparse.Namespace) -> None:
     )
     chunks = rollout(model, Conditions(identity, speech, camera, frames), settings, progress=show_progress)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    info = write_video(args.out, decoded(model, chunks), model.config.fps, sound)
+    info = film(model, chunks, args.out, sound)
     print(f"\n{args.out}: {info.frames} frames, {info.seconds:.2f} s, made in {time.monotonic() - started:.1f} s")
 
 
-def decoded(model, chunks: Iterator[Chunk]) -> Iterator[np.ndarray]:
-    """Frames of each chunk as it is finished, float32 [T, H, W, 3] in 0..1"""
-    for chunk in chunks:
-        yield model.decode_frames(model.from_raw(chunk.latents)).numpy()
+def film(model, chunks: Iterator[Chunk], path: Path, sound=None) -> VideoInfo:
+    """Writes the video of the chunks; while one is sampled, a thread decodes and encodes the one before.
+
+    sound: waveform [C, N] and its samples a second.
+    """
+    decode = Decoder(model)
+    with VideoWriter(path, model.config.fps, sound) as writer:
+        with Background(lambda item: writer.writing(decode(*item))) as studio:
+            for chunk in chunks:
+                for part in chunk.latents.split(DECODED_AT_ONCE, dim=2):
+                    studio.put(decode.hand_over(part))
+    return writer.info
+
+
+class Decoder:
+    """A model's decoder for use in a second thread, on CUDA in a stream of its own beside the sampling."""
+
+    def __init__(self, model):
+        import torch
+
+        self.model, self.cuda = model, torch.cuda
+        self.stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
+
+    def hand_over(self, latents):
+        """In the sampling thread: raw latents [1, C, T, h, w] and the moment they will be ready"""
+        return latents, None if self.stream is None else self.cuda.current_stream(self.model.device).record_event()
+
+    def __call__(self, latents, ready) -> np.ndarray:
+        """In the other thread: frames float32 [T, H, W, 3] in 0..1"""
+        if self.stream is None:
+            return self.model.decode_frames(self.model.from_raw(latents)).numpy()
+        with self.cuda.stream(self.stream):
+            self.stream.wait_event(ready)
+            latents.record_stream(self.stream)
+            return self.model.decode_frames(self.model.from_raw(latents)).numpy()
 
 
 def read_identity(args: argparse.Namespace, size: int) -> Identity:

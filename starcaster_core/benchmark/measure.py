@@ -106,7 +106,7 @@ def compare_with_plain(model: Starcaster, repeats: int) -> dict:
     """One chunk at the model's own settings, ours and plain in turn.
 
     Ours is the sampler's own loop with what it computes once, and asks for the null only where guidance is wanted; plain
-    is the predictions alone, both branches at every step.
+    reads the reference and context frames and then makes the predictions alone, both branches at every step.
     """
     length = model.config.chunk_frames
     conditions, _ = sample_conditions(model, length)
@@ -124,12 +124,13 @@ def compare_with_plain(model: Starcaster, repeats: int) -> dict:
         return make_branches(model, conditions, settings, looks, model.cache_frames(context, looks.identity), 0)
 
     plain = PlainComposition(model)
-    tokens = plain_tokens(model, conditions, context)
+    tokens, frames = plain_tokens(model, conditions, context)
 
     def ours():
         denoise(network, prepare(), settings, 0, report=lambda *_: None, stop=lambda: False)
 
     def theirs():
+        plain.read(frames, tokens["identity"])
         for _ in range(settings.steps):
             plain.predict(model.like_weights(latents), timestep, **tokens, guidance_scale=settings.guidance_scale)
 
@@ -147,21 +148,21 @@ def compare_with_plain(model: Starcaster, repeats: int) -> dict:
 
 
 @torch.no_grad()
-def plain_tokens(model: Starcaster, conditions: Conditions, context: torch.Tensor) -> dict:
-    """The same conditions as tokens and frames, for `PlainComposition.predict`."""
+def plain_tokens(model: Starcaster, conditions: Conditions, context: torch.Tensor) -> tuple[dict, torch.Tensor]:
+    """The same conditions as tokens for `PlainComposition.predict`, and as frames for `PlainComposition.read`."""
     window = model.config.conditioning.speech_window
     frames = model.config.chunk_frames
     rows = torch.arange(-window, frames + window).clamp(0, conditions.speech.frames - 1)
     embedding = torch.from_numpy(conditions.identity.embedding).float()[None]
     vectors = torch.from_numpy(conditions.camera.vectors()[:frames])[None]
     portrait = torch.from_numpy(conditions.identity.portrait)[None].float() / 255
-    return {
+    tokens = {
         "identity": model.identity_tokens(model.like_weights(embedding)),
         "nobody": model.identity_tokens.unconditional(1),
         "audio": model.speech_tokens(model.like_weights(conditions.speech.features[rows][None])),
         "camera": model.camera_tokens(model.like_weights(vectors)),
-        "frames": model.like_weights(torch.cat([model.encode_frames(portrait), context], dim=2)),
     }
+    return tokens, model.like_weights(torch.cat([model.encode_frames(portrait), context.to(model.device)], dim=2))
 
 
 def describe_machine() -> dict:

@@ -72,6 +72,12 @@ def compile_blocks(unet: torch.nn.Module) -> None:
             block.forward = _Compiled(block)
 
 
+def release_blocks(unet: torch.nn.Module) -> None:
+    """Undo `compile_blocks`."""
+    for block in unet.blocks():
+        block.__dict__.pop("forward", None)
+
+
 class _Compiled:
     """A module's forward, compiled, until the compiler fails."""
 

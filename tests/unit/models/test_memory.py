@@ -46,7 +46,7 @@ def test_offloaded_blocks_give_the_same_numbers_and_only_two_are_there_at_a_time
             nonlocal most
             most = max(most, offload.on_device)
 
-        hooks = [block.register_forward_hook(count) for block in unet.blocks()]
+        hooks = [block.register_forward_pre_hook(count) for block in unet.blocks()]
         torch.testing.assert_close(answer(unet), wanted)
         for hook in hooks:
             hook.remove()
