@@ -28,10 +28,11 @@ class TemporalAttention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(dim, dim), nn.Identity()])
         self._fused: Tensor | None = None
 
-    def fuse(self) -> None:
-        """Lay the three projections side by side in memory, as one matrix, for sampling. They stay what they are."""
+    def fuse(self, device: torch.device) -> None:
+        """Lay the three projections side by side in memory, as one matrix, for sampling. They stay what they are.
+        Not done to weights in eight bits, nor to those that visit the computing device only now and then."""
         layers = (self.to_q, self.to_k, self.to_v)
-        if any(is_compact(layer) for layer in layers):
+        if any(is_compact(layer) or layer.weight.device != device for layer in layers):
             return
         with torch.no_grad():
             self._fused = torch.cat([layer.weight for layer in layers])

@@ -279,10 +279,11 @@ class StarcasterUNet(nn.Module):
 
     def merge_adapters(self) -> None:
         """Prepare for sampling: base + LoRA as one weight, beside the base ones that the reference pass needs."""
+        device = self.conv_in.weight.device
         for block in self.transformer_blocks():
-            block.attn1.merge(self.conv_in.weight.device)
+            block.attn1.merge(device)
         for attention in self.temporal_attentions():
-            attention.fuse()
+            attention.fuse(device)
 
     def unmerge_adapters(self) -> None:
         for block in self.transformer_blocks():
