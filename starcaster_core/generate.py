@@ -10,13 +10,14 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
 from .camera import PRESETS, CameraMove, keyframe_path, preset_path
 from .errors import InputError
-from .sampling import Chunk, Conditions, SamplerSettings, rollout
+from .sampling import Chunk, Conditions, Execution, SamplerSettings, rollout
 from .sampling.schedules import SCHEDULERS
 from .types import CameraPath, Identity
 from .video import Background, VideoInfo, VideoWriter
@@ -41,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how")
     how.add_argument("--model", default="mini", help="'mini', or a STARCaster .safetensors file")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    how.add_argument("--float8", action="store_true", help="store the large weights in eight bits")
+    how.add_argument("--offload", action="store_true", help="keep the network in main memory, a block on the device")
+    how.add_argument(
+        "--compile", action="store_true", help="let torch.compile fuse the blocks: minutes once, then faster"
+    )
+    how.add_argument("--cuda-graphs", action="store_true", help="record the network once and replay it")
     how.add_argument("--seed", type=int, default=defaults.seed, help="0 .. 2^64 - 1")
     how.add_argument("--steps", type=int, default=None, help="denoising steps; default: the model's own")
     how.add_argument("--scheduler", choices=SCHEDULERS, default=defaults.scheduler)
@@ -56,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from .models.checkpoint import load_checkpoint
+    from .models.offload import BlockOffload
     from .speech import audio_warnings, load_audio, mono16k
 
     if args.out.suffix.lower() not in SUFFIXES:
@@ -63,7 +71,11 @@ def run(args: argparse.Namespace) -> None:
     if args.seconds is not None and not 0 < args.seconds < math.inf:
         raise InputError("--seconds above 0", str(args.seconds), "Leave it out to follow the speech.")
     started = time.monotonic()
-    model = load_checkpoint(args.model).to(choose_device(args.device))
+    device = choose_device(args.device)
+    model = load_checkpoint(args.model, choose_dtype(device), float8=args.float8)
+    for name, part in model.named_children():
+        if name != "unet" or not args.offload:
+            part.to(device)
     identity = read_identity(args, model.config.image_size)
 
     speech = sound = None
@@ -72,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
         samples = mono16k(waveform, rate, args.seconds)
         for warning in audio_warnings(samples):
             print(f"warning: {warning}", file=sys.stderr)
-        speech, sound = model.encode_speech(samples.to(model.device)), (waveform, rate)
+        speech, sound = model.encode_speech(samples.to(device)), (waveform, rate)
     frames = speech.frames if speech else max(1, round((args.seconds or 4.0) * model.config.fps))
     camera = read_camera(args, frames, model.config.fps)
 
@@ -87,9 +99,12 @@ def run(args: argparse.Namespace) -> None:
         lambda_camera=args.lambda_camera,
         use_reference=not args.identity_only,
     )
-    chunks = rollout(model, Conditions(identity, speech, camera, frames), settings, progress=show_progress)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    info = film(model, chunks, args.out, sound)
+    execution = Execution(compile=args.compile, cuda_graphs=args.cuda_graphs and not args.offload)
+    with BlockOffload(model.unet, device) if args.offload else nullcontext():
+        conditions = Conditions(identity, speech, camera, frames)
+        chunks = rollout(model, conditions, settings, progress=show_progress, execution=execution)
+        info = film(model, chunks, args.out, sound)
     print(f"\n{args.out}: {info.frames} frames, {info.seconds:.2f} s, made in {time.monotonic() - started:.1f} s")
 
 
@@ -179,6 +194,15 @@ def choose_device(name: str):
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_dtype(device):
+    """Half precision on CUDA; elsewhere None, which leaves it to `load_checkpoint`."""
+    import torch
+
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 def show_progress(report) -> None:
