@@ -8,12 +8,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ..models.attention import ConditionCache
 from .guidance import Branch
+
+if TYPE_CHECKING:  # the nodes read this file's settings while ComfyUI starts, when diffusers is not to be imported
+    from ..models.attention import ConditionCache
 
 COMPILER = "inductor"  # the backend of torch.compile
 WARM_UP = 3  # calls before a CUDA graph is captured: libraries choose their kernels and workspaces then
@@ -109,7 +112,7 @@ class Replayed:
         self.recordings: dict[tuple, _Recording] = {}
 
     def __call__(self, latents: Tensor, timestep: Tensor, condition) -> Tensor:
-        conditions = [condition] if isinstance(condition, ConditionCache) else list(condition)
+        conditions = list(condition) if isinstance(condition, (list, tuple)) else [condition]
         tensors = [latents, *(x for one in conditions for x in one.tensors())]
         shape = tuple((tuple(x.shape), x.dtype) for x in tensors), tuple(one.kind() for one in conditions)
         if shape not in self.recordings:
