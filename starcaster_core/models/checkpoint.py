@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..presets import PRESETS, ModelConfig
+from .attention import has_amx
 from .starcaster import Starcaster
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
@@ -31,7 +32,7 @@ def load_checkpoint(
 ) -> Starcaster:
     """Loads a model by built-in name ("mini") or from a file, ready for sampling on the CPU.
 
-    dtype: precision to compute in; None chooses one for the CPU (see `cpu_precision`). float8: store the UNet's large
+    dtype: precision to compute in; None chooses one for the CPU (see `sampling_precision`). float8: store the UNet's large
     weights in eight bits, which halves the model.
     Raises CheckpointError when the file is missing, truncated, or does not hold a whole STARCaster model.
     """
@@ -41,7 +42,7 @@ def load_checkpoint(
     else:
         config, weights, _ = read_checkpoint(WEIGHTS / f"{name}.safetensors" if name in BUILT_IN else name)
         model = build(config, weights, name)
-    model = model.set_precision(dtype or cpu_precision()).eval().requires_grad_(False)
+    model = model.set_precision(dtype or sampling_precision()).eval().requires_grad_(False)
     if float8:
         model.store_in_float8()
     return model
@@ -119,9 +120,14 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[ModelConfig, dict[str, Ten
 
 
 def cpu_precision() -> torch.dtype:
-    """bfloat16 where the CPU multiplies it in hardware (AMX), several times faster there; float32 elsewhere."""
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return torch.bfloat16 if amx() else torch.float32
+    """For training on a CPU: bfloat16 where it multiplies tiles of it (AMX), several times faster; float32 elsewhere."""
+    return torch.bfloat16 if has_amx() else torch.float32
+
+
+def sampling_precision() -> torch.dtype:
+    """For sampling on a CPU: bfloat16 also where there is no more than its dot product (docs/decisions/0007)."""
+    dot_product = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return torch.bfloat16 if has_amx() or dot_product() else torch.float32
 
 
 def shorten(text: str, length: int = 400) -> str:

@@ -12,7 +12,7 @@ import torch
 
 @pytest.fixture(scope="module")
 def core(module):
-    return module("starcaster_core.models.checkpoint").load_checkpoint("tiny")
+    return module("starcaster_core.models.checkpoint").load_checkpoint("tiny", torch.float32)
 
 
 def test_user_errors_arrive_bare(bridge, module):
