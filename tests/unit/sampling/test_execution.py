@@ -99,11 +99,14 @@ def test_a_recording_is_fed_every_new_input(model, conditions, batched, monkeypa
             super().__init__(*arguments)
             self.run = Replayed(self.model.unet, capture)
 
+    features = torch.randn(48, 64, generator=torch.Generator().manual_seed(1))
+    # Three chunks: the third comes with the second's shapes and other numbers.
+    conditions = Conditions(conditions.identity, Speech(features, 48 / 25, "phonetic"))
     plain = video(model, conditions)
     monkeypatch.setattr(sys.modules[denoise.__module__], "Network", Recorded)
     replayed = video(model, conditions, Execution(batch_guidance=batched))
     torch.testing.assert_close(replayed, plain, rtol=1e-3, atol=1e-3)
-    # Null and full, without and with context frames, for two chunks; or both in one.
+    # Null and full, without and with context frames, for three chunks; or both in one.
     assert len(recorded) == (2 if batched else 3)
 
 
