@@ -6,7 +6,7 @@ BOOT ?= python3
 PY = $$($(BOOT) scripts/provision_comfyui.py --print python)
 DEMO_ARGS ?=
 
-.PHONY: setup demo test check bench thumbnails
+.PHONY: setup demo test check bench bench-gpu thumbnails
 
 setup:  ## a real ComfyUI with our requirements, made once
 	$(BOOT) scripts/provision_comfyui.py
@@ -24,6 +24,9 @@ test: setup  ## everything: unit, real server, real frontend
 
 bench: setup  ## seconds of computing per second of video, as JSON in benchmarks/results/
 	$(PY) -m starcaster_core bench
+
+bench-gpu: setup  ## the paper's scale on a GPU, with random weights: JSON in benchmarks/results/, and a table
+	$(PY) -m starcaster_core bench-gpu
 
 thumbnails: setup  ## run the shipped workflows and photograph the results
 	$(PY) scripts/make_thumbnails.py

@@ -11,6 +11,7 @@ import json
 import logging
 import shutil
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import comfy.model_management as management
@@ -25,6 +26,7 @@ from comfy_api.latest import ComfyExtension, InputImpl, io, ui
 from PIL import Image
 
 from ..starcaster_core.errors import InputError, StarcasterError
+from ..starcaster_core.models.offload import BlockOffload
 from ..starcaster_core.video import check_name
 
 intermediate_device = management.intermediate_device
@@ -204,11 +206,44 @@ class LoadedModel:
 
     def on_device(self) -> torch.nn.Module:
         """The core model, moved to the computing device; other models make room as ComfyUI decides."""
-        config = self.core.config
-        # Measured generously: what one chunk keeps alive at the finest level, forward pass only.
-        activations = 64 * config.chunk_frames * config.image_size**2 * self.core.dtype.itemsize
-        management.load_models_gpu([self.patcher], memory_required=activations, force_full_load=True)
+        management.load_models_gpu([self.patcher], memory_required=self._activations, force_full_load=True)
         return self.core
+
+    @contextmanager
+    def sampling(self):
+        """The core model, ready to sample. Where it is too large for the device, or the user asked ComfyUI to save VRAM,
+        the UNet's blocks stay in main memory and come one after the other."""
+        if self._fits():
+            yield self.on_device()
+            return
+        device, unet = self.patcher.load_device, self.core.unet
+        logging.info("STARCaster: the model's blocks stay in main memory and visit %s one by one", device)
+        self.patcher.detach()
+        management.free_memory(self._activations + management.module_size(self.core) // 2, device)
+        others = [part for name, part in self.core.named_children() if name != "unet"]
+        try:
+            for part in others:
+                part.to(device)
+            with BlockOffload(unet, device):
+                yield self.core
+        finally:
+            self.core.to(self.patcher.offload_device)
+
+    @property
+    def _activations(self) -> int:
+        """Bytes that a chunk with both branches of the guidance in one call keeps alive at most, as counted by
+        `benchmark/account.py`, forward pass only"""
+        config = self.core.config
+        return 256 * config.chunk_frames * config.image_size**2 * self.core.dtype.itemsize
+
+    def _fits(self) -> bool:
+        device = self.patcher.load_device
+        if management.is_device_cpu(device):
+            return True
+        if management.vram_state in (management.VRAMState.LOW_VRAM, management.VRAMState.NO_VRAM):
+            return False
+        wanted = self.patcher.model_size() + self._activations + management.extra_reserved_memory()
+        return wanted <= management.get_total_memory(device)
 
 
 class _Held(torch.nn.Module):

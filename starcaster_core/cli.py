@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": ("evaluation.evaluate", "measure a model on held-out clips"),
     "assemble": ("models.public.assemble", "make one paper-scale checkpoint out of public weights"),
     "bench": ("benchmark", "measure seconds of computing per second of video"),
+    "bench-gpu": ("benchmark.gpu", "measure the paper's scale on a GPU, with random weights"),
 }
 
 

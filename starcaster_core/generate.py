@@ -10,6 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,13 @@ import numpy as np
 from .camera import PRESETS, CameraMove, keyframe_path, preset_path
 from .errors import InputError
 from .presets import ModelConfig
-from .sampling import Chunk, Conditions, SamplerSettings, rollout
+from .sampling import Chunk, Conditions, Execution, SamplerSettings, rollout
 from .sampling.schedules import SCHEDULERS
 from .types import CameraPath, Identity
+from .video import Background, VideoInfo, VideoWriter
 
 SUFFIXES = (".mp4", ".webm", ".mov", ".gif")
+DECODED_AT_ONCE = 4  # frames; between them a cancelled video ends
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--face-models", type=Path, nargs="+", default=[], metavar="DIR", help="where SCRFD and ArcFace lie, for sd15"
     )
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    how.add_argument("--float8", action="store_true", help="store the large weights in eight bits")
+    how.add_argument("--offload", action="store_true", help="keep the network in main memory, a block on the device")
+    how.add_argument(
+        "--compile", action="store_true", help="let torch.compile fuse the blocks: minutes once, then faster"
+    )
+    how.add_argument("--cuda-graphs", action="store_true", help="record the network once and replay it")
     how.add_argument("--seed", type=int, default=defaults.seed, help="0 .. 2^64 - 1")
     how.add_argument("--steps", type=int, default=None, help="denoising steps; default: the model's own")
     how.add_argument("--scheduler", choices=SCHEDULERS, default=defaults.scheduler)
@@ -59,19 +68,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from .models.checkpoint import load_checkpoint
+    from .models.offload import BlockOffload
     from .speech import audio_warnings, load_audio, mono16k
-    from .video import write_video
 
     if args.out.suffix.lower() not in SUFFIXES:
         raise InputError(f"an output file ending in {', '.join(SUFFIXES)}", str(args.out), "Change --out.")
     if args.seconds is not None and not 0 < args.seconds < math.inf:
         raise InputError("--seconds above 0", str(args.seconds), "Leave it out to follow the speech.")
     started = time.monotonic()
-    model = load_checkpoint(args.model).to(choose_device(args.device))
+    device = choose_device(args.device)
+    model = load_checkpoint(args.model, choose_dtype(device), float8=args.float8)
     if args.audio_encoder:
         from .models.public.wav2vec2 import load_wav2vec2
 
-        model.speech_encoder = load_wav2vec2(args.audio_encoder).to(model.device)
+        model.speech_encoder = load_wav2vec2(args.audio_encoder)
+    for name, part in model.named_children():
+        if name != "unet" or not args.offload:
+            part.to(device)
     identity = read_identity(args, model.config)
 
     speech = sound = None
@@ -80,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
         samples = mono16k(waveform, rate, args.seconds)
         for warning in audio_warnings(samples):
             print(f"warning: {warning}", file=sys.stderr)
-        speech, sound = model.encode_speech(samples.to(model.device)), (waveform, rate)
+        speech, sound = model.encode_speech(samples.to(device)), (waveform, rate)
     frames = speech.frames if speech else max(1, round((args.seconds or 4.0) * model.config.fps))
     camera = read_camera(args, frames, model.config.fps)
     for warning in model.warnings(speech, camera):
@@ -97,16 +110,50 @@ def run(args: argparse.Namespace) -> None:
         lambda_camera=args.lambda_camera,
         use_reference=not args.identity_only,
     )
-    chunks = rollout(model, Conditions(identity, speech, camera, frames), settings, progress=show_progress)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    info = write_video(args.out, decoded(model, chunks), model.config.fps, sound)
+    execution = Execution(compile=args.compile, cuda_graphs=args.cuda_graphs and not args.offload)
+    with BlockOffload(model.unet, device) if args.offload else nullcontext():
+        conditions = Conditions(identity, speech, camera, frames)
+        chunks = rollout(model, conditions, settings, progress=show_progress, execution=execution)
+        info = film(model, chunks, args.out, sound)
     print(f"\n{args.out}: {info.frames} frames, {info.seconds:.2f} s, made in {time.monotonic() - started:.1f} s")
 
 
-def decoded(model, chunks: Iterator[Chunk]) -> Iterator[np.ndarray]:
-    """Frames of each chunk as it is finished, float32 [T, H, W, 3] in 0..1"""
-    for chunk in chunks:
-        yield model.decode_frames(model.from_raw(chunk.latents)).numpy()
+def film(model, chunks: Iterator[Chunk], path: Path, sound=None) -> VideoInfo:
+    """Writes the video of the chunks; while one is sampled, a thread decodes and encodes the one before.
+
+    sound: waveform [C, N] and its samples a second.
+    """
+    decode = Decoder(model)
+    with VideoWriter(path, model.config.fps, sound) as writer:
+        with Background(lambda item: writer.writing(decode(*item))) as studio:
+            for chunk in chunks:
+                for part in chunk.latents.split(DECODED_AT_ONCE, dim=2):
+                    studio.put(decode.hand_over(part))
+    return writer.info
+
+
+class Decoder:
+    """A model's decoder for use in a second thread, on CUDA in a stream of its own beside the sampling."""
+
+    def __init__(self, model):
+        import torch
+
+        self.model, self.cuda = model, torch.cuda
+        self.stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
+
+    def hand_over(self, latents):
+        """In the sampling thread: raw latents [1, C, T, h, w] and the moment they will be ready"""
+        return latents, None if self.stream is None else self.cuda.current_stream(self.model.device).record_event()
+
+    def __call__(self, latents, ready) -> np.ndarray:
+        """In the other thread: frames float32 [T, H, W, 3] in 0..1"""
+        if self.stream is None:
+            return self.model.decode_frames(self.model.from_raw(latents)).numpy()
+        with self.cuda.stream(self.stream):
+            self.stream.wait_event(ready)
+            latents.record_stream(self.stream)
+            return self.model.decode_frames(self.model.from_raw(latents)).numpy()
 
 
 def read_identity(args: argparse.Namespace, config: ModelConfig) -> Identity:
@@ -160,6 +207,15 @@ def choose_device(name: str):
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_dtype(device):
+    """Half precision on CUDA; elsewhere None, which leaves it to `load_checkpoint`."""
+    import torch
+
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 def show_progress(report) -> None:

@@ -1,8 +1,9 @@
 """The yardstick: the same network put together from diffusers' parts, the way reference-net packs do it.
 
-`UNetMotionModel` denoises, a second `UNet2DConditionModel` reads the reference and context frames again at every step,
-keys and values of every stream are made anew in every attention, and both guidance branches run at every step. Weights
-are the model's own, so the answers are the same numbers (a test says so); only the way there differs.
+`UNetMotionModel` denoises, a second `UNet2DConditionModel` reads the reference and context frames once a chunk and keeps
+their features. Keys and values of every stream are made anew in every attention, adapters run beside the layers they
+adapt, and both guidance branches are asked at every step. Weights are the model's own, so the answers are the same
+numbers (a test says so); only the way there differs.
 """
 
 from __future__ import annotations
@@ -56,14 +57,11 @@ class PlainComposition:
     """Built from a `Starcaster`, whose weights it copies."""
 
     def __init__(self, model: Starcaster):
-        self.unet = motion_unet(model.config.unet).to(model.dtype).eval()
-        self.reference = image_unet(model.config.unet).to(model.dtype).eval()
+        with torch.device(model.device):
+            self.unet = motion_unet(model.config.unet).to(model.dtype).eval()
+            self.reference = image_unet(model.config.unet).to(model.dtype).eval()
         weights = model.unet.state_dict()
         self.reference.load_state_dict({key: weights[key] for key in self.reference.state_dict()})
-        for name, module in model.unet.named_modules():
-            for target, lora in getattr(module, "lora", {}).items():
-                key = f"{name}.{'to_out.0' if target == 'to_out' else target}.weight"
-                weights[key] = weights[key] + lora.delta()
         self.unet.load_state_dict({key: weights[key] for key in self.unet.state_dict()})
 
         self.recorded: dict[str, Tensor] = {}
@@ -74,13 +72,14 @@ class PlainComposition:
         streams = {
             name: module for name, module in model.unet.named_modules() if name.endswith(".attn2") and ".att" in name
         }
+        adapted = {name: module for name, module in model.unet.named_modules() if name.endswith(".attn1")}
         processors = dict(self.unet.attn_processors)
         for name in processors:
             block, _, attention = name.removesuffix(".processor").rpartition(".")
             if "motion_modules" in name:
                 continue
             if attention == "attn1":
-                processors[name] = BankAttention(self, block)
+                processors[name] = BankAttention(self, block, adapted[f"{block}.attn1"].lora)
             else:
                 processors[name] = StreamAttention(self, streams[f"{block}.attn2"])
         self.unet.set_attn_processor(processors)
@@ -97,18 +96,21 @@ class PlainComposition:
         return torch.lerp(made, self.portrait, self.copy_gate(inputs[0]).sigmoid()) if self.bank_on else made
 
     @torch.no_grad()
-    def predict(self, latents, timestep, identity, nobody, audio, camera, frames, guidance_scale: float) -> Tensor:
-        """One guided prediction. latents [1, C, T, h, w]; identity, nobody: tokens [1, L, D]; audio, camera: tokens
-        [1, T, L, D] or None; frames [1, C, R, h, w], reference and context."""
-        count = latents.shape[2]
+    def read(self, frames: Tensor, identity: Tensor) -> None:
+        """Once a chunk: frames [1, C, R, h, w], reference and context; identity: tokens [1, L, D]."""
         self.portrait = frames[:, :, 0]
+        pictures = rearrange(frames, "1 c r h w -> r c h w")
+        self.reference(pictures, 0, encoder_hidden_states=identity.expand(len(pictures), -1, -1))
+
+    @torch.no_grad()
+    def predict(self, latents, timestep, identity, nobody, audio, camera, guidance_scale: float) -> Tensor:
+        """One guided prediction, after `read`. latents [1, C, T, h, w]; identity, nobody: tokens [1, L, D]; audio,
+        camera: tokens [1, T, L, D] or None."""
         answers = []
         for tokens, conditioned in ((nobody, False), (identity, True)):
-            read = rearrange(frames, "1 c r h w -> r c h w")
-            self.reference(read, 0, encoder_hidden_states=identity.expand(len(read), -1, -1))
             self.bank_on = conditioned
             self.audio, self.camera = (audio, camera) if conditioned else (None, None)
-            repeated = tokens.repeat_interleave(count, dim=0)
+            repeated = tokens.repeat_interleave(latents.shape[2], dim=0)
             answers.append(self.unet(latents, timestep, encoder_hidden_states=repeated).sample)
         null, full = answers
         return null + guidance_scale * (full - null)
@@ -126,9 +128,9 @@ def attend(attn, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 class BankAttention(nn.Module):
     """Self-attention whose keys and values include the recorded features of the reference network."""
 
-    def __init__(self, owner: PlainComposition, block: str):
+    def __init__(self, owner: PlainComposition, block: str, lora: nn.ModuleDict):
         super().__init__()
-        self.__dict__["owner"] = owner  # not a submodule
+        self.__dict__["owner"], self.__dict__["lora"] = owner, lora  # not submodules
         self.block = block
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **_):
@@ -136,8 +138,14 @@ class BankAttention(nn.Module):
         if self.owner.bank_on:
             bank = rearrange(self.owner.recorded[self.block], "r l c -> 1 (r l) c")
             seen = torch.cat([hidden_states, bank.expand(len(hidden_states), -1, -1)], dim=1)
-        out = attend(attn, attn.to_q(hidden_states), attn.to_k(seen), attn.to_v(seen))
-        return attn.to_out[0](out)
+        query, key, value = (
+            self.adapted(name, getattr(attn, name), x)
+            for name, x in (("to_q", hidden_states), ("to_k", seen), ("to_v", seen))
+        )
+        return self.adapted("to_out", attn.to_out[0], attend(attn, query, key, value))
+
+    def adapted(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
+        return layer(x) + self.lora[name](x)
 
 
 class StreamAttention(nn.Module):

@@ -9,7 +9,9 @@ Keys and values of everything that is not the noisy frame itself are computed on
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .norm import GroupNorm
+from .storage import weight_of
 
 KeyValue = tuple[Tensor, Tensor]  # each [B, heads, L, C / heads]
 
@@ -29,12 +32,52 @@ class BlockCache:
     identity: keys and values [B, heads, L, d], the same for every frame.
     audio, camera: [B * T, heads, L, d], tokens of each frame's own.
     bank: [B, heads, R * h * w, d], the reference and context frames.
+    splits_bank: attend to frame and bank apart, then merge the two (see `attend_apart`), instead of side by side.
     """
 
     identity: KeyValue | None = None
     audio: KeyValue | None = None
     camera: KeyValue | None = None
     bank: KeyValue | None = None
+    splits_bank: bool = False
+    _room: KeyValue | None = field(default=None, repr=False)
+
+    def beside_bank(self, key: Tensor, value: Tensor) -> KeyValue:
+        """A step's own keys and values [B * T, heads, h * w, d] with the bank's behind them, for every frame.
+
+        While sampling on a CPU the bank is laid out once, and each step writes its own in front of it.
+        """
+        frames = len(key) // len(self.bank[0])
+        if key.device.type != "cpu" or torch.is_grad_enabled():
+            return tuple(torch.cat([x, per_frame(shared, frames)], dim=2) for x, shared in zip((key, value), self.bank))
+        length = key.shape[2]
+        if self._room is None:
+            self._room = tuple(lay_out(per_frame(shared, frames), length) for shared in self.bank)
+        for room, own in zip(self._room, (key, value)):
+            room[:, :, :length] = own
+        return self._room
+
+    def sources(self) -> tuple[KeyValue | None, ...]:
+        return self.identity, self.audio, self.camera, self.bank
+
+    def forget_room(self) -> None:
+        """To be called when the bank's numbers have changed in place."""
+        self._room = None
+
+
+def per_frame(shared: Tensor, frames: int) -> Tensor:
+    """[B, ...] -> [B * T, ...]; a view where there is one clip"""
+    if len(shared) == 1:
+        return shared.expand(frames, *shared.shape[1:])
+    return shared.repeat_interleave(frames, dim=0)
+
+
+def lay_out(shared: Tensor, length: int) -> Tensor:
+    """[N, heads, L, d] -> [N, heads, length + L, d], the first `length` places empty"""
+    batch, heads, behind, size = shared.shape
+    room = shared.new_empty(batch, heads, length + behind, size)
+    room[:, :, length:] = shared
+    return room
 
 
 @dataclass
@@ -50,6 +93,38 @@ class ConditionCache:
     lambda_audio: float = 1.0
     lambda_camera: float = 1.0
 
+    @property
+    def lambdas(self) -> tuple[float, float]:
+        return self.lambda_audio, self.lambda_camera
+
+    def tensors(self) -> list[Tensor]:
+        """Everything cached, in a fixed order"""
+        cached = [source for block in self.blocks for source in block.sources()] + [self.reference]
+        return [x for pair in cached if pair is not None for x in pair]
+
+    def kind(self) -> tuple:
+        """What decides how a network runs under this condition, besides the tensors' shapes"""
+        sources = tuple(
+            (*(source is not None for source in block.sources()), block.splits_bank) for block in self.blocks
+        )
+        return sources, self.reference is not None, self.lambdas
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> ConditionCache:
+        """The same condition made of changed tensors."""
+
+        def changed(pair: KeyValue | None) -> KeyValue | None:
+            return None if pair is None else (change(pair[0]), change(pair[1]))
+
+        blocks = [BlockCache(*map(changed, block.sources()), splits_bank=block.splits_bank) for block in self.blocks]
+        return ConditionCache(blocks, changed(self.reference), *self.lambdas)
+
+    def copy_(self, other: ConditionCache) -> None:
+        """Take over another condition's numbers; both must be of one kind and shape."""
+        for mine, its in zip(self.tensors(), other.tensors()):
+            mine.copy_(its)
+        for block in self.blocks:
+            block.forget_room()
+
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     return rearrange(x, "b l (h d) -> b h l d", h=heads)
@@ -57,17 +132,69 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(Q K^T / sqrt(d)) V on [B, heads, L, d], heads merged again: [B, L, C]."""
-    if training_on_cpu_in_bfloat16(query) and key.shape[2] <= 256:
-        weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(dim=-1)
-        out = weights.to(value.dtype) @ value
+    if plain_products_are_faster(query, key):
+        out = attend_plainly(query * query.shape[-1] ** -0.5, key, value)
     else:
         out = F.scaled_dot_product_attention(query, key, value)
     return rearrange(out, "b h l d -> b l (h d)")
 
 
-def training_on_cpu_in_bfloat16(x: Tensor) -> bool:
-    # There, the fused backward pass takes up to ten times as long as two plain matrix products over few keys.
-    return x.requires_grad and x.device.type == "cpu" and x.dtype == torch.bfloat16
+def attend_plainly(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """By two matrix products, so many frames at a time that the scores between them stay in the cache."""
+    scores = query[0].numel() // query.shape[-1] * key.shape[2]
+    step = len(query) if query.requires_grad else max(1, 2**20 // scores)
+    shares = zip(query.split(step), key.split(step), value.split(step))
+    return join([(q @ k.transpose(-1, -2)).softmax(dim=-1).to(v.dtype) @ v for q, k, v in shares])
+
+
+def plain_products_are_faster(query: Tensor, key: Tensor) -> bool:
+    """In bfloat16 on CPUs: in training, where the fused backward pass takes up to ten times as long over few keys; in
+    sampling without AMX, where the fused kernel takes twice as long (decisions/0007), while the scores stay small."""
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
+        return False
+    if query.requires_grad:
+        return key.shape[2] <= 256
+    return not has_amx() and query[0].numel() // query.shape[-1] * key.shape[2] <= 2**22
+
+
+@lru_cache
+def has_amx() -> bool:
+    """Does this CPU multiply bfloat16 in tiles?"""
+    return getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+
+
+def attend_apart(query: Tensor, own: KeyValue, shared: KeyValue) -> Tensor:
+    """What `attend` gives over [own, shared] keys, without ever copying the shared ones for each frame.
+
+    query and own: [B * T, heads, L, d]; shared: [B, heads, S, d]. Two softmaxes become one through their normalisers:
+    out = (e^n1 out1 + e^n2 out2) / (e^n1 + e^n2). Returns [B * T, L, C].
+    """
+    frames = len(query) // len(shared[0])
+    near, norm_near = flash(query, *own)
+    far, norm_far = flash(rearrange(query, "(b t) h l d -> b h (t l) d", t=frames), *shared)
+    far = rearrange(far, "b h (t l) d -> (b t) h l d", t=frames)
+    norm_far = rearrange(norm_far, "b h (t l) -> (b t) h l", t=frames)
+    share = torch.sigmoid(norm_far - norm_near).unsqueeze(-1).to(near.dtype)
+    return rearrange(torch.lerp(near, far, share), "b h l d -> b l (h d)")
+
+
+def flash(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Fused attention that also hands out the logarithm of each softmax's denominator, [B, heads, L] in float32."""
+    if query.device.type == "cpu":
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)
+    return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[:2]
+
+
+@lru_cache
+def can_attend_apart(device: str, dtype: torch.dtype, head_size: int) -> bool:
+    """Worth it on GPUs only (on CPUs laying keys out once is as quick), and where PyTorch has the kernel for it."""
+    if device != "cuda" or dtype not in (torch.float16, torch.bfloat16) or head_size % 8:
+        return False
+    try:
+        x = torch.zeros(1, 1, 8, head_size, device=device, dtype=dtype)
+        return attend_apart(x, (x, x), (x, x)).isfinite().all().item()
+    except (RuntimeError, NotImplementedError, AttributeError, TypeError):
+        return False
 
 
 class LoRA(nn.Module):
@@ -113,33 +240,53 @@ class ExtendedSelfAttention(nn.Module):
             return F.linear(x, self._merged[name], layer.bias)
         return layer(x) + self.lora[name](x)
 
-    def merge(self) -> None:
-        """Keep base + LoRA as one weight beside the base ones, for sampling. Call again after changing weights."""
+    def merge(self, device: torch.device | None = None) -> None:
+        """Keep base + LoRA as one weight beside the base ones, for sampling: Q, K and V in one matrix, and the output.
+        Call again after changing weights. device: where to keep them, if not where the base ones are."""
+        layers = {name: self.to_out[0] if name == "to_out" else getattr(self, name) for name in self.lora}
         with torch.no_grad():
-            self._merged = {
-                name: (self.to_out[0] if name == "to_out" else getattr(self, name)).weight + lora.delta()
-                for name, lora in self.lora.items()
-            }
+            merged = {name: (weight_of(layer) + self.lora[name].delta()).to(device) for name, layer in layers.items()}
+            if merged:
+                joint = torch.cat([merged[name] for name in ("to_q", "to_k", "to_v")])
+                merged |= {"qkv": joint, **dict(zip(("to_q", "to_k", "to_v"), joint.chunk(3)))}
+                self._merged = merged
 
     def unmerge(self) -> None:
         self._merged = None
+
+    def project_frame(self, x: Tensor, adapters: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B * T, h * w, C] -> Q, K, V, each [B * T, heads, h * w, d]"""
+        if adapters and self._merged is not None:
+            parts = F.linear(x, self._merged["qkv"]).chunk(3, dim=-1)
+        else:
+            parts = (self.project(name, x, adapters) for name in ("to_q", "to_k", "to_v"))
+        return tuple(split_heads(part, self.heads) for part in parts)
 
     def cache_bank(self, bank: Tensor) -> KeyValue:
         """bank [B, R * h * w, C], the block's normed inputs for reference and context frames -> its K, V."""
         key, value = self.project("to_k", bank, True), self.project("to_v", bank, True)
         return split_heads(key, self.heads), split_heads(value, self.heads)
 
-    def forward(self, x: Tensor, frames: int, bank: KeyValue | None = None, adapters: bool = True) -> Tensor:
-        """x [B * T, h * w, C] -> the same shape. `bank` is shared by the T frames of each clip."""
-        query, key, value = (
-            split_heads(self.project(name, x, adapters), self.heads) for name in ("to_q", "to_k", "to_v")
-        )
-        if bank is not None:
-            key, value = (
-                torch.cat([own, shared.repeat_interleave(frames, dim=0)], dim=2)
-                for own, shared in zip((key, value), bank)
-            )
-        return self.project("to_out", attend(query, key, value), adapters)
+    def forward(self, x: Tensor, caches: Sequence[BlockCache], adapters: bool = True) -> Tensor:
+        """x [B * T, h * w, C] -> the same shape. A bank is shared by the T frames of each clip.
+
+        caches: one for each equal share of the batch.
+        """
+        shares = (part.chunk(len(caches)) for part in self.project_frame(x, adapters))
+        seen = [self.look(*share, cache) for *share, cache in zip(*shares, caches)]
+        return self.project("to_out", join(seen), adapters)
+
+    @staticmethod
+    def look(query: Tensor, key: Tensor, value: Tensor, cache: BlockCache) -> Tensor:
+        if cache.bank is None:
+            return attend(query, key, value)
+        if cache.splits_bank:
+            return attend_apart(query, (key, value), cache.bank)
+        return attend(query, *cache.beside_bank(key, value))
+
+
+def join(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class TokenProjection(nn.Module):
@@ -173,15 +320,17 @@ class DecoupledCrossAttention(nn.Module):
         """tokens [B, L, D] -> K, V [B, heads, L, d]"""
         return split_heads(self.to_k(tokens), self.heads), split_heads(self.to_v(tokens), self.heads)
 
-    def forward(self, x: Tensor, cache: BlockCache, lambda_audio: float, lambda_camera: float) -> Tensor:
-        """x [B * T, h * w, C] -> the same shape"""
-        query = split_heads(self.to_q(x), self.heads)
+    def forward(self, x: Tensor, caches: Sequence[BlockCache], lambdas: Sequence[tuple[float, float]]) -> Tensor:
+        """x [B * T, h * w, C] -> the same shape. caches, and lambda_a and lambda_c: one for each share of the batch."""
+        queries = split_heads(self.to_q(x), self.heads).chunk(len(caches))
+        return self.to_out[0](join([self.listen(*share) for share in zip(queries, caches, lambdas)]))
+
+    def listen(self, query: Tensor, cache: BlockCache, lambdas: tuple[float, float]) -> Tensor:
         z = self.attend_identity(query, cache.identity)
-        if cache.audio is not None and lambda_audio != 0:
-            z = z + lambda_audio * attend(query, *cache.audio)
-        if cache.camera is not None and lambda_camera != 0:
-            z = z + lambda_camera * attend(query, *cache.camera)
-        return self.to_out[0](z)
+        for stream, weight in zip((cache.audio, cache.camera), lambdas):
+            if stream is not None and weight != 0:
+                z = z + weight * attend(query, *stream)
+        return z
 
     def attend_identity(self, query: Tensor, identity: KeyValue) -> Tensor:
         # All frames of a clip share these few keys, so the frames are laid end to end instead of copying the keys.
@@ -189,6 +338,25 @@ class DecoupledCrossAttention(nn.Module):
         frames, _, length, _ = query.shape
         query = rearrange(query, "(b t) h l d -> b h (t l) d", b=clips)
         return attend(query, *identity).reshape(frames, length, -1)
+
+
+class GatedFeedForward(FeedForward):
+    """diffusers' with GEGLU: out(value * gelu(gate)), value and gate being the halves of one projection.
+
+    Sampling on a CPU projects the halves apart: they then lie in memory as the product wants them.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__(dim, activation_fn="geglu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., C] -> the same shape"""
+        if x.device.type != "cpu" or torch.is_grad_enabled():
+            return super().forward(x)
+        projection = self.net[0].proj
+        halves = zip(weight_of(projection).chunk(2), projection.bias.chunk(2))
+        value, gate = (F.linear(x, weight, bias) for weight, bias in halves)
+        return self.net[2](F.gelu(gate).mul_(value))
 
 
 class TransformerBlock(nn.Module):
@@ -201,24 +369,25 @@ class TransformerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.attn2 = DecoupledCrossAttention(dim, token_dim, heads)
         self.norm3 = nn.LayerNorm(dim)
-        self.ff = FeedForward(dim, activation_fn="geglu")
+        self.ff = GatedFeedForward(dim)
 
     def forward(
         self,
         x: Tensor,
-        frames: int,
-        cache: BlockCache,
-        lambda_audio: float = 0.0,
-        lambda_camera: float = 0.0,
+        caches: Sequence[BlockCache],
+        lambdas: Sequence[tuple[float, float]],
         adapters: bool = True,
         record: list[Tensor] | None = None,
     ) -> Tensor:
-        """x [B * T, h * w, C]. With `record`, the normed input is appended to it: that is what a bank is made of."""
+        """x [B * T, h * w, C]. With `record`, the normed input is appended to it: that is what a bank is made of.
+
+        caches, lambdas (lambda_audio, lambda_camera): one for each equal share of the batch.
+        """
         normed = self.norm1(x)
         if record is not None:
             record.append(normed)
-        x = x + self.attn1(normed, frames, cache.bank, adapters)
-        x = x + self.attn2(self.norm2(x), cache, lambda_audio, lambda_camera)
+        x = x + self.attn1(normed, caches, adapters)
+        x = x + self.attn2(self.norm2(x), caches, lambdas)
         return x + self.ff(self.norm3(x))
 
 

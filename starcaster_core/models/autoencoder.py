@@ -122,6 +122,7 @@ class StableDiffusionAutoencoder(nn.Module):
             latent_channels=config.latent_channels,
             scaling_factor=config.scaling_factor,
         )
+        self.kl.enable_slicing()  # one frame at a time: a frame of 512x512 takes half a gigabyte on its way through
 
     def encode(self, images: Tensor) -> Tensor:
         """images [B, 3, H, W] in -1..1 -> raw latents [B, 4, H / 8, W / 8], the mean of the posterior"""

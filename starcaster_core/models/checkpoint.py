@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..presets import PRESETS, ModelConfig
+from .attention import has_amx
 from .starcaster import Starcaster
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
@@ -26,10 +27,13 @@ def available_checkpoints() -> list[str]:
     return list(BUILT_IN)
 
 
-def load_checkpoint(name_or_path: str | os.PathLike, dtype: torch.dtype | None = None) -> Starcaster:
+def load_checkpoint(
+    name_or_path: str | os.PathLike, dtype: torch.dtype | None = None, float8: bool = False
+) -> Starcaster:
     """Loads a model by built-in name ("mini") or from a file, ready for sampling on the CPU.
 
-    dtype: precision to compute in; None chooses one for the CPU (see `cpu_precision`).
+    dtype: precision to compute in; None chooses one for the CPU (see `sampling_precision`). float8: store the UNet's large
+    weights in eight bits, which halves the model.
     Raises CheckpointError when the file is missing, truncated, or does not hold a whole STARCaster model.
     """
     name = str(name_or_path)
@@ -37,9 +41,12 @@ def load_checkpoint(name_or_path: str | os.PathLike, dtype: torch.dtype | None =
         model = random_model(PRESETS[name])
     else:
         config, weights, provenance = read_checkpoint(WEIGHTS / f"{name}.safetensors" if name in BUILT_IN else name)
-        model = build(config, weights, name, dtype or cpu_precision())
+        model = build(config, weights, name, dtype or sampling_precision())
         model.untrained = tuple(provenance.get("untrained", ()))
-    return model.set_precision(dtype or cpu_precision()).eval().requires_grad_(False)
+    model = model.set_precision(dtype or sampling_precision()).eval().requires_grad_(False)
+    if float8:
+        model.store_in_float8()
+    return model
 
 
 def build(config: ModelConfig, weights: dict[str, Tensor], name: str, dtype: torch.dtype = torch.float32) -> Starcaster:
@@ -128,9 +135,14 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[ModelConfig, dict[str, Ten
 
 
 def cpu_precision() -> torch.dtype:
-    """bfloat16 where the CPU multiplies it in hardware (AMX), several times faster there; float32 elsewhere."""
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return torch.bfloat16 if amx() else torch.float32
+    """For training on a CPU: bfloat16 where it multiplies tiles of it (AMX), several times faster; float32 elsewhere."""
+    return torch.bfloat16 if has_amx() else torch.float32
+
+
+def sampling_precision() -> torch.dtype:
+    """For sampling on a CPU: bfloat16 also where there is no more than its dot product (docs/decisions/0007)."""
+    dot_product = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return torch.bfloat16 if has_amx() or dot_product() else torch.float32
 
 
 def shorten(text: str, length: int = 400) -> str:

@@ -7,12 +7,13 @@ frames along time, the very same module is the view attention of the paper's thi
 from __future__ import annotations
 
 import torch
-from diffusers.models.attention import FeedForward
+import torch.nn.functional as F
 from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 from einops import rearrange
 from torch import Tensor, nn
 
-from .attention import attend, split_heads
+from .attention import GatedFeedForward, attend, split_heads
+from .storage import is_compact
 
 
 class TemporalAttention(nn.Module):
@@ -25,9 +26,28 @@ class TemporalAttention(nn.Module):
         self.to_k = nn.Linear(dim, dim, bias=False)
         self.to_v = nn.Linear(dim, dim, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(dim, dim), nn.Identity()])
+        self._fused: Tensor | None = None
+
+    def fuse(self, device: torch.device) -> None:
+        """Lay the three projections side by side in memory, as one matrix, for sampling. They stay what they are.
+        Not done to weights in eight bits, nor to those that visit the computing device only now and then."""
+        layers = (self.to_q, self.to_k, self.to_v)
+        if any(is_compact(layer) or layer.weight.device != device for layer in layers):
+            return
+        with torch.no_grad():
+            self._fused = torch.cat([layer.weight for layer in layers])
+            for layer, part in zip(layers, self._fused.chunk(3)):
+                layer.weight.data = part
+
+    def unfuse(self) -> None:
+        self._fused = None
 
     def forward(self, x: Tensor) -> Tensor:
-        query, key, value = (split_heads(to(x), self.heads) for to in (self.to_q, self.to_k, self.to_v))
+        if self._fused is None:
+            parts = (to(x) for to in (self.to_q, self.to_k, self.to_v))
+        else:
+            parts = F.linear(x, self._fused).chunk(3, dim=-1)
+        query, key, value = (split_heads(part, self.heads) for part in parts)
         return self.to_out[0](attend(query, key, value))
 
 
@@ -42,7 +62,7 @@ class TemporalBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.attn2 = TemporalAttention(dim, heads)
         self.norm3 = nn.LayerNorm(dim)
-        self.ff = FeedForward(dim, activation_fn="geglu")
+        self.ff = GatedFeedForward(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn1(self.pos_embed(self.norm1(x)))

@@ -10,7 +10,7 @@ latents: `reference_features`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +20,17 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..presets import UNetConfig
-from .attention import BlockCache, ConditionCache, KeyValue, SpatialTransformer, TransformerBlock
-from .motion import MotionModule
+from .attention import (
+    BlockCache,
+    ConditionCache,
+    KeyValue,
+    SpatialTransformer,
+    TransformerBlock,
+    can_attend_apart,
+    join,
+    per_frame,
+)
+from .motion import MotionModule, TemporalAttention
 from .norm import GroupNorm
 
 
@@ -31,9 +40,8 @@ class Pass:
 
     time_embedding: Tensor  # [B * T, 4 * C0]
     frames: int  # T
-    caches: Iterator[BlockCache]  # one a transformer, in running order
-    lambda_audio: float
-    lambda_camera: float
+    caches: Iterator[tuple[BlockCache, ...]]  # one of each condition a transformer, in running order
+    lambdas: tuple[tuple[float, float], ...]  # lambda_audio, lambda_camera of each condition
     adapters: bool
     motion: bool
     record: list[Tensor] | None
@@ -64,12 +72,15 @@ class Stage(nn.Module):
 
     def attend(self, index: int, x: Tensor, run: Pass) -> Tensor:
         if hasattr(self, "attentions"):
-            x = self.attentions[index](
-                x, run.frames, next(run.caches), run.lambda_audio, run.lambda_camera, run.adapters, run.record
-            )
+            x = self.attentions[index](x, next(run.caches), run.lambdas, run.adapters, run.record)
         if run.motion and hasattr(self, "motion_modules"):
             x = self.motion_modules[index](x, run.frames)
         return x
+
+    def blocks(self) -> list[nn.Module]:
+        """Layer after layer, each with what it has of residual, spatial and temporal blocks, as `layer` runs them."""
+        columns = [self.resnets, getattr(self, "attentions", ()), getattr(self, "motion_modules", ())]
+        return [column[index] for index in range(len(self.resnets)) for column in columns if index < len(column)]
 
 
 def residual(config: UNetConfig, channels_in: int, channels_out: int) -> ResnetBlock2D:
@@ -138,7 +149,7 @@ class StarcasterUNet(nn.Module):
         self,
         latents: Tensor,
         timesteps: Tensor,
-        condition: ConditionCache,
+        condition: ConditionCache | Sequence[ConditionCache],
         adapters: bool = True,
         motion: bool = True,
         record: list[Tensor] | None = None,
@@ -146,21 +157,19 @@ class StarcasterUNet(nn.Module):
         """Predicts the noise (or v) in noisy latents.
 
         latents: [B, C, T, h, w], unit variance. timesteps: [B], 0..999, shared by a clip's frames.
-        condition: from `cache_condition`. adapters, motion: off for the reference pass.
+        condition: from `cache_condition`, or several, one for each equal share of the batch. adapters, motion: off for the reference pass.
         record: receives every transformer's normed input, [B * T, h * w, C].
         Returns [B, C, T, h, w].
         """
         frames = latents.shape[2]
+        conditions = [condition] if isinstance(condition, ConditionCache) else condition
         x = rearrange(latents, "b c t h w -> (b t) c h w").contiguous(memory_format=torch.channels_last)
-        x = self.conv_in(x)
-        if condition.reference is not None:
-            x = x + condition.reference[0].repeat_interleave(frames, dim=0)
+        x = self.show_portrait(self.conv_in(x), conditions, frames)
         run = Pass(
             time_embedding=self.embed_time(timesteps, latents).repeat_interleave(frames, dim=0),
             frames=frames,
-            caches=iter(condition.blocks),
-            lambda_audio=condition.lambda_audio,
-            lambda_camera=condition.lambda_camera,
+            caches=zip(*(one.blocks for one in conditions)),
+            lambdas=tuple(one.lambdas for one in conditions),
             adapters=adapters,
             motion=motion,
             record=record,
@@ -169,12 +178,27 @@ class StarcasterUNet(nn.Module):
         x = self.go_through_middle(x, run)
         x = self.go_up(x, skips, run)
         features = self.conv_act(self.conv_norm_out(x))
-        x = self.conv_out(features)
-        if condition.reference is not None:
-            portrait = condition.reference[1].repeat_interleave(frames, dim=0)
-            # Under autocast x and the gate are of lower precision than the portrait.
-            x = torch.lerp(x, portrait.to(x.dtype), self.copy_gate(features).sigmoid())
+        x = self.copy_portrait(self.conv_out(features), features, conditions, frames)
         return rearrange(x, "(b t) c h w -> b c t h w", t=frames)
+
+    def show_portrait(self, x: Tensor, conditions: Sequence[ConditionCache], frames: int) -> Tensor:
+        if not any(one.reference for one in conditions):
+            return x
+        shares = zip(x.chunk(len(conditions)), conditions)
+        return join([x + per_frame(one.reference[0], frames) if one.reference else x for x, one in shares])
+
+    def copy_portrait(self, x: Tensor, features: Tensor, conditions: Sequence[ConditionCache], frames: int) -> Tensor:
+        if not any(one.reference for one in conditions):
+            return x
+        gates = self.copy_gate(features).sigmoid()
+        shares = zip(x.chunk(len(conditions)), gates.chunk(len(conditions)), conditions)
+        # Under autocast x and the gate are of lower precision than the portrait.
+        return join(
+            [
+                torch.lerp(x, per_frame(one.reference[1], frames).to(x.dtype), gate) if one.reference else x
+                for x, gate, one in shares
+            ]
+        )
 
     def embed_time(self, timesteps: Tensor, latents: Tensor) -> Tensor:
         return self.time_embedding(self.time_proj(timesteps.expand(latents.shape[0])).to(latents.dtype))
@@ -209,6 +233,12 @@ class StarcasterUNet(nn.Module):
         stages = [*self.down_blocks, self.mid_block, *self.up_blocks]
         spatial = [attention for stage in stages for attention in getattr(stage, "attentions", ())]
         return [block for transformer in spatial for block in transformer.transformer_blocks]
+
+    def blocks(self) -> list[nn.Module]:
+        """Residual, spatial and temporal blocks, in about the order a forward pass meets them: all the weights but those
+        at the two ends. What repeats, is compiled, or moved to and from the device."""
+        stages = [*self.down_blocks, self.mid_block, *self.up_blocks]
+        return [block for stage in stages for block in stage.blocks()]
 
     def cache_identity(self, tokens: Tensor) -> list[KeyValue]:
         """tokens [B, L, D] -> K, V for every block. Once a clip."""
@@ -249,12 +279,20 @@ class StarcasterUNet(nn.Module):
 
     def merge_adapters(self) -> None:
         """Prepare for sampling: base + LoRA as one weight, beside the base ones that the reference pass needs."""
+        device = self.conv_in.weight.device
         for block in self.transformer_blocks():
-            block.attn1.merge()
+            block.attn1.merge(device)
+        for attention in self.temporal_attentions():
+            attention.fuse(device)
 
     def unmerge_adapters(self) -> None:
         for block in self.transformer_blocks():
             block.attn1.unmerge()
+        for attention in self.temporal_attentions():
+            attention.unfuse()
+
+    def temporal_attentions(self) -> list[TemporalAttention]:
+        return [module for module in self.modules() if isinstance(module, TemporalAttention)]
 
 
 def cache_condition(
@@ -268,18 +306,22 @@ def cache_condition(
 ) -> ConditionCache:
     """Lays the cached streams out block by block. `banks` (reference, context, ...) are joined along their tokens."""
 
-    def join(index: int) -> KeyValue | None:
+    def bank(index: int) -> KeyValue | None:
         parts = [bank[index] for bank in banks]
         if len(parts) < 2:
             return parts[0] if parts else None
         return torch.cat([k for k, _ in parts], dim=2), torch.cat([v for _, v in parts], dim=2)
+
+    def splits(key: Tensor) -> bool:
+        return not torch.is_grad_enabled() and can_attend_apart(key.device.type, key.dtype, key.shape[-1])
 
     blocks = [
         BlockCache(
             identity=identity[index],
             audio=audio[index] if audio else None,
             camera=camera[index] if camera else None,
-            bank=join(index),
+            bank=bank(index),
+            splits_bank=bool(banks) and splits(banks[0][index][0]),
         )
         for index in range(len(identity))
     ]

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..presets import ModelConfig
 from ..types import CameraPath, Identity, Speech
+from .execution import Execution, Network
 from .guidance import Branch, GuidanceScales, nest, unguided
 from .schedules import SCHEDULERS, initial_noise, make_scheduler, predict_clean, seeded_generator
 
@@ -155,11 +156,13 @@ def rollout(
     settings: SamplerSettings = SamplerSettings(),
     progress: Callable[[ChunkProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    execution: Execution | None = None,
 ) -> Iterator[Chunk]:
     """Yields the video's chunks in order, the last one trimmed to `conditions.frames`.
 
     model: a `Starcaster`. progress: called after every denoising step. should_stop: asked before every network call;
     when it says True (or raises) the chunk under way is given up and the generator ends; chunks yielded stay good.
+    execution: how the network is called; no influence on the video but for rounding.
     The global random generator is neither read nor changed.
     """
     length = model.config.chunk_frames
@@ -170,13 +173,14 @@ def rollout(
     stop = should_stop or (lambda: False)
     model.unet.merge_adapters()
     try:
+        network = Network(model, execution or Execution())
         looks = prepare_looks(model, conditions, settings)
         context = None  # nothing to look back at yet
         for index in range(chunks):
             start = index * length
             branches = make_branches(model, conditions, settings, looks, context, start)
             report = partial(report_step, model, progress, index, chunks, settings.steps)
-            latents = denoise(model, branches, settings, index, report, stop)
+            latents = denoise(network, branches, settings, index, report, stop)
             if latents is None:
                 return
             kept = min(length, conditions.frames - start)
@@ -222,33 +226,34 @@ def make_branches(model, conditions, settings, looks: Looks, context, start) -> 
 
 
 @torch.no_grad()
-def denoise(model, branches, settings, index, report, stop) -> Tensor | None:
-    """One chunk from noise to clean latents [1, C, N, h, w], float32; None when told to stop."""
+def denoise(network: Network, branches, settings, index, report, stop) -> Tensor | None:
+    """One chunk from noise to clean latents [1, C, N, h, w], float32; None when told to stop.
+
+    The scheduler counts on the CPU and the device is never waited for, so that it always has work ahead of it.
+    """
+    model = network.model
     config = model.config
     scheduler = make_scheduler(settings.scheduler, config.noise)
-    scheduler.set_timesteps(settings.steps, device=model.device)
+    scheduler.set_timesteps(settings.steps)
+    timesteps = scheduler.timesteps.to(model.device)
     shape = (1, config.unet.in_channels, config.chunk_frames, config.latent_size, config.latent_size)
     noise = initial_noise(shape, config.noise.shared_noise, settings.seed, index)
     latents = noise.to(model.device) * scheduler.init_noise_sigma
     step_noise = seeded_generator(settings.seed, index, "step noise")  # only few-step samplers draw from it
     extra = {} if settings.scheduler == "ddim" else {"generator": step_noise}
 
-    for done, timestep in enumerate(scheduler.timesteps, start=1):
-        prediction = None
-        for branch in branches if done <= settings.guided_steps else unguided(branches):
+    for step, timestep in enumerate(scheduler.timesteps):
+        wanted = branches if step < settings.guided_steps else unguided(branches)
+        prediction = 0
+        for together in network.rounds(wanted):
             if stop():
                 return None
-            answer = predict(model, scheduler.scale_model_input(latents, timestep), timestep, branch)
-            prediction = answer if prediction is None else prediction + answer
+            scaled = scheduler.scale_model_input(latents, timestep)
+            prediction = prediction + network.predict(scaled, timesteps[step : step + 1], together)
         noisy = latents
         latents = scheduler.step(prediction, timestep, noisy, **extra, return_dict=False)[0]
-        report(done, scheduler, prediction, noisy, timestep)
+        report(step + 1, scheduler, prediction, noisy, timestep)
     return latents
-
-
-def predict(model, latents: Tensor, timestep: Tensor, branch: Branch) -> Tensor:
-    """The network's answer under one condition, times its weight in the guidance."""
-    return model.unet(model.like_weights(latents), timestep[None], branch.condition).float() * branch.weight
 
 
 def report_step(model, progress, chunk, chunks, steps, done, scheduler, prediction, noisy, timestep) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, StarcasterError
+from .background import Background
 from .formats import FORMATS, format_named
 from .info import VideoInfo
 from .pictures import as_frames
@@ -59,6 +60,11 @@ class VideoWriter:
 
     def write(self, frames) -> None:
         """Append one frame [H, W, 3] or several [T, H, W, 3], uint8 or float 0..1, array or tensor."""
+        for _ in self.writing(frames):
+            pass
+
+    def writing(self, frames) -> Iterator[None]:
+        """`write`, frame by frame: a generator that appends one each time it is asked, for `Background`."""
         for frame in as_frames(frames):
             size = (frame.shape[1], frame.shape[0])
             if self._size not in (None, size):
@@ -72,6 +78,7 @@ class VideoWriter:
                     self._open(size)
                 self._frames += 1
                 self._sink.add(frame, self._next_sound())
+            yield
 
     def close(self) -> VideoInfo:
         """Finish the file and give it its name. Raises InputError when no frame was written."""
@@ -162,9 +169,9 @@ def write_video(
     Raises InputError for frames, names or settings that cannot be used, AudioError for such sound, StarcasterError when
     the encoder or the disk fails. Then, and when the iteration is left in any other way, no file remains.
     """
-    with VideoWriter(path, fps, audio, format, crf, metadata) as writer:
-        for batch in frames:
-            writer.write(batch)
+    with VideoWriter(path, fps, audio, format, crf, metadata) as writer, Background(writer.writing) as encoder:
+        for batch in frames:  # made here, while the batch before is encoded in a thread
+            encoder.put(batch)
     return writer.info
 
 

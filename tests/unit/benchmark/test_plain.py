@@ -12,7 +12,8 @@ from starcaster_core.benchmark.plain import PlainComposition
 from starcaster_core.cli import main
 from starcaster_core.models.checkpoint import load_checkpoint
 from starcaster_core.sampling import SamplerSettings
-from starcaster_core.sampling.rollout import make_branches, predict, prepare_looks
+from starcaster_core.sampling.execution import Network
+from starcaster_core.sampling.rollout import make_branches, prepare_looks
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +30,12 @@ def test_the_plain_composition_gives_the_same_prediction(model):
     settings, timestep = SamplerSettings(steps=2), torch.tensor(500)
     looks = prepare_looks(model, conditions, settings)
     branches = make_branches(model, conditions, settings, looks, model.cache_frames(context, looks.identity), 0)
-    ours = sum(predict(model, latents, timestep, branch) for branch in branches)
-    tokens = plain_tokens(model, conditions, context)
-    plain = PlainComposition(model).predict(latents, timestep, **tokens, guidance_scale=settings.guidance_scale)
-    torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-3)
+    ours = Network(model).predict(latents, timestep[None], branches)
+    tokens, frames = plain_tokens(model, conditions, context)
+    plain = PlainComposition(model)
+    plain.read(frames, tokens["identity"])
+    theirs = plain.predict(latents, timestep, **tokens, guidance_scale=settings.guidance_scale)
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 def test_the_command_writes_its_figures(tmp_path):

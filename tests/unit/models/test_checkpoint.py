@@ -7,10 +7,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from starcaster_core.errors import CheckpointError
+from starcaster_core.models import checkpoint
 from starcaster_core.models.checkpoint import (
     load_checkpoint,
     random_model,
     read_checkpoint,
+    sampling_precision,
     save_checkpoint,
 )
 from starcaster_core.presets import PRESETS, ModelConfig
@@ -97,3 +99,11 @@ def test_random_models_leave_the_global_generator_alone():
     torch.manual_seed(5)
     random_model(PRESETS["tiny"])
     assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("amx, dot_product, wanted", [(1, 1, "bfloat16"), (0, 1, "bfloat16"), (0, 0, "float32")])
+def test_cpus_sample_in_bfloat16_where_they_multiply_it(monkeypatch, amx, dot_product, wanted):
+    monkeypatch.setattr(checkpoint, "has_amx", lambda: bool(amx))
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bool(dot_product), raising=False)
+    assert sampling_precision() is getattr(torch, wanted)
+    assert load_checkpoint("tiny").dtype is getattr(torch, wanted)

@@ -204,3 +204,14 @@ def test_the_portrait_enters_beside_every_frame_and_is_copied_where_the_gate_is_
     torch.testing.assert_close(ours(-30.0), made, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(ours(30.0), copied)
     torch.testing.assert_close(ours(0.0), (made + copied) / 2, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_condition_used_for_a_second_step_keeps_nothing_of_the_first(unet, inputs):
+    """One clip, whose bank is laid out once: the room in front of it is written anew at every step."""
+    one = {name: tensor[:1] for name, tensor in inputs.items()}
+    condition = full_condition(unet, one)
+    unet(one["latents"], one["timesteps"], condition)
+    other = inputs["latents"][1:]
+    fresh = unet(other, one["timesteps"], full_condition(unet, one))
+    torch.testing.assert_close(unet(other, one["timesteps"], condition), fresh, rtol=1e-4, atol=1e-5)

@@ -12,7 +12,7 @@ import torch
 
 @pytest.fixture(scope="module")
 def core(module):
-    return module("starcaster_core.models.checkpoint").load_checkpoint("tiny")
+    return module("starcaster_core.models.checkpoint").load_checkpoint("tiny", torch.float32)
 
 
 def test_user_errors_arrive_bare(bridge, module):
@@ -104,6 +104,33 @@ def test_a_loaded_model_comes_onto_the_device(bridge, core):
     assert model.patcher.model_size() > 0
 
 
+def test_a_model_too_large_for_its_device_is_sampled_block_by_block(bridge, core, monkeypatch):
+    model = bridge.LoadedModel(core)
+    with model.sampling() as whole:
+        assert whole is core and not core.unet.mid_block.resnets[0]._forward_hooks
+    latents = torch.randn(1, 16, 2, 8, 8, generator=torch.Generator().manual_seed(0)).to(core.dtype)
+
+    def answer():
+        with torch.no_grad():
+            condition = core.condition(core.cache_identity(None))
+            return core.unet(latents, torch.tensor([9]), condition)
+
+    wanted = answer()
+    monkeypatch.setattr(bridge.management, "is_device_cpu", lambda device: False)
+    for memory, offloaded in ((2**20, True), (2**40, False)):
+        monkeypatch.setattr(bridge.management, "get_total_memory", lambda device, memory=memory: memory)
+        monkeypatch.setattr(bridge.management, "vram_state", bridge.management.VRAMState.NORMAL_VRAM)
+        assert model._fits() != offloaded
+    monkeypatch.setattr(bridge.management, "vram_state", bridge.management.VRAMState.LOW_VRAM)
+    assert not model._fits()
+    with model.sampling() as core_again:
+        assert core_again is core
+        assert all(block._forward_hooks for block in core.unet.blocks())
+        assert torch.equal(answer(), wanted)
+    assert not any(block._forward_hooks for block in core.unet.blocks())
+    assert torch.equal(answer(), wanted)
+
+
 def test_progress_counts_steps_over_all_chunks_and_previews_now_and_then(bridge, monkeypatch):
     calls = []
     progress = bridge.SamplingProgress(None)
@@ -123,6 +150,7 @@ def test_a_missing_identity_file_is_named(bridge, module):
 
 def test_precision_names(bridge):
     assert bridge.choose_dtype("float16") is torch.float16
+    assert bridge.choose_dtype("float8") is None, "stored in eight bits, computed as auto does"
     assert bridge.choose_dtype("auto") is None, "on a CPU the core decides"
 
 

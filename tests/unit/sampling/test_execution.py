@@ -1,0 +1,152 @@
+"""Ways to call the network faster: the same numbers, whichever is taken."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from starcaster_core.models.checkpoint import load_checkpoint
+from starcaster_core.models.starcaster import Starcaster
+from starcaster_core.presets import PRESETS
+from starcaster_core.sampling import Conditions, Execution, SamplerSettings, execution, rollout
+from starcaster_core.sampling.execution import Network, Replayed
+from starcaster_core.sampling.rollout import denoise
+from starcaster_core.types import Identity, Speech
+
+
+@pytest.fixture
+def model():
+    return load_checkpoint("tiny", dtype=torch.float32)
+
+
+@pytest.fixture
+def conditions() -> Conditions:
+    """Two chunks"""
+    rng = np.random.default_rng(0)
+    identity = Identity(rng.normal(size=128).astype(np.float32), rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    features = torch.randn(32, 64, generator=torch.Generator().manual_seed(0))
+    return Conditions(identity, Speech(features, 32 / 25, "phonetic"))
+
+
+def video(model, conditions, how: Execution | None = None, **settings) -> torch.Tensor:
+    chunks = rollout(model, conditions, SamplerSettings(**{"steps": 2, **settings}), execution=how)
+    return torch.cat([chunk.latents for chunk in chunks], dim=2)
+
+
+@pytest.mark.parametrize("scales", [{}, {"camera_scale": 2.0, "audio_scale": 4.0}, {"guidance_end": 0.5}])
+def test_guidance_in_one_batch_gives_the_same_video(model, conditions, scales):
+    together = video(model, conditions, Execution(batch_guidance=True), **scales)
+    torch.testing.assert_close(together, video(model, conditions, **scales), rtol=1e-3, atol=1e-3)
+
+
+def test_guidance_in_one_batch_asks_the_network_once_a_step(model, conditions):
+    shapes = []
+    original = model.unet.forward
+    model.unet.forward = lambda x, *a, **k: shapes.append(x.shape[0]) or original(x, *a, **k)
+    video(model, conditions, Execution(batch_guidance=True), guidance_end=0.5)
+    # The reference, two steps of which one is guided, the context, two steps again
+    assert shapes == [1, 2, 1, 1, 2, 1]
+
+
+@pytest.mark.slow
+def test_compiled_blocks_give_the_same_video(model, conditions, monkeypatch):
+    plain = video(model, conditions, steps=1)
+    graphs = []
+
+    def backend(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(execution, "COMPILER", backend)
+    compiled = video(model, conditions, Execution(compile=True), steps=1)
+    assert graphs, "nothing was compiled"
+    torch.testing.assert_close(compiled, plain, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_compiler_that_fails_is_left_out_with_a_warning(model, conditions, monkeypatch):
+    plain = video(model, conditions, steps=1)
+
+    def broken(_graph, _inputs):
+        raise RuntimeError("no compiler on this machine")
+
+    monkeypatch.setattr(execution, "COMPILER", broken)
+    with pytest.warns(UserWarning, match="no compiler on this machine"):
+        assert torch.equal(video(model, conditions, Execution(compile=True), steps=1), plain)
+
+
+def test_cuda_graphs_without_cuda_are_left_out_with_a_warning(model, conditions):
+    with pytest.warns(UserWarning, match="need a CUDA device"):
+        graphed = video(model, conditions, Execution(cuda_graphs=True))
+    assert torch.equal(graphed, video(model, conditions))
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_recording_is_fed_every_new_input(model, conditions, batched, monkeypatch):
+    """A stand-in for CUDA graphs that, like them, can only run the same work again on the same storage."""
+    recorded = []
+
+    def capture(work):
+        output = work().clone()
+        recorded.append(output)
+        return lambda: output.copy_(work()), output
+
+    class Recorded(Network):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.run = Replayed(self.model.unet, capture)
+
+    features = torch.randn(48, 64, generator=torch.Generator().manual_seed(1))
+    # Three chunks: the third comes with the second's shapes and other numbers.
+    conditions = Conditions(conditions.identity, Speech(features, 48 / 25, "phonetic"))
+    plain = video(model, conditions)
+    monkeypatch.setattr(sys.modules[denoise.__module__], "Network", Recorded)
+    replayed = video(model, conditions, Execution(batch_guidance=batched))
+    torch.testing.assert_close(replayed, plain, rtol=1e-3, atol=1e-3)
+    # Null and full, without and with context frames, for three chunks; or both in one.
+    assert len(recorded) == (2 if batched else 3)
+
+
+@pytest.mark.parametrize("scheduler", ["dpmpp", "ddim"])
+def test_nothing_in_a_chunk_waits_for_the_device(scheduler):
+    """On the meta device there are no numbers: whoever asks for one (`.item()`, `int()`, `if x > 0`) fails."""
+    model = Starcaster(PRESETS["tiny"]).eval().to("meta")
+    model.unet.merge_adapters()
+    tokens = torch.empty(1, 2, model.config.unet.cross_attention_dim, device="meta")
+    identity = model.unet.cache_identity(tokens)
+    portrait = torch.empty(1, 16, 1, 8, 8, device="meta")
+    branches = [
+        execution.Branch(model.condition(identity), -2.0),
+        execution.Branch(model.condition(identity, banks=(model.cache_frames(portrait, identity),)), 3.0),
+    ]
+    settings = SamplerSettings(steps=3, scheduler=scheduler)
+    latents = denoise(Network(model), branches, settings, 0, report=lambda *_: None, stop=lambda: False)
+    assert latents.shape == (1, 16, 16, 8, 8) and latents.is_meta
+
+
+@torch.no_grad()
+def test_merged_parts_of_attention_equal_attention_over_all_keys():
+    from starcaster_core.models.attention import attend, attend_apart
+
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(6, 2, 5, 8, generator=generator) for _ in range(3))
+    bank = tuple(torch.randn(2, 2, 7, 8, generator=generator) for _ in range(2))
+    repeated = (x.repeat_interleave(3, dim=0) for x in bank)
+    wanted = attend(query, *(torch.cat(pair, dim=2) for pair in zip((key, value), repeated)))
+    torch.testing.assert_close(attend_apart(query, (key, value), bank), wanted, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_plain_products_in_bfloat16_equal_fused_attention(monkeypatch):
+    from starcaster_core.models import attention
+
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 2, n, 32, generator=generator).bfloat16() for n in (16, 48, 48))
+    wanted = attention.attend(query.float(), key.float(), value.float())
+    for amx in (True, False):
+        monkeypatch.setattr(attention, "has_amx", lambda amx=amx: amx)
+        assert attention.plain_products_are_faster(query, key) != amx
+        torch.testing.assert_close(attention.attend(query, key, value).float(), wanted, rtol=0.05, atol=0.02)
