@@ -57,7 +57,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini", help="'mini' or a checkpoint file")
     parser.add_argument("--data", type=Path, help="folder of shards made by `synth`: people of val and test")
-    parser.add_argument("--photos", type=Path, help="folder of pictures: faces are cut the FFHQ way, others to a square")
+    parser.add_argument(
+        "--photos", type=Path, help="folder of pictures: faces are cut the FFHQ way, others to a square"
+    )
     parser.add_argument("--frames", type=int, default=4, help="of each held-out clip")
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     args = parser.parse_args()

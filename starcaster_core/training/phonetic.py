@@ -1,7 +1,10 @@
-"""Trains the phonetic encoder on synthetic speech: python -m starcaster_core.training.phonetic --minutes 10 --out DIR
+"""Trains the phonetic encoder on synthetic speech.
+
+    python -m starcaster_core.training.phonetic --minutes 30 --utterances 480 --natural 0.4 --init mini --out DIR
 
 Frame-wise cross-entropy on the phoneme heard at each video frame's centre. Some voices and sentences are kept for
-measuring. `DIR` gets phonetic.safetensors (with what made it, as JSON, in its metadata), log.csv and resume.pt.
+measuring. `DIR` gets phonetic.safetensors (with what made it, as JSON, in its metadata), log.csv, resume.pt and, in
+natural/, what natural voices said.
 """
 
 from __future__ import annotations
@@ -16,10 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..data.phonemes import CLASS_NAMES, SILENCE
+from ..errors import CheckpointError
 from ..models.checkpoint import BUILT_IN, load_checkpoint
 from ..speech.phonetic import CONTEXT, FRAME_SAMPLES, SAMPLE_RATE, PhoneticEncoder
 from .utterances import HELD_OUT, Labelled, utterances
@@ -190,12 +195,16 @@ def train(
     return result
 
 
-def load_encoder(model: str) -> PhoneticEncoder:
-    """The speech encoder of "mini", or that of a file this module wrote; ready to be trained."""
+def load_encoder(model: str | os.PathLike) -> PhoneticEncoder:
+    """The speech encoder of "mini", or that of a file this module wrote, ready to be trained. Raises CheckpointError."""
     if model in BUILT_IN:
         return load_checkpoint(model, torch.float32).speech_encoder.train().requires_grad_(True)
     encoder = PhoneticEncoder()
-    encoder.load_state_dict(load_file(model))
+    try:
+        encoder.load_state_dict(load_file(model))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        got = f"{model} ({str(error).splitlines()[0]})"
+        raise CheckpointError("a speech encoder", got, "Give 'mini' or a phonetic.safetensors.") from None
     return encoder
 
 
