@@ -4,8 +4,8 @@
         --cache run/natural --recordings librivox --out run/phonemes.json
 
 Counted are the 25ths of a second in which somebody speaks. A synthesizer tells which sound it makes when; where
-pocketsphinx is installed, natural voices are also held against what it hears, and so are recordings (sound files with
-their words beside them, in a .txt of the same name).
+pocketsphinx is installed, they are also held against what it hears, and so are recordings (sound files with their words
+beside them, in a .txt of the same name).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..data.phonemes import CLASS_NAMES, SILENCE
 from ..speech import PhoneticEncoder, load_audio, mono16k
 from ..speech.phonetic import FRAME_SAMPLES
 from ..training.phonetic import load_encoder
-from ..training.utterances import HELD_OUT_NATURAL, Labelled, utterances
+from ..training.utterances import Labelled, utterances
 from .aligner import align
 
 SOUNDS = {".wav", ".flac", ".mp3", ".ogg"}
@@ -44,14 +44,12 @@ class Spoken:
 
 
 def held_out(count: int, seed: int, natural: float = 0.0, cache: Path | None = None) -> Iterator[Spoken]:
-    """Utterances of held-out voices, a share of them natural; those are also aligned, where pocketsphinx is installed."""
+    """Utterances of held-out voices, a share of them natural; aligned, where pocketsphinx is installed."""
     aligning = importlib.util.find_spec("pocketsphinx") is not None
     for clip in utterances(count, seed, True, natural, cache):
+        family = {"flite": "flite", "kokoro": clip.voice}.get(clip.voice.partition("+")[0], "espeak-ng")
         samples = clip.samples / np.float32(32767)
-        if clip.voice in HELD_OUT_NATURAL:
-            yield Spoken(clip.voice, samples, own_track(clip), align(samples, clip.text) if aligning else None)
-        else:
-            yield Spoken("flite" if clip.voice.startswith("flite") else "espeak-ng", samples, own_track(clip), None)
+        yield Spoken(family, samples, own_track(clip), align(samples, clip.text) if aligning else None)
 
 
 def own_track(clip: Labelled) -> np.ndarray:
