@@ -1,7 +1,10 @@
-"""Trains the phonetic encoder on synthetic speech: python -m starcaster_core.training.phonetic --minutes 10 --out DIR
+"""Trains the phonetic encoder on synthetic speech.
+
+    python -m starcaster_core.training.phonetic --minutes 30 --utterances 480 --natural 0.4 --init mini --out DIR
 
 Frame-wise cross-entropy on the phoneme heard at each video frame's centre. Some voices and sentences are kept for
-measuring. `DIR` gets phonetic.safetensors (with what made it, as JSON, in its metadata), log.csv and resume.pt.
+measuring. `DIR` gets phonetic.safetensors (with what made it, as JSON, in its metadata), log.csv, resume.pt and, in
+natural/, what natural voices said.
 """
 
 from __future__ import annotations
@@ -12,70 +15,23 @@ import json
 import math
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..data.phonemes import CLASS_NAMES, SILENCE, class_of
-from ..data.sentences import SENTENCES, nonsense
-from ..data.tts import FLITE_VOICES, VOICES, Utterance, synthesize, synthesize_flite
-from ..speech.phonetic import CONTEXT, FRAME_SAMPLES, SAMPLE_RATE, PhoneticEncoder, levelling_gain
-
-# Never trained on: every accent of these variants, one of flite's speakers, every tenth sentence.
-HELD_OUT_VARIANTS = ("f4", "m3", "klatt2", "Alicia", "benjamin", "steph", "paul")
-HELD_OUT_FLITE = "awb"
-HELD_OUT_SENTENCES = SENTENCES[::10]
-TRAIN_SENTENCES = tuple(sentence for i, sentence in enumerate(SENTENCES) if i % 10)
-TRAIN_VOICES = tuple(voice for voice in VOICES if voice.split("+")[1] not in HELD_OUT_VARIANTS)
-HELD_OUT_VOICES = tuple(voice for voice in VOICES if voice.split("+")[1] in HELD_OUT_VARIANTS)
+from ..data.phonemes import CLASS_NAMES, SILENCE
+from ..errors import CheckpointError
+from ..models.checkpoint import BUILT_IN, load_checkpoint
+from ..speech.phonetic import CONTEXT, FRAME_SAMPLES, SAMPLE_RATE, PhoneticEncoder
+from .utterances import HELD_OUT, Labelled, utterances
 
 FRAMES = 75  # of a training crop
 CROP = (FRAMES + 2 * CONTEXT) * FRAME_SAMPLES
 SPECTRUM = 1 << 16  # fast to transform, and half a second longer than a crop: room for reverberation
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """samples: levelled, int16 [N] (full scale 32767); starts, classes: when each phoneme begins, in samples, and which."""
-
-    samples: np.ndarray
-    starts: np.ndarray
-    classes: np.ndarray
-
-
-def utterances(count: int, seed: int, held_out: bool) -> list[Labelled]:
-    """`count` utterances, two in five of the training ones of nonsense words.
-
-    Every other one is by flite, whose voices are cut from recordings (when measuring only every sixth: it is one voice).
-    """
-    rng = np.random.default_rng([seed, held_out])
-    voices = HELD_OUT_VOICES if held_out else TRAIN_VOICES
-    sentences = HELD_OUT_SENTENCES if held_out else TRAIN_SENTENCES
-    flite_every = 6 if held_out else 2
-    readers = (HELD_OUT_FLITE,) if held_out else tuple(v for v in FLITE_VOICES if v != HELD_OUT_FLITE)
-
-    def plan(i: int):
-        text = nonsense(rng) if not held_out and rng.random() < 0.4 else sentences[rng.integers(len(sentences))]
-        if i % flite_every == 0:
-            stretch = round(rng.uniform(0.8, 1.3), 2)
-            return lambda: synthesize_flite(text, readers[i // flite_every % len(readers)], stretch)
-        voice, rate, pitch = voices[rng.integers(len(voices))], int(rng.integers(105, 215)), int(rng.integers(25, 76))
-        return lambda: synthesize(text, voice, rate, pitch)
-
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda speak: _label(speak()), [plan(i) for i in range(count)]))
-
-
-def _label(utterance: Utterance) -> Labelled:
-    gain = levelling_gain(torch.from_numpy(utterance.samples)).item()
-    starts = np.array([round(p.start * SAMPLE_RATE) for p in utterance.phonemes])
-    classes = np.array([class_of(p.symbol) for p in utterance.phonemes])
-    return Labelled((utterance.samples * gain * 32767).clip(-32767, 32767).astype(np.int16), starts, classes)
 
 
 def crop(clip: Labelled, rng: np.random.Generator, speed: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -171,23 +127,42 @@ def accuracy(encoder: PhoneticEncoder, clips: list[Labelled], noisy: bool = Fals
     }
 
 
-def train(minutes: float, out: Path, seed: int = 0, count: int = 1600, batch_size: int = 24, bfloat16: bool = False):
-    """Train for `minutes` of stepping in all, resuming what `out` holds; returns the held-out accuracy."""
+def train(
+    minutes: float,
+    out: Path,
+    seed: int = 0,
+    count: int = 1600,
+    batch_size: int = 24,
+    bfloat16: bool = False,
+    natural: float = 0.0,
+    init: str | None = None,
+):
+    """Train for `minutes` of stepping in all, resuming what `out` holds; returns the held-out accuracy.
+
+    natural: share of the utterances in natural voices. init: "mini" or a file, whose encoder goes on learning, more
+    carefully; None begins anew.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    clips, held_out = utterances(count, seed, False), utterances(count // 10, seed, True)
+    cache = out / "natural"
+    clips = utterances(count, seed, False, natural, cache)
+    held_out = utterances(count // 10, seed, True, natural, cache)
     print(f"{len(clips)} utterances, {sum(len(c.samples) for c in clips) / SAMPLE_RATE / 60:.0f} minutes", flush=True)
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        encoder = PhoneticEncoder()
-    calibrate(encoder, batch(clips, 64, np.random.default_rng(seed))[0])
-    optimizer = torch.optim.AdamW(encoder.parameters(), lr=2e-3, weight_decay=0.02)
+    if init is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            encoder = PhoneticEncoder()
+        calibrate(encoder, batch(clips, 64, np.random.default_rng(seed))[0])
+    else:
+        encoder = load_encoder(init)
+    learning_rate = 2e-3 if init is None else 1e-3
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=learning_rate, weight_decay=0.02)
     step, elapsed = _resume(out, encoder, optimizer)
 
     mark = time.monotonic()
     while elapsed < 60 * minutes:
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * _schedule(step, elapsed / (60 * minutes))
+            group["lr"] = learning_rate * _schedule(step, elapsed / (60 * minutes))
         samples, classes = batch(clips, batch_size, np.random.default_rng([seed, 1, step]))
         loss = update(encoder, optimizer, samples, classes, bfloat16)
         step += 1
@@ -203,17 +178,34 @@ def train(minutes: float, out: Path, seed: int = 0, count: int = 1600, batch_siz
     _save(out, encoder, optimizer, step, elapsed)
     result = {"clean": accuracy(encoder, held_out), "degraded": accuracy(encoder, held_out, noisy=True)}
     metadata = {
-        "command": f"python -m starcaster_core.training.phonetic --minutes {minutes:g} --seed {seed} --utterances {count}",
+        "command": f"python -m starcaster_core.training.phonetic --minutes {minutes:g} --seed {seed} --utterances {count}"
+        + f" --natural {natural:g}" * bool(natural)
+        + f" --init {Path(init or '').name}" * bool(init)
+        + " --bfloat16" * bfloat16,
         "seed": seed,
         "steps": step,
         "minutes": round(elapsed / 60, 1),
         "utterances": count,
+        "natural": natural,
         "held_out": result,
-        "held_out_voices": [*HELD_OUT_VARIANTS, f"flite {HELD_OUT_FLITE}"],
+        "held_out_voices": HELD_OUT,
         "classes": CLASS_NAMES,
     }
     save_file(encoder.state_dict(), out / "phonetic.safetensors", {"phonetic": json.dumps(metadata)})
     return result
+
+
+def load_encoder(model: str | os.PathLike) -> PhoneticEncoder:
+    """The speech encoder of "mini", or that of a file this module wrote, ready to be trained. Raises CheckpointError."""
+    if model in BUILT_IN:
+        return load_checkpoint(model, torch.float32).speech_encoder.train().requires_grad_(True)
+    encoder = PhoneticEncoder()
+    try:
+        encoder.load_state_dict(load_file(model))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        got = f"{model} ({str(error).splitlines()[0]})"
+        raise CheckpointError("a speech encoder", got, "Give 'mini' or a phonetic.safetensors.") from None
+    return encoder
 
 
 def update(
@@ -266,9 +258,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--utterances", type=int, default=1600)
-    parser.add_argument("--bfloat16", action="store_true", help="faster on CPUs with AMX, slower on others")
+    parser.add_argument("--natural", type=float, default=0.0, help="share of the utterances in natural voices, 0..1")
+    parser.add_argument("--init", help="'mini' or a phonetic.safetensors to go on from, instead of beginning anew")
+    parser.add_argument("--bfloat16", action="store_true", help="faster on CPUs that multiply it in hardware only")
     args = parser.parse_args()
-    print(json.dumps(train(args.minutes, args.out, args.seed, args.utterances, bfloat16=args.bfloat16), indent=2))
+    how = {"bfloat16": args.bfloat16, "natural": args.natural, "init": args.init}
+    print(json.dumps(train(args.minutes, args.out, args.seed, args.utterances, **how), indent=2))
 
 
 if __name__ == "__main__":

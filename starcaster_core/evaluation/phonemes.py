@@ -1,0 +1,124 @@
+"""How many sounds a speech encoder names, by kind of voice, against chance and against the sound of something else.
+
+    python -m starcaster_core.evaluation.phonemes --speech mini run/phonetic.safetensors --natural 0.4 \\
+        --cache run/natural --recordings librivox --out run/phonemes.json
+
+Counted are the 25ths of a second in which somebody speaks. A synthesizer tells which sound it makes when; where
+pocketsphinx is installed, they are also held against what it hears, and so are recordings (sound files with their words
+beside them, in a .txt of the same name).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..data.phonemes import CLASS_NAMES, SILENCE
+from ..speech import PhoneticEncoder, load_audio, mono16k
+from ..speech.phonetic import FRAME_SAMPLES
+from ..training.phonetic import load_encoder
+from ..training.utterances import Labelled, utterances
+from .aligner import align
+
+SOUNDS = {".wav", ".flac", ".mp3", ".ogg"}
+WITHOUT_SCHWA = np.arange(len(CLASS_NAMES))  # as the aligner hears
+WITHOUT_SCHWA[CLASS_NAMES.index("ax")] = CLASS_NAMES.index("ah")
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """samples: float32 [N]; own, aligned: int64 [T], the class at each video frame's centre as the synthesizer and as
+    the aligner say, None where they do not."""
+
+    kind: str
+    samples: np.ndarray
+    own: np.ndarray | None
+    aligned: np.ndarray | None
+
+
+def held_out(count: int, seed: int, natural: float = 0.0, cache: Path | None = None) -> Iterator[Spoken]:
+    """Utterances of held-out voices, a share of them natural; aligned, where pocketsphinx is installed."""
+    aligning = importlib.util.find_spec("pocketsphinx") is not None
+    for clip in utterances(count, seed, True, natural, cache):
+        family = {"flite": "flite", "kokoro": clip.voice}.get(clip.voice.partition("+")[0], "espeak-ng")
+        samples = clip.samples / np.float32(32767)
+        yield Spoken(family, samples, own_track(clip), align(samples, clip.text) if aligning else None)
+
+
+def own_track(clip: Labelled) -> np.ndarray:
+    """int64 [T]: the class at each video frame's centre"""
+    centres = (np.arange(-(-len(clip.samples) // FRAME_SAMPLES)) + 0.5) * FRAME_SAMPLES
+    heard = (centres >= clip.starts[0]) & (centres < len(clip.samples))
+    return np.where(heard, clip.classes[np.searchsorted(clip.starts, centres, side="right") - 1], SILENCE)
+
+
+def recordings(folder: Path) -> Iterator[Spoken]:
+    """The sound files of a folder; their kind is its name."""
+    for path in sorted(path for path in folder.iterdir() if path.suffix in SOUNDS):
+        samples = mono16k(*load_audio(path)).numpy()
+        words = path.with_suffix(".txt").read_text(encoding="utf8")
+        yield Spoken(folder.name, samples, None, align(samples, words))
+
+
+def figures(encoder: PhoneticEncoder, spoken: list[Spoken]) -> dict[str, dict[str, float]]:
+    """`named` for each kind of voice, and for each that was aligned; with the share of frames on which both agree."""
+    result = {}
+    for kind in dict.fromkeys(one.kind for one in spoken):
+        clips = [one for one in spoken if one.kind == kind]
+        said = [encoder.phonemes(torch.from_numpy(one.samples)).numpy() for one in clips]
+        if clips[0].own is not None:
+            result[kind] = named(said, [one.own for one in clips])
+        pairs = [(heard, one.aligned) for heard, one in zip(said, clips) if one.aligned is not None]
+        if pairs:
+            heard, aligned = zip(*pairs)
+            result[f"{kind}, aligned"] = named([WITHOUT_SCHWA[one] for one in heard], aligned)
+            if clips[0].own is not None:
+                own = [WITHOUT_SCHWA[one.own] for one in clips if one.aligned is not None]
+                result[f"{kind}, aligned"]["agreement"] = named(own, aligned)["right"]
+    return result
+
+
+def named(said: list[np.ndarray], truth: list[np.ndarray]) -> dict[str, float]:
+    """Tracks [T] of utterances -> shares of the frames of speech that are named rightly, that always saying the commonest
+    sound names (chance), that what is said of the utterance before names (wrong_input); and of the pauses found."""
+    other = [np.resize(said[i - 1], len(one)) for i, one in enumerate(truth)]
+    if len(said) == 1:
+        other = [np.roll(said[0], len(said[0]) // 2)]
+    said, truth, other = np.concatenate(said), np.concatenate(truth), np.concatenate(other)
+    speech = truth != SILENCE
+    return {
+        "frames": int(speech.sum()),
+        "right": float((said == truth)[speech].mean()),
+        "chance": float(np.bincount(truth[speech]).max() / speech.sum()),
+        "wrong_input": float((other == truth)[speech].mean()),
+        "pauses_right": float((said == truth)[~speech].mean()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--speech", required=True, nargs="+", help="'mini' or files of training.phonetic")
+    parser.add_argument("--utterances", type=int, default=80)
+    parser.add_argument("--natural", type=float, default=0.0, help="share of them in natural voices, 0..1")
+    parser.add_argument("--cache", type=Path, help="folder that keeps what natural voices say")
+    parser.add_argument("--recordings", type=Path, nargs="+", default=[], help="folders of sound files, words in .txt")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="JSON to write")
+    args = parser.parse_args()
+    spoken = list(held_out(args.utterances, args.seed, args.natural, args.cache))
+    for folder in args.recordings:
+        spoken += recordings(folder)
+    found = {speech: figures(load_encoder(speech).eval(), spoken) for speech in args.speech}
+    args.out.write_text(json.dumps(found, indent=2))
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()

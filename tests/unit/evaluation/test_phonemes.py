@@ -1,0 +1,109 @@
+"""Counting named sounds, and the aligner that says what they are where no synthesizer does."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import wave
+
+import numpy as np
+import pytest
+import torch
+
+from starcaster_core.data.phonemes import CLASS_NAMES, SILENCE
+from starcaster_core.data.tts import phoneme_track, synthesize_flite
+from starcaster_core.evaluation import phonemes
+from starcaster_core.evaluation.aligner import align
+from starcaster_core.training.utterances import Labelled
+
+TEXT = "The old man walked slowly to the river. He sat down and looked at the water."
+
+
+@pytest.fixture(scope="module")
+def flite():
+    if not shutil.which("flite"):
+        pytest.skip("needs flite (build time only)")
+    return synthesize_flite(TEXT, "slt")
+
+
+@pytest.fixture(scope="module")
+def aligned(flite):
+    pytest.importorskip("pocketsphinx", reason="needs pip install -e .[align] (for measuring only)")
+    return align(flite.samples, TEXT)
+
+
+def test_shares_are_of_the_frames_of_speech():
+    truth = [np.array([0, 0, 1, 1, 1, 2]), np.array([3, 3, 0, 0])]
+    found = phonemes.named([np.array([0, 1, 1, 1, 5, 2]), np.array([3, 4, 0, 0])], truth)
+    assert found["frames"] == 6 and found["right"] == 4 / 6 and found["chance"] == 3 / 6
+    assert found["pauses_right"] == 3 / 4
+    assert found["wrong_input"] == 0  # 3 4 0 0 3 4 for the first, 0 1 1 1 for the second
+
+
+def test_the_wrong_input_of_a_single_utterance_is_its_other_half():
+    track = np.array([1, 1, 0, 2, 2, 0])
+    assert phonemes.named([track], [track])["wrong_input"] == 0
+
+
+def test_own_track_reads_the_centres_of_frames():
+    clip = Labelled(np.zeros(3 * 640 + 100, np.int16), np.array([0, 330, 1280]), np.array([0, 7, 9]))
+    assert phonemes.own_track(clip).tolist() == [0, 7, 9, 0]
+
+
+def test_kinds_are_counted_apart_and_schwa_is_no_mistake_where_the_aligner_has_none():
+    ax, ah, s = (CLASS_NAMES.index(name) for name in ("ax", "ah", "s"))
+
+    class Encoder:
+        def phonemes(self, samples):
+            return torch.full((len(samples) // 640,), ax)
+
+    sound = np.zeros(4 * 640, np.float32)
+    own, aligned = np.array([ax, ah, s, SILENCE]), np.array([ah, ah, s, SILENCE])
+    spoken = [phonemes.Spoken("one", sound, own, aligned), phonemes.Spoken("two", sound, own[::-1], None)]
+    found = phonemes.figures(Encoder(), spoken)
+    assert list(found) == ["one", "one, aligned", "two"]
+    assert found["one"]["right"] == 1 / 3 and found["one, aligned"]["right"] == 2 / 3
+    assert found["one, aligned"]["agreement"] == 1
+
+
+def test_the_aligner_hears_most_sounds_where_flite_says_they_are(flite, aligned):
+    """Most frames agree; moved by three frames, few do."""
+    own = phonemes.WITHOUT_SCHWA[phoneme_track(flite.phonemes, len(aligned))]
+
+    def agreement(shift: int) -> float:
+        moved = np.roll(own, shift)
+        return float((moved == aligned)[(moved != SILENCE) & (aligned != SILENCE)].mean())
+
+    assert agreement(0) > 0.6
+    assert max(agreement(-3), agreement(3)) < 0.5 * agreement(0)
+
+
+def test_the_aligner_refuses_what_it_cannot_place(flite, aligned):
+    assert align(flite.samples, "the xqzzyblorf") is None  # no such word
+    assert align(flite.samples, "?!") is None
+    assert align(flite.samples[:4000], TEXT) is None  # too short for so many words
+
+
+def test_recordings_are_read_with_their_words(flite, aligned, tmp_path):
+    folder = tmp_path / "reader"
+    folder.mkdir()
+    with wave.open(str(folder / "one.wav"), "wb") as file:
+        file.setnchannels(1), file.setsampwidth(2), file.setframerate(16_000)
+        file.writeframes((flite.samples * 32767).astype("<i2").tobytes())
+    (folder / "one.txt").write_text(TEXT)
+    (spoken,) = phonemes.recordings(folder)
+    assert spoken.kind == "reader" and spoken.own is None
+    assert (spoken.aligned == aligned).mean() > 0.95
+
+
+def test_held_out_utterances_say_what_they_are(flite):
+    try:
+        ctypes.CDLL("libespeak-ng.so.1")
+    except OSError:
+        pytest.skip("needs libespeak-ng1 (build time only)")
+    spoken = list(phonemes.held_out(3, 0))
+    assert [one.kind for one in spoken] == ["flite", "espeak-ng", "espeak-ng"]
+    for one in spoken:
+        assert len(one.own) == -(-len(one.samples) // 640)
+        assert one.aligned is None or len(one.aligned) == len(one.own)
+        assert 0.2 < (one.own != SILENCE).mean()
