@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..presets import ModelConfig
 from ..types import CameraPath, Identity, Speech
 from .guidance import Branch, GuidanceScales, nest, unguided
-from .schedules import SCHEDULERS, initial_noise, make_scheduler, predict_clean, seeded_generator
+from .schedules import SCHEDULERS, draw_noise, initial_noise, make_scheduler, predict_clean, seeded_generator
 
 
 @dataclass(frozen=True)
@@ -230,8 +230,8 @@ def denoise(model, branches, settings, index, report, stop) -> Tensor | None:
     shape = (1, config.unet.in_channels, config.chunk_frames, config.latent_size, config.latent_size)
     noise = initial_noise(shape, config.noise.shared_noise, settings.seed, index)
     latents = noise.to(model.device) * scheduler.init_noise_sigma
-    step_noise = seeded_generator(settings.seed, index, "step noise")  # only few-step samplers draw from it
-    extra = {} if settings.scheduler == "ddim" else {"generator": step_noise}
+    own, common = (seeded_generator(settings.seed, *key) for key in ((index, "step noise"), (0, "shared step noise")))
+    extra = {} if settings.scheduler == "ddim" else {"generator": own}
 
     for done, timestep in enumerate(scheduler.timesteps, start=1):
         prediction = None
@@ -241,7 +241,10 @@ def denoise(model, branches, settings, index, report, stop) -> Tensor | None:
             answer = predict(model, scheduler.scale_model_input(latents, timestep), timestep, branch)
             prediction = answer if prediction is None else prediction + answer
         noisy = latents
-        latents = scheduler.step(prediction, timestep, noisy, **extra, return_dict=False)[0]
+        latents, *clean = scheduler.step(prediction, timestep, noisy, **extra, return_dict=False)
+        if settings.scheduler == "lcm" and done < settings.steps:  # noise anew, shared by the frames as the first was
+            fresh = draw_noise(shape, config.noise.shared_noise, own, common).to(model.device)
+            latents = scheduler.add_noise(*clean, fresh, scheduler.timesteps[done])
         report(done, scheduler, prediction, noisy, timestep)
     return latents
 
