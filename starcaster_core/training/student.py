@@ -1,12 +1,11 @@
-"""Few steps: a student that says at once where its guided teacher would come in several steps (consistency distillation).
+"""Few steps: a student that goes in one step, without guidance, where its guided teacher goes in several.
 
     python -m starcaster_core.training.student --teacher mini --latents DIR --minutes 20 --out DIR
 
-The way from noise to picture is cut into as many pieces as the student has steps, and within each piece all points of one
-path of the teacher must be sent to the piece's end (multistep consistency models, Heek et al. 2024; with one piece, the
-latent consistency models of Luo et al. 2023). The teacher goes by DDIM with the guidance it is sampled with; the student
-needs none, since what guidance does is in what it learns. Its own answer one small step further on is the target, without
-gradient and without a moving average (Song & Dhariwal 2023).
+The teacher's way from noise to picture, by DDIM and with the guidance that it is sampled with, is cut into as many pieces
+as the student has steps. At the beginning of every piece the student is asked for the clean latents whose one DDIM step
+ends where the teacher's several end (progressive distillation, Salimans & Ho 2022, of a guided teacher, Meng et al. 2023).
+Both start from pure noise, as in sampling; of the clips only the conditions are taken. See docs/decisions/0008.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..models.attention import ConditionCache
 from ..models.checkpoint import load_checkpoint, save_checkpoint
@@ -26,158 +25,233 @@ from ..models.motion import MotionModule
 from ..models.starcaster import Starcaster
 from ..models.unet import cache_condition
 from ..sampling.schedules import draw_noise, make_scheduler, predict_clean
-from .diffusion import Batch, DenoisingLoss, draw_batch, mouth_weights
+from .diffusion import Batch, draw_batch, mouth_weights
 from .latents import ClipSet, load_clips
 from .loop import LoopSettings, autocast, step_generator, train, training_device
 from .recipe import Stage
+from .team import Team
 
-NAME = "3-student"
+NAME = "student"
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """steps: of the student, the pieces of the way. substeps: of the teacher in each. frames: of every chunk that are seen
-    where the teacher's temporal attention says nothing; otherwise all. clips: batch size. context: probability that the
-    chunk before is looked back at; at the beginning of a video there is none."""
+    """steps: of the student. substeps: of the teacher for each of them. clips: batch size. frames: of every chunk that are
+    looked at where the teacher's temporal attention is silent; all of them otherwise. kinds: shares of clip kinds, as in
+    `Stage`. context: probability that the chunk before is looked back at; a video's first chunk has none. mouth_weight:
+    how much more an error round the mouth costs in temporal batches.
+    """
 
     steps: int = 4
-    substeps: int = 4
-    frames: int = 4
+    substeps: int = 2
     clips: int = 4
-    context: float = 0.5
-    learning_rate: float = 1e-4
-    mouth_weight: float = 4.0
+    frames: int = 2
     kinds: tuple[tuple[str, float], ...] = (("temporal", 0.6), ("spatial", 0.4))
+    context: float = 0.5
+    learning_rate: float = 2e-4
+    mouth_weight: float = 4.0
 
 
-class Path_:
-    pass
+@dataclass(frozen=True)
+class Scene:
+    """What a model is shown of a batch: all of its conditions, and guidance's null."""
+
+    full: ConditionCache
+    nobody: ConditionCache
 
 
-class ConsistencyLoss:
-    def __init__(self, student: Starcaster, teacher: Starcaster, settings: Distillation, experiment: dict):
-        self.student, self.teacher, self.settings, self.x = student, teacher, settings, experiment
-        noise = teacher.config.noise
-        self.kind = noise.prediction_type
-        alphas = make_scheduler("ddim", noise).alphas_cumprod
-        self.alphas_cumprod = torch.cat([alphas, torch.ones(1)]).to(student.device)  # timestep -1: no noise
-        stage = Stage(NAME, share=1.0)
-        self.theirs, self.mine = DenoisingLoss(teacher, stage), DenoisingLoss(student, stage)
-        self.motion = not silent(teacher)
-        n = settings.steps * settings.substeps
-        self.grid = torch.tensor([noise.num_train_timesteps * k // n - 1 for k in range(n + 1)])
+class Trajectory:
+    """The way from noise to clean latents in even steps ("trailing" spacing), and DDIM's steps along it.
 
-    def __call__(self, batch: Batch, generator: torch.Generator):
+    timesteps: int [steps + 1], from the last one, pure noise, down to -1, which stands for no noise at all.
+    """
+
+    def __init__(self, model: Starcaster, steps: int):
+        self.kind, total = model.config.noise.prediction_type, model.config.noise.num_train_timesteps
+        clean = torch.ones(1)  # timestep -1 is the last entry
+        self.alphas_cumprod = torch.cat([make_scheduler("ddim", model.config.noise).alphas_cumprod, clean])
+        self.timesteps = torch.tensor([total * left // steps - 1 for left in range(steps, -1, -1)])
+
+    def scales(self, at: int) -> tuple[float, float]:
+        """alpha, sigma of x_t = alpha x0 + sigma eps after `at` steps"""
+        alpha_squared = self.alphas_cumprod[self.timesteps[at]].item()
+        return alpha_squared**0.5, (1 - alpha_squared) ** 0.5
+
+    def predict(self, model: Starcaster, x: Tensor, at: int, condition: ConditionCache, motion: bool) -> Tensor:
+        """x0 as the network says it, [B, C, T, h, w]"""
+        timesteps = self.timesteps[at : at + 1].to(x.device)
+        prediction = model.unet(x, timesteps, condition, motion=motion).float()
+        return predict_clean(prediction, x, timesteps, self.alphas_cumprod.to(x.device), self.kind)
+
+    def step(self, x: Tensor, clean: Tensor, start: int, end: int) -> Tensor:
+        """DDIM: x_t -> x_s = alpha_s x0 + sigma_s (x_t - alpha_t x0) / sigma_t"""
+        (alpha, sigma), (alpha_end, sigma_end) = self.scales(start), self.scales(end)
+        return alpha_end * clean + sigma_end / sigma * (x - alpha * clean)
+
+    def aim(self, x: Tensor, arrived: Tensor, start: int, end: int) -> Tensor:
+        """The inverse of `step`: the clean latents to be predicted at `x` for its DDIM step to end at `arrived`"""
+        (alpha, sigma), (alpha_end, sigma_end) = self.scales(start), self.scales(end)
+        return (arrived - sigma_end / sigma * x) / (alpha_end - sigma_end / sigma * alpha)
+
+
+class DistillationLoss:
+    """Call with a step's batch and generator -> mean squared error of the student's clean latents at the beginning of all
+    pieces of the teacher's way, scalar. Everything random is drawn on the CPU."""
+
+    def __init__(self, student: Starcaster, teacher: Starcaster, settings: Distillation):
+        self.student, self.teacher, self.settings = student, teacher, settings
+        self.path = Trajectory(teacher, settings.steps * settings.substeps)
+        self.motion = not motion_is_silent(teacher)
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         batch = batch.to(self.student.device)
-        s = self.settings
-        batch, self.at = thin(batch, s.frames if not self.motion else 10**6, generator)
-        k = torch.randint(1, len(self.grid), (len(batch.latents),), generator=generator)
-        if self.x.get("starts"):
-            k = (k - 1) // s.substeps * s.substeps + s.substeps
-        end = self.grid[(k - 1) // s.substeps * s.substeps].to(batch.latents.device)
-        timesteps = self.grid[k].to(batch.latents.device)
-        noise = draw_noise(batch.latents.shape, self.teacher.config.noise.shared_noise, generator, generator)
-        noise = noise.to(batch.latents.device)
-        noisy = self.move(batch.latents, noise, timesteps)
+        shape = batch.latents.shape
+        noise = draw_noise(shape, self.teacher.config.noise.shared_noise, generator, generator).to(batch.latents)
+        frames = self.choose_frames(shape[2], generator)
+        noise, mouth = noise[:, :, frames], batch.mouth[:, frames]
+        points = self.teachers_way(noise, show(self.teacher, batch, frames))
+        full = show(self.student, batch, frames).full
+        pieces = [self.piece(points, index, full) for index in range(self.settings.steps)]
+        weights = mouth_weights(mouth, shape[-1], self.settings.mouth_weight) if batch.camera is None else 1.0
+        losses = [(weights * error).mean() for error in pieces]
+        return torch.stack(losses).mean(), {f"step {n}": loss.item() for n, loss in enumerate(losses, start=1)}
+
+    def choose_frames(self, total: int, generator: torch.Generator) -> Tensor:
+        """Numbers of the frames that are looked at: evenly spread if not all, beginning anywhere"""
+        stride = 1 if self.motion else max(1, total // self.settings.frames)
+        return torch.arange(torch.randint(stride, (), generator=generator).item(), total, stride)
+
+    @torch.no_grad()
+    def teachers_way(self, noise: Tensor, scene: Scene) -> list[Tensor]:
+        """Where the guided teacher stands after 0, `substeps`, 2 `substeps`, ... steps"""
+        config, path = self.teacher.config, self.path
+        steps = len(path.timesteps) - 1
+        x, points = noise, [noise]
+        for at in range(steps):
+            clean = path.predict(self.teacher, x, at, scene.full, self.motion)
+            if at < round(config.guidance_end * steps):
+                null = path.predict(self.teacher, x, at, scene.nobody, self.motion)
+                clean = null + config.guidance_scale * (clean - null)
+            x = path.step(x, clean, at, at + 1)
+            if (at + 1) % self.settings.substeps == 0:
+                points.append(x)
+        return points
+
+    def piece(self, points: list[Tensor], index: int, full: ConditionCache) -> Tensor:
+        """Squared error of the student at the beginning of a piece [B, C, T, h, w]"""
+        start, end = index * self.settings.substeps, (index + 1) * self.settings.substeps
+        target = self.path.aim(points[index], points[index + 1], start, end)
+        return (self.path.predict(self.student, points[index], start, full, self.motion) - target).square()
+
+
+def show(model: Starcaster, batch: Batch, frames: Tensor) -> Scene:
+    """All conditions of the chosen `frames` of a batch, as in sampling: identity, portrait, the chunk before if the batch
+    has one, and sound or camera. No gradient flows back into the reference pass."""
+    unet, tokens = model.unet, model.identity_tokens
+    identity = unet.cache_identity(tokens(batch.embedding))
+
+    def bank(latents: Tensor):
         with torch.no_grad():
-            shown, nobody = self.condition(self.theirs, batch, self.teacher)
-            if self.x.get("onpolicy"):
-                noisy = self.own_path(batch, noise, timesteps, noisy)
-            here, x = timesteps, noisy
-            for j in range(s.substeps if self.x.get("starts") else 1):
-                there = self.grid[k - 1 - j].to(here)
-                x = self.jump(x, self.guided(x, here, shown, nobody), here, there)
-                here = there
-        mine, _ = self.condition(self.mine, batch, self.student)
-        with torch.no_grad():
-            if not self.x.get("starts"):
-                ahead = self.clean(self.student, x, here.clamp(min=0), mine)
-                arrived = torch.where((here == end).reshape(-1, 1, 1, 1, 1), x, self.jump(x, ahead, here, end))
-            else:
-                arrived = x
-            target = self.aim(noisy, arrived, timesteps, end)
-        said = self.clean(self.student, noisy, timesteps, mine)
-        error = said - target
-        a, sg = self.scales(timesteps)
-        if self.x.get("huber"):
-            d = error[0].numel(); c = self.x["huber"] * d**0.5
-            w = mouth_weights(batch.mouth, error.shape[-1], s.mouth_weight) if batch.camera is None else 1.0
-            loss = ((error.square() * w).flatten(1).sum(1) + c * c).sqrt() - c
-            loss = loss.mean() / d**0.5
-        else:
-            error = error.square()
-            if batch.camera is None:
-                error = error * mouth_weights(batch.mouth, error.shape[-1], s.mouth_weight)
-            error = error * (1 / sg.square().clamp(min=1e-6)).clamp(max=5)
-            loss = error.mean()
-        return loss, {}
+            features = unet.reference_features(latents, identity)
+        return unet.cache_bank(features)
 
-    def own_path(self, batch, noise, timesteps, noisy):
-        """student's own way down to timesteps (multiples)"""
-        mine, _ = self.condition(self.mine, batch, self.student)
-        ends = self.grid[:: self.settings.substeps].flip(0).to(timesteps)
-        x = noise
-        out = noisy.clone()
-        for a, b in zip(ends[:-1], ends[1:]):
-            hit = timesteps == a
-            out = torch.where(hit.reshape(-1, 1, 1, 1, 1), x, out)
-            if not (timesteps < a).any():
-                break
-            t = a.expand(len(noisy))
-            x = self.jump(x, self.clean(self.student, x, t, mine), t, b.expand(len(noisy)))
-        return out
-
-    def scales(self, t):
-        a2 = self.alphas_cumprod[t].reshape(-1, 1, 1, 1, 1)
-        return a2.sqrt(), (1 - a2).sqrt()
-
-    def move(self, clean, noise, t):
-        a, s = self.scales(t)
-        return a * clean + s * noise
-
-    def jump(self, x, clean, t, u):
-        a, s = self.scales(t)
-        return self.move(clean, (x - a * clean) / s.clamp(min=1e-3), u)
-
-    def aim(self, x, arrived, t, end):
-        (a, s), (b, r) = self.scales(t), self.scales(end)
-        return (arrived - r / s * x) / (b - a * r / s)
-
-    def clean(self, model, x, t, condition):
-        out = model.unet(x, t, condition, motion=self.motion).float()
-        return predict_clean(out, x, t, self.alphas_cumprod, self.kind)
-
-    def guided(self, x, t, shown, nobody):
-        c = self.teacher.config
-        full = self.clean(self.teacher, x, t, shown)
-        on = (t + 1 > (1 - c.guidance_end) * 1000)
-        if not on.any():
-            return full
-        null = self.clean(self.teacher, x, t, nobody)
-        return torch.where(on.reshape(-1, 1, 1, 1, 1), null + c.guidance_scale * (full - null), full)
-
-    def condition(self, maker: DenoisingLoss, batch: Batch, model: Starcaster):
-        identity = maker.identity(batch, False)
-        banks = [maker.bank(batch.reference, identity)]
-        if batch.before is not None:
-            banks.append(maker.bank(batch.before[:, :, -model.config.context_frames :], identity))
-        streams = maker.streams(None, batch.camera, False)
-        if batch.speech is not None:
-            streams["audio"] = model.unet.cache_audio(model.speech_tokens(batch.speech)[:, self.at])
-        reference = model.unet.cache_reference(batch.reference)
-        shown = cache_condition(identity, **streams, banks=tuple(banks), reference=reference)
-        return shown, cache_condition(maker.identity(batch, True))
+    banks = [bank(batch.reference)]
+    if batch.before is not None:
+        banks.append(bank(batch.before[:, :, -model.config.context_frames :]))
+    streams = {}
+    if batch.speech is not None:
+        streams["audio"] = unet.cache_audio(model.speech_tokens(batch.speech)[:, frames])
+    if batch.camera is not None:
+        streams["camera"] = unet.cache_camera(model.camera_tokens(batch.camera[:, frames]))
+    reference = unet.cache_reference(batch.reference)
+    full = cache_condition(identity, **streams, banks=tuple(banks), reference=reference)
+    return Scene(full, cache_condition(unet.cache_identity(tokens.unconditional(len(batch.embedding)))))
 
 
-def silent(model: Starcaster) -> bool:
-    return not any(m.proj_out.weight.any() for m in model.unet.modules() if isinstance(m, MotionModule))
+def motion_is_silent(model: Starcaster) -> bool:
+    """Whether the temporal attention was never trained: then frames can be taken one by one"""
+    modules = [module for module in model.unet.modules() if isinstance(module, MotionModule)]
+    return not any(module.proj_out.weight.any() or module.proj_out.bias.any() for module in modules)
 
 
-def thin(batch: Batch, frames: int, generator):
-    total = batch.latents.shape[2]
-    if frames >= total:
-        return batch, torch.arange(total)
-    step = total // frames
-    at = torch.randint(step, (), generator=generator) + step * torch.arange(frames)
-    cut = {"latents": batch.latents[:, :, at], "mouth": batch.mouth[:, at]}
-    return replace(batch, **cut, camera=None if batch.camera is None else batch.camera[:, at]), at
+def new_student(teacher: Starcaster, settings: Distillation) -> Starcaster:
+    """A copy of the teacher whose own settings are few steps of DDIM from pure noise, without guidance"""
+    student = deepcopy(teacher)
+    noise = replace(teacher.config.noise, timestep_spacing="trailing")
+    student.config = replace(
+        teacher.config, noise=noise, steps=settings.steps, guidance_scale=1.0, guidance_end=1.0, scheduler="ddim"
+    )
+    return student
+
+
+def choose_trainable(student: Starcaster) -> list[nn.Parameter]:
+    """All but the autoencoder, the speech encoder, and a temporal attention that is silent"""
+    frozen = ("vae.", "speech_encoder.")
+    silent = motion_is_silent(student)
+    for name, parameter in student.named_parameters():
+        parameter.requires_grad_(not name.startswith(frozen) and not (silent and "motion_modules" in name))
+    return [parameter for parameter in student.parameters() if parameter.requires_grad]
+
+
+def distill(
+    teacher: Starcaster,
+    clips: ClipSet,
+    budget: LoopSettings,
+    out: Path,
+    seed: int,
+    settings: Distillation = Distillation(),
+) -> Starcaster:
+    """Trains a student of `teacher`, which stays as it is, on the training clips; resumes from `out` where it was stopped.
+
+    budget: minutes or steps, and a step's parts; the learning rate is that of `settings`. Returns the student.
+    """
+    teacher = teacher.to(training_device()).eval().requires_grad_(False)
+    student = new_student(teacher, settings)
+    loss = DistillationLoss(student, teacher, settings)
+    window = teacher.config.conditioning.speech_window
+    frames = teacher.config.chunk_frames
+    stage = Stage(NAME, share=1.0, frames=frames, clips=settings.clips, kinds=settings.kinds, context=settings.context)
+
+    def loss_of_draw(number: int):
+        generator = step_generator(seed, NAME, number)
+        batch = draw_batch(clips, stage, "train", window, generator)
+        if torch.rand((), generator=generator).item() >= settings.context:
+            batch = replace(batch, before=None)
+        with autocast():
+            return loss(batch, generator)
+
+    budget = replace(budget, learning_rate=settings.learning_rate, warmup=10)  # it begins with trained weights
+    return train(student, loss_of_draw, budget, out, NAME, choose_trainable(student))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher", default="mini", help="'mini' or a checkpoint")
+    parser.add_argument("--latents", type=Path, required=True, help="folder written by starcaster_core.training.latents")
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--steps", type=int, default=0, help="training steps, instead of --minutes")
+    parser.add_argument("--batch-factor", type=int, default=1, help="batches so many times as large")
+    parser.add_argument("--out", type=Path, required=True, help="folder for state, log and student.safetensors")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    settings = Distillation()
+    settings = replace(settings, clips=settings.clips * args.batch_factor)
+    clips = load_clips(args.latents)
+    budget = LoopSettings(args.minutes, steps=args.steps)
+    student = distill(load_checkpoint(args.teacher, torch.float32), clips, budget, args.out, args.seed, settings)
+    finished = args.out / f"{NAME}.safetensors"
+    made_with = {
+        "distillation": asdict(settings),
+        "teacher": Path(args.teacher).stem,  # a name, no place
+        "seed": args.seed,
+        **({"steps": args.steps} if args.steps else {"minutes": args.minutes}),
+        "clips": len(clips.kind),
+        "command": "python -m starcaster_core.training.student",
+    }
+    if Team().is_main:
+        save_checkpoint(finished, student, made_with)
+        print(json.dumps({"student": str(finished)}))
+
+
+if __name__ == "__main__":
+    main()
