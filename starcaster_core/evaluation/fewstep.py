@@ -110,7 +110,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", default="mini", help="'mini' or a checkpoint")
     parser.add_argument("--student", nargs="*", default=[], help="checkpoints made by starcaster_core.training.student")
-    parser.add_argument("--latents", type=Path, required=True, help="folder written by starcaster_core.training.latents")
+    parser.add_argument(
+        "--latents", type=Path, required=True, help="folder written by starcaster_core.training.latents"
+    )
     parser.add_argument("--clips", type=int, default=12, help="held-out clips (test and val)")
     parser.add_argument("--frames", type=int, default=32, help="of every clip; 32 are two chunks")
     parser.add_argument("--seed", type=int, default=0)

@@ -15,7 +15,7 @@ SCHEDULERS = ("dpmpp", "ddim", "lcm")
 
 
 def make_scheduler(name: str, noise: NoiseConfig):
-    """A fresh diffusers scheduler: "dpmpp" = DPM-Solver++ (2M), "ddim", or "lcm" for few-step checkpoints."""
+    """A fresh diffusers scheduler: "dpmpp" = DPM-Solver++ (2M), "ddim", or "lcm" for latent consistency models."""
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, LCMScheduler
 
     shared = asdict(noise)

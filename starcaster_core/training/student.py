@@ -227,7 +227,9 @@ def distill(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", default="mini", help="'mini' or a checkpoint")
-    parser.add_argument("--latents", type=Path, required=True, help="folder written by starcaster_core.training.latents")
+    parser.add_argument(
+        "--latents", type=Path, required=True, help="folder written by starcaster_core.training.latents"
+    )
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--steps", type=int, default=0, help="training steps, instead of --minutes")
     parser.add_argument("--batch-factor", type=int, default=1, help="batches so many times as large")
