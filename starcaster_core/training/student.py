@@ -5,7 +5,7 @@
 The teacher's way from noise to picture, by DDIM and with the guidance that it is sampled with, is cut into as many pieces
 as the student has steps. At the beginning of every piece the student is asked for the clean latents whose one DDIM step
 ends where the teacher's several end (progressive distillation, Salimans & Ho 2022, of a guided teacher, Meng et al. 2023).
-Both start from pure noise, as in sampling; of the clips only the conditions are taken. See docs/decisions/0008.
+Why not by consistency: docs/decisions/0008.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Distillation:
     steps: int = 4
     substeps: int = 2
     clips: int = 4
-    frames: int = 2
+    frames: int = 4
     kinds: tuple[tuple[str, float], ...] = (("temporal", 0.6), ("spatial", 0.4))
     context: float = 0.5
     learning_rate: float = 2e-4
@@ -72,31 +72,34 @@ class Trajectory:
         self.alphas_cumprod = torch.cat([make_scheduler("ddim", model.config.noise).alphas_cumprod, clean])
         self.timesteps = torch.tensor([total * left // steps - 1 for left in range(steps, -1, -1)])
 
-    def scales(self, at: int) -> tuple[float, float]:
-        """alpha, sigma of x_t = alpha x0 + sigma eps after `at` steps"""
-        alpha_squared = self.alphas_cumprod[self.timesteps[at]].item()
-        return alpha_squared**0.5, (1 - alpha_squared) ** 0.5
+    def scales(self, at: int | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha, sigma of x_t = alpha x0 + sigma eps after `at` steps, one number for all or [B]; each [B or 1, 1, 1, 1, 1]"""
+        alpha_squared = self.alphas_cumprod[self.timesteps[at]].reshape(-1, 1, 1, 1, 1).to(like)
+        return alpha_squared.sqrt(), (1 - alpha_squared).sqrt()
 
-    def predict(self, model: Starcaster, x: Tensor, at: int, condition: ConditionCache, motion: bool) -> Tensor:
+    def predict(
+        self, model: Starcaster, x: Tensor, at: int | Tensor, condition: ConditionCache, motion: bool
+    ) -> Tensor:
         """x0 as the network says it, [B, C, T, h, w]"""
-        timesteps = self.timesteps[at : at + 1].to(x.device)
+        timesteps = self.timesteps[at].reshape(-1).to(x.device)
         prediction = model.unet(x, timesteps, condition, motion=motion).float()
         return predict_clean(prediction, x, timesteps, self.alphas_cumprod.to(x.device), self.kind)
 
-    def step(self, x: Tensor, clean: Tensor, start: int, end: int) -> Tensor:
+    def step(self, x: Tensor, clean: Tensor, start: int | Tensor, end: int | Tensor) -> Tensor:
         """DDIM: x_t -> x_s = alpha_s x0 + sigma_s (x_t - alpha_t x0) / sigma_t"""
-        (alpha, sigma), (alpha_end, sigma_end) = self.scales(start), self.scales(end)
+        (alpha, sigma), (alpha_end, sigma_end) = self.scales(start, x), self.scales(end, x)
         return alpha_end * clean + sigma_end / sigma * (x - alpha * clean)
 
-    def aim(self, x: Tensor, arrived: Tensor, start: int, end: int) -> Tensor:
+    def aim(self, x: Tensor, arrived: Tensor, start: int | Tensor, end: int | Tensor) -> Tensor:
         """The inverse of `step`: the clean latents to be predicted at `x` for its DDIM step to end at `arrived`"""
-        (alpha, sigma), (alpha_end, sigma_end) = self.scales(start), self.scales(end)
+        (alpha, sigma), (alpha_end, sigma_end) = self.scales(start, x), self.scales(end, x)
         return (arrived - sigma_end / sigma * x) / (alpha_end - sigma_end / sigma * alpha)
 
 
 class DistillationLoss:
-    """Call with a step's batch and generator -> mean squared error of the student's clean latents at the beginning of all
-    pieces of the teacher's way, scalar. Everything random is drawn on the CPU."""
+    """Call with a step's batch and generator -> squared error of the student's clean latents at the beginning of a piece
+    of the way, for every clip another, scalar; an error counts as it would in v (docs/decisions/0004). Everything random is
+    drawn on the CPU."""
 
     def __init__(self, student: Starcaster, teacher: Starcaster, settings: Distillation):
         self.student, self.teacher, self.settings = student, teacher, settings
@@ -105,16 +108,18 @@ class DistillationLoss:
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         batch = batch.to(self.student.device)
-        shape = batch.latents.shape
-        noise = draw_noise(shape, self.teacher.config.noise.shared_noise, generator, generator).to(batch.latents)
+        shape, substeps, path = batch.latents.shape, self.settings.substeps, self.path
         frames = self.choose_frames(shape[2], generator)
-        noise, mouth = noise[:, :, frames], batch.mouth[:, frames]
-        points = self.teachers_way(noise, show(self.teacher, batch, frames))
-        full = show(self.student, batch, frames).full
-        pieces = [self.piece(points, index, full) for index in range(self.settings.steps)]
-        weights = mouth_weights(mouth, shape[-1], self.settings.mouth_weight) if batch.camera is None else 1.0
-        losses = [(weights * error).mean() for error in pieces]
-        return torch.stack(losses).mean(), {f"step {n}": loss.item() for n, loss in enumerate(losses, start=1)}
+        start = substeps * torch.randint(self.settings.steps, shape[:1], generator=generator)
+        noise = draw_noise(shape, self.teacher.config.noise.shared_noise, generator, generator).to(batch.latents)
+        alpha, sigma = path.scales(start, noise)
+        x = (alpha * batch.latents + sigma * noise)[:, :, frames]
+        target = path.aim(x, self.walk(x, start, substeps, show(self.teacher, batch, frames)), start, start + substeps)
+        said = path.predict(self.student, x, start, show(self.student, batch, frames).full, self.motion)
+        error = (said - target).square() / sigma.square()
+        if batch.camera is None:
+            error = error * mouth_weights(batch.mouth[:, frames], shape[-1], self.settings.mouth_weight)
+        return error.mean(), {}
 
     def choose_frames(self, total: int, generator: torch.Generator) -> Tensor:
         """Numbers of the frames that are looked at: evenly spread if not all, beginning anywhere"""
@@ -122,26 +127,18 @@ class DistillationLoss:
         return torch.arange(torch.randint(stride, (), generator=generator).item(), total, stride)
 
     @torch.no_grad()
-    def teachers_way(self, noise: Tensor, scene: Scene) -> list[Tensor]:
-        """Where the guided teacher stands after 0, `substeps`, 2 `substeps`, ... steps"""
+    def walk(self, x: Tensor, start: Tensor, steps: int, scene: Scene) -> Tensor:
+        """Where the teacher, guided as when it samples in so many steps, arrives from `x` at `start` [B] after `steps`"""
         config, path = self.teacher.config, self.path
-        steps = len(path.timesteps) - 1
-        x, points = noise, [noise]
-        for at in range(steps):
+        guided_steps = round(config.guidance_end * (len(path.timesteps) - 1))
+        for at in (start + done for done in range(steps)):
             clean = path.predict(self.teacher, x, at, scene.full, self.motion)
-            if at < round(config.guidance_end * steps):
+            if (guided := at < guided_steps).any():
                 null = path.predict(self.teacher, x, at, scene.nobody, self.motion)
-                clean = null + config.guidance_scale * (clean - null)
+                strong = null + config.guidance_scale * (clean - null)
+                clean = torch.where(guided.reshape(-1, 1, 1, 1, 1).to(x.device), strong, clean)
             x = path.step(x, clean, at, at + 1)
-            if (at + 1) % self.settings.substeps == 0:
-                points.append(x)
-        return points
-
-    def piece(self, points: list[Tensor], index: int, full: ConditionCache) -> Tensor:
-        """Squared error of the student at the beginning of a piece [B, C, T, h, w]"""
-        start, end = index * self.settings.substeps, (index + 1) * self.settings.substeps
-        target = self.path.aim(points[index], points[index + 1], start, end)
-        return (self.path.predict(self.student, points[index], start, full, self.motion) - target).square()
+        return x
 
 
 def show(model: Starcaster, batch: Batch, frames: Tensor) -> Scene:
