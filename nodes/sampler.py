@@ -64,8 +64,8 @@ class Sampler(io.ComfyNode):
                     "scheduler",
                     options=list(SCHEDULERS),
                     default=DEFAULTS.scheduler,
-                    tooltip="How noise is removed: 'dpmpp' is the usual choice, 'ddim' the plain one, 'lcm' only for "
-                    "models made for very few steps.",
+                    tooltip="How noise is removed: 'dpmpp' is the usual choice, 'ddim' that of distilled models (4 steps, "
+                    "guidance 1), 'lcm' that of latent consistency models.",
                 ),
                 io.Float.Input(
                     "guidance_scale",

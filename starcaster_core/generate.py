@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--cuda-graphs", action="store_true", help="record the network once and replay it")
     how.add_argument("--seed", type=int, default=defaults.seed, help="0 .. 2^64 - 1")
     how.add_argument("--steps", type=int, default=None, help="denoising steps; default: the model's own")
-    how.add_argument("--scheduler", choices=SCHEDULERS, default=defaults.scheduler)
+    how.add_argument("--scheduler", choices=SCHEDULERS, default=None, help="default: the model's own")
     how.add_argument("--guidance-scale", type=float, default=None, help="default: the model's own")
     how.add_argument(
         "--guidance-end", type=float, default=None, help="share of the steps that are guided; default: the model's own"

@@ -87,11 +87,12 @@ class ModelConfig:
     steps: int = 25  # default number of sampling steps
     guidance_scale: float = 3.0  # default strength of guidance
     guidance_end: float = 1.0  # default share of the steps, the noisiest first, that are guided
+    scheduler: str = "dpmpp"  # default sampler, one of sampling.schedules.SCHEDULERS
 
     @property
-    def sampling_defaults(self) -> dict[str, float]:
+    def sampling_defaults(self) -> dict[str, float | str]:
         """How to sample unless asked otherwise; found out after training, so no part of what the weights are"""
-        return {name: getattr(self, name) for name in ("steps", "guidance_scale", "guidance_end")}
+        return {name: getattr(self, name) for name in ("steps", "guidance_scale", "guidance_end", "scheduler")}
 
     @property
     def latent_size(self) -> int:

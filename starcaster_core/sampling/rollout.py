@@ -18,7 +18,7 @@ from ..presets import ModelConfig
 from ..types import CameraPath, Identity, Speech
 from .execution import Execution, Network
 from .guidance import Branch, GuidanceScales, nest, unguided
-from .schedules import SCHEDULERS, initial_noise, make_scheduler, predict_clean, seeded_generator
+from .schedules import SCHEDULERS, draw_noise, initial_noise, make_scheduler, predict_clean, seeded_generator
 
 
 @dataclass(frozen=True)
@@ -239,8 +239,8 @@ def denoise(network: Network, branches, settings, index, report, stop) -> Tensor
     shape = (1, config.unet.in_channels, config.chunk_frames, config.latent_size, config.latent_size)
     noise = initial_noise(shape, config.noise.shared_noise, settings.seed, index)
     latents = noise.to(model.device) * scheduler.init_noise_sigma
-    step_noise = seeded_generator(settings.seed, index, "step noise")  # only few-step samplers draw from it
-    extra = {} if settings.scheduler == "ddim" else {"generator": step_noise}
+    own, common = (seeded_generator(settings.seed, *key) for key in ((index, "step noise"), (0, "shared step noise")))
+    extra = {} if settings.scheduler == "ddim" else {"generator": own}
 
     for step, timestep in enumerate(scheduler.timesteps):
         wanted = branches if step < settings.guided_steps else unguided(branches)
@@ -251,7 +251,12 @@ def denoise(network: Network, branches, settings, index, report, stop) -> Tensor
             scaled = scheduler.scale_model_input(latents, timestep)
             prediction = prediction + network.predict(scaled, timesteps[step : step + 1], together)
         noisy = latents
-        latents = scheduler.step(prediction, timestep, noisy, **extra, return_dict=False)[0]
+        latents, *clean = scheduler.step(prediction, timestep, noisy, **extra, return_dict=False)
+        if (
+            settings.scheduler == "lcm" and step + 1 < settings.steps
+        ):  # noise anew, shared by the frames as the first was
+            fresh = draw_noise(shape, config.noise.shared_noise, own, common).to(model.device)
+            latents = scheduler.add_noise(*clean, fresh, scheduler.timesteps[step + 1])
         report(step + 1, scheduler, prediction, noisy, timestep)
     return latents
 

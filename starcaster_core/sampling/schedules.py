@@ -15,7 +15,7 @@ SCHEDULERS = ("dpmpp", "ddim", "lcm")
 
 
 def make_scheduler(name: str, noise: NoiseConfig):
-    """A fresh diffusers scheduler: "dpmpp" = DPM-Solver++ (2M), "ddim", or "lcm" for few-step checkpoints."""
+    """A fresh diffusers scheduler: "dpmpp" = DPM-Solver++ (2M), "ddim", or "lcm" for latent consistency models."""
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, LCMScheduler
 
     shared = asdict(noise)
@@ -27,7 +27,9 @@ def make_scheduler(name: str, noise: NoiseConfig):
     if name == "ddim":
         return DDIMScheduler(**shared, clip_sample=False, set_alpha_to_one=True)
     if name == "lcm":
-        return LCMScheduler(**{**shared, "timestep_spacing": "leading"}, clip_sample=False)
+        # On the full grid of timesteps (not every 20th) its steps are those of "trailing" spacing: they begin at the last
+        # timestep, pure noise at zero signal, and there may be as many as one likes.
+        return LCMScheduler(**shared, clip_sample=False, original_inference_steps=noise.num_train_timesteps)
     raise InputError(f"one of the schedulers {', '.join(SCHEDULERS)}", repr(name), "Choose one of them.")
 
 

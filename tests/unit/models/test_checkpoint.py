@@ -47,6 +47,12 @@ def test_configurations_survive_json():
         assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+def test_a_configuration_from_before_there_was_a_choice_of_sampler_still_loads():
+    old = PRESETS["mini"].to_dict()
+    del old["scheduler"]
+    assert ModelConfig.from_dict(old) == PRESETS["mini"] and ModelConfig.from_dict(old).scheduler == "dpmpp"
+
+
 def test_a_missing_file_names_the_folder_to_use(tmp_path):
     with pytest.raises(CheckpointError, match="models/starcaster"):
         load_checkpoint(tmp_path / "nowhere.safetensors")

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from starcaster_core.errors import InputError
-from starcaster_core.models.checkpoint import load_checkpoint
+from starcaster_core.models.checkpoint import load_checkpoint, random_model
+from starcaster_core.presets import PRESETS
 from starcaster_core.sampling import Conditions, SamplerSettings, rollout
 from starcaster_core.sampling.schedules import initial_noise, make_scheduler, predict_clean, seeded_generator
 from starcaster_core.types import CameraPath, Identity, Speech
@@ -198,10 +199,11 @@ def test_guidance_ends_where_it_was_asked_to(model, identity):
 
 
 def test_a_models_own_settings_give_way_to_chosen_ones(model):
-    config = replace(model.config, steps=7, guidance_scale=1.5, guidance_end=0.5)
-    own = SamplerSettings.of(config, seed=3, steps=None)
-    assert (own.steps, own.guidance_scale, own.guidance_end, own.seed) == (7, 1.5, 0.5, 3)
+    config = replace(model.config, steps=7, guidance_scale=1.5, guidance_end=0.5, scheduler="ddim")
+    own = SamplerSettings.of(config, seed=3, steps=None, scheduler=None)
+    assert (own.steps, own.guidance_scale, own.guidance_end, own.scheduler, own.seed) == (7, 1.5, 0.5, "ddim", 3)
     assert SamplerSettings.of(config, steps=9).steps == 9
+    assert SamplerSettings.of(config, scheduler="lcm").scheduler == "lcm"
     with pytest.raises(InputError):
         SamplerSettings.of(config, steps=0)
 
@@ -219,13 +221,14 @@ def test_without_noise_levels_to_cross_schedulers_agree_on_the_clean_latents():
 
 
 @pytest.mark.parametrize("kind", ["sample", "v_prediction"])
-@pytest.mark.parametrize("scheduler", ["dpmpp", "ddim"])
-def test_a_perfect_network_is_followed_to_the_clean_latents(scheduler, kind):
+@pytest.mark.parametrize(("scheduler", "steps"), [("dpmpp", 8), ("ddim", 8), ("lcm", 4), ("lcm", 100)])
+def test_a_perfect_network_is_followed_to_the_clean_latents(scheduler, steps, kind):
     """The samplers, set up as we do, end exactly where a network that knows the answer points."""
     config = replace(load_checkpoint("tiny").config.noise, prediction_type=kind)
     sampler = make_scheduler(scheduler, config)
-    sampler.set_timesteps(8)
+    sampler.set_timesteps(steps)
     assert sampler.timesteps[0] == config.num_train_timesteps - 1  # starts from pure noise
+    assert sampler.timesteps.diff().eq(-config.num_train_timesteps // steps).all()  # evenly, whatever the sampler
     clean = torch.full((1, 1, 2, 2), 0.7)
     x = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     for timestep in sampler.timesteps:
@@ -249,6 +252,28 @@ def test_frames_share_as_much_noise_as_asked():
         assert correlation(first[:, :, 0], first[:, :, 7]) == pytest.approx(share, abs=0.05)
         assert correlation(first[:, :, 0], second[:, :, 0]) == pytest.approx(share, abs=0.05), "from chunk to chunk too"
     assert not torch.equal(initial_noise(shape, 1.0, 3, 0), initial_noise(shape, 1.0, 4, 0))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_noise_added_on_the_way_is_shared_like_the_first(identity, share):
+    """A few-step sampler begins every step from new noise; flicker would come from frames that got noise of their own."""
+    config = PRESETS["tiny"]
+    model = random_model(replace(config, noise=replace(config.noise, shared_noise=share))).eval().requires_grad_(False)
+    seen = []
+
+    def nothing(latents, *arguments, **options):
+        seen.append(latents)
+        return torch.zeros_like(latents)
+
+    looks = Identity(identity.embedding)  # no portrait, so no pass over one
+    model.unet.forward = nothing
+    settings = SamplerSettings(steps=3, guidance_scale=1.0, scheduler="lcm", context_frames=0)
+    next(rollout(model, Conditions(looks, speech(16)), settings))
+    first, second, third = (noise[0] / noise.std() for noise in seen)
+    for noise in (second, third):
+        one, other = noise[:, 2].flatten(), noise[:, 5].flatten()
+        assert torch.corrcoef(torch.stack([one, other]))[0, 1].item() == pytest.approx(share, abs=0.1)
+    assert not torch.allclose(second, first, atol=0.1) and not torch.allclose(second, third, atol=0.1)
 
 
 def test_draws_differ_by_seed_chunk_and_purpose():
