@@ -109,7 +109,7 @@ def average(rows: list[dict[str, float]]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", default="mini", help="'mini' or a checkpoint")
-    parser.add_argument("--student", nargs="*", default=[], help="checkpoints made by starcaster_core.training.student")
+    parser.add_argument("--student", nargs="*", default=[], help="checkpoints of students (`train --stage 4-student`)")
     parser.add_argument(
         "--latents", type=Path, required=True, help="folder written by starcaster_core.training.latents"
     )

@@ -2,8 +2,8 @@
 
     python -m starcaster_core train --recipe mini --minutes 25 --out DIR
 
-With nothing else given it renders clips and trains the frozen helpers first (`prepare.py`). Every stage resumes where it was stopped; a finished stage's weights are kept as `<stage>.safetensors`, whole models that
-can be sampled from.
+With nothing else given it renders clips and trains the frozen helpers first (`prepare.py`). Every stage resumes where it
+was stopped; a finished stage's weights are kept as `<stage>.safetensors`, whole models that can be sampled from.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from .memory import recomputing
 from .prepare import LEAST_SHARE, Materials, prepare
 from .recipe import ABLATIONS, Stage, ablate, choose_stages
 from .recipes import RECIPES
+from .student import DistillationLoss, new_student
 from .team import Team
 
 MINUTES = 80
@@ -38,13 +39,14 @@ that ships took three and a half hours, 64 minutes of them on single frames; 16 
 few for the temporal attention to hold neighbours together. More: docs/training.md."""
 
 
-def begun_model(name_or_path: str, shared_noise: float | None = None) -> Starcaster:
-    """A checkpoint to go on from, noised as its preset trains: what is published may sample with more noise in common
-    than temporal attention learns anything from (docs/decisions/0005)."""
+def begun_model(name_or_path: str, stages: tuple[Stage, ...], shared_noise: float | None = None) -> Starcaster:
+    """A checkpoint to go on from with `stages`, noised as its preset trains: what is published may sample with more noise
+    in common than temporal attention learns anything from (docs/decisions/0005). Who only teaches stays as it is."""
     model = load_checkpoint(name_or_path, torch.float32)
     config = model.config
     if shared_noise is None:
-        shared_noise = PRESETS.get(config.name, config).noise.shared_noise
+        trained = PRESETS.get(config.name, config) if any(not stage.student_steps for stage in stages) else config
+        shared_noise = trained.noise.shared_noise
     model.config = replace(config, noise=replace(config.noise, shared_noise=shared_noise))
     return model
 
@@ -66,13 +68,15 @@ def run_stage(
     latents: Path,
     reader: LipReader | None,
     args: argparse.Namespace,
-) -> None:
+) -> Starcaster:
     """budget: the stage's minutes or steps, and a step's parts. latents: a folder of encoded clips; the stage's own are
     taken from the folder of its name in it, if there is one. reader: for the stages with a lip-reading loss.
-    Leaves the whole model in `<stage>.safetensors`."""
+    Leaves the whole trained model in `<stage>.safetensors`, and returns it."""
     own = latents / stage.name
     clips = load_clips(own if own.is_dir() else latents)  # for every stage: more may have been made meanwhile
-    train_stage(model, clips, stage, budget, args.out, args.seed, reader, args.precision, args.gradient_checkpointing)
+    model = train_stage(
+        model, clips, stage, budget, args.out, args.seed, reader, args.precision, args.gradient_checkpointing
+    )
     team = Team()
     if team.is_main:
         made_with = {
@@ -89,6 +93,7 @@ def run_stage(
         save_checkpoint(args.out / f"{stage.name}.safetensors", model, made_with, dtype=torch.float32)
         print(json.dumps({"finished": stage.name}), flush=True)
     team.wait()
+    return model
 
 
 def train_stage(
@@ -101,14 +106,16 @@ def train_stage(
     reader: LipReader | None = None,
     precision: str = "auto",
     gradient_checkpointing: bool = False,
-) -> None:
-    """Trains `model` in place on clips in memory; state, log, curves and sample grids go to `out`."""
+) -> Starcaster:
+    """Trains `model` in place on clips in memory, or a student of it that is another one, and returns what was trained;
+    state, log, curves and sample grids go to `out`."""
+    if stage.student_steps:
+        teacher = model.eval().requires_grad_(False)
+        model = new_student(teacher, stage.student_steps)
+        loss = DistillationLoss(model, teacher, stage)
+    else:
+        loss = DenoisingLoss(model, stage, lip_loss(model, stage, reader, gradient_checkpointing))
     parameters = choose_trainable(model, stage)
-    lips = None
-    if reader is not None and stage.lip_weight:
-        scaling_factor = model.config.autoencoder.scaling_factor
-        lips = LipLoss(reader.to(model.device), model.vae, scaling_factor, frame_by_frame=gradient_checkpointing)
-    loss = DenoisingLoss(model, stage, lips)
     window = model.config.conditioning.speech_window
     shown = held_out(clips, tuple(kind for kind, _ in stage.kinds))
 
@@ -127,7 +134,14 @@ def train_stage(
 
     budget = replace(budget, learning_rate=stage.learning_rate)
     with recomputing(model.unet, gradient_checkpointing):
-        train(model, loss_of_draw, budget, out, stage.name, parameters, before_step, show)
+        return train(model, loss_of_draw, budget, out, stage.name, parameters, before_step, show)
+
+
+def lip_loss(model: Starcaster, stage: Stage, reader: LipReader | None, frame_by_frame: bool) -> LipLoss | None:
+    if reader is None or not stage.lip_weight:
+        return None
+    scaling_factor = model.config.autoencoder.scaling_factor
+    return LipLoss(reader.to(model.device), model.vae, scaling_factor, frame_by_frame=frame_by_frame)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -143,7 +157,7 @@ def run(args: argparse.Namespace) -> None:
     minutes = args.minutes or (0 if args.steps or counted else MINUTES)
     begun = time.monotonic()
     materials = materials_for(args, minutes)
-    model = begun_model(args.init, args.shared_noise) if args.init else None
+    model = begun_model(args.init, chosen, args.shared_noise) if args.init else None
     if model is None:
         model = new_model(PRESETS[args.recipe], materials.autoencoder, materials.speech, args.seed)
     reader = load_lipreader(materials.lipreader) if materials.lipreader else None
@@ -165,8 +179,7 @@ def run(args: argparse.Namespace) -> None:
                 loss_scaling=args.precision == "float16",
             )
             stage = replace(stage, clips=stage.clips * args.batch_factor)
-            run_stage(model.to(training_device()), stage, budget, materials.latents, reader, args)
-    # The place of a last stage, a few-step student of the finished model: student.distill(model, clips, budget, out, seed).
+            model = run_stage(model.to(training_device()), stage, budget, materials.latents, reader, args)
     if args.recipe == "mini" and Team().is_main:
         print(EXPECTATIONS, flush=True)
 
@@ -231,7 +244,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--init", help="'mini' or a checkpoint to go on from, instead of a new model")
     parser.add_argument(
-        "--shared-noise", type=float, help="with --init: noise that all frames have in common; default: the preset's"
+        "--shared-noise",
+        type=float,
+        help="with --init: noise that all frames have in common; default: the preset's, for a student its teacher's",
     )
     parser.add_argument(
         "--minutes", type=float, help=f"time for everything; default: the recipe's own steps, else {MINUTES}"

@@ -50,8 +50,9 @@ def main() -> None:
     args = parser.parse_args()
     source = args.run / f"{args.stage}.safetensors"
     config, weights, made_with = read_checkpoint(source)
-    preset = PRESETS[config.name]  # how to sample by default is found out after the training
-    config = replace(config, **preset.sampling_defaults)
+    if not made_with.get("stage", {}).get("student_steps"):  # a student samples as it has learned to
+        preset = PRESETS[config.name]  # how to sample by default is found out after the training
+        config = replace(config, **preset.sampling_defaults)
     if args.shared_noise is not None:
         config = replace(config, noise=replace(config.noise, shared_noise=args.shared_noise))
     provenance = {"last_stage": made_with, "log": stage_log(args.run), "licence": "Apache-2.0"}

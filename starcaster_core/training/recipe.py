@@ -38,6 +38,7 @@ class Stage:
     stage on it does, 0..1.
     timestep_power: timesteps are drawn as 1000 u^power with u uniform; below 1, the noisy ones come more often.
     snr_gamma: min-SNR weighting with this bound (Hang et al. 2023); None = as in `diffusion.py: noise_weights`.
+    student_steps: above 0, the model is not trained but teaches a student to sample in so many steps (`student.py`).
     """
 
     name: str
@@ -65,6 +66,7 @@ class Stage:
     lip_start: float = 0.0
     timestep_power: float = 1.0
     snr_gamma: float | None = None
+    student_steps: int = 0
 
     @property
     def lead(self) -> int:

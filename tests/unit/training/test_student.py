@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from copy import deepcopy
 from dataclasses import replace
 
@@ -12,25 +11,18 @@ import pytest
 import torch
 
 from starcaster_core import generate
-from starcaster_core.models.checkpoint import load_checkpoint, random_model, read_checkpoint
+from starcaster_core.models.checkpoint import random_model, save_checkpoint
 from starcaster_core.presets import PRESETS
 from starcaster_core.sampling.schedules import make_scheduler
 from starcaster_core.training import student as module
 from starcaster_core.training.diffusion import draw_batch
 from starcaster_core.training.latents import ClipSet
-from starcaster_core.training.loop import LoopSettings
+from starcaster_core.training.portrait import choose_trainable
 from starcaster_core.training.recipe import Stage
-from starcaster_core.training.student import (
-    Distillation,
-    DistillationLoss,
-    Trajectory,
-    choose_trainable,
-    distill,
-    new_student,
-)
+from starcaster_core.training.student import DistillationLoss, Trajectory, new_student
 
-CLIPS, LENGTH = 4, 32
-SETTINGS = Distillation(steps=2, clips=2, frames=2)
+CLIPS, LENGTH, FRAMES = 4, 12, 8
+STAGE = Stage("student", share=1.0, clips=2, frames=FRAMES, context=1.0, student_steps=2)
 
 
 def random_clips() -> ClipSet:
@@ -56,15 +48,15 @@ def clips() -> ClipSet:
     return random_clips()
 
 
-def batch_of(clips, kind="temporal", context=1.0):
-    stage = Stage("test", share=1.0, clips=2, context=context, kinds=((kind, 1.0),))
+def batch_of(clips, kind="temporal"):
+    stage = replace(STAGE, kinds=((kind, 1.0),))
     return draw_batch(clips, stage, "train", 2, torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
 def moving():
     """A teacher whose temporal attention says something"""
-    config = replace(PRESETS["tiny"], guidance_scale=2.5, guidance_end=0.5)
+    config = replace(PRESETS["tiny"], chunk_frames=FRAMES, guidance_scale=2.5, guidance_end=0.5)
     return random_model(config).eval().requires_grad_(False)
 
 
@@ -84,10 +76,10 @@ def generator() -> torch.Generator:
 
 @pytest.mark.parametrize("kind", ["temporal", "spatial"])
 def test_only_the_student_is_taught(clips, moving, kind):
-    student = new_student(moving, SETTINGS)
-    choose_trainable(student)
+    student = new_student(moving, STAGE.student_steps)
+    choose_trainable(student, STAGE)
     moving.requires_grad_(True)  # even then
-    loss, _ = DistillationLoss(student, moving, SETTINGS)(batch_of(clips, kind), generator())
+    loss, _ = DistillationLoss(student, moving, STAGE)(batch_of(clips, kind), generator())
     loss.backward()
     moving.requires_grad_(False)
     assert all(parameter.grad is None for parameter in moving.parameters())
@@ -99,16 +91,16 @@ def test_only_the_student_is_taught(clips, moving, kind):
 
 
 def test_a_silent_temporal_attention_stays_silent(clips, teacher):
-    student = new_student(teacher, SETTINGS)
-    choose_trainable(student)
-    DistillationLoss(student, teacher, SETTINGS)(batch_of(clips), generator())[0].backward()
+    student = new_student(teacher, STAGE.student_steps)
+    choose_trainable(student, STAGE)
+    DistillationLoss(student, teacher, STAGE)(batch_of(clips), generator())[0].backward()
     assert all(p.grad is None for name, p in student.named_parameters() if "motion_modules" in name)
 
 
 def test_who_always_knows_the_answer_has_nothing_to_learn(clips, teacher, monkeypatch):
     """A network that says the same clean latents everywhere is its own student, with or without guidance."""
     answer = torch.randn(2, 16, 1, 8, 8, generator=generator())
-    loss = DistillationLoss(new_student(teacher, SETTINGS), teacher, SETTINGS)
+    loss = DistillationLoss(new_student(teacher, STAGE.student_steps), teacher, STAGE)
     network = type(teacher.unet)
     monkeypatch.setattr(module, "show", lambda *arguments: module.Scene(None, None))
     monkeypatch.setattr(network, "forward", lambda self, x, *rest, **options: answer.expand_as(x))
@@ -150,61 +142,54 @@ def test_at_the_end_of_the_way_the_clean_latents_are_what_the_teacher_made(teach
 def test_the_teacher_is_guided_as_in_sampling(clips, moving):
     """From pure noise all the way the teacher walks as in a rollout: same steps, same guidance, same end."""
     from starcaster_core.sampling import SamplerSettings
+    from starcaster_core.sampling.execution import Network
     from starcaster_core.sampling.guidance import Branch
     from starcaster_core.sampling.rollout import denoise
     from starcaster_core.sampling.schedules import initial_noise
 
     batch = batch_of(clips)
     one = replace(batch, **{k: v[:1] for k, v in vars(batch).items() if v is not None})
-    loss = DistillationLoss(new_student(moving, SETTINGS), moving, SETTINGS)
-    scene = module.show(moving, one, torch.arange(16))
+    loss = DistillationLoss(new_student(moving, STAGE.student_steps), moving, STAGE)
+    scene = module.show(moving, one, torch.arange(FRAMES))
     settings = SamplerSettings.of(moving.config, steps=4, scheduler="ddim", seed=5)
     weight = moving.config.guidance_scale
     branches = [Branch(scene.nobody, 1 - weight), Branch(scene.full, weight)]
-    expected = denoise(moving, branches, settings, 0, lambda *arguments: None, lambda: False)
+    expected = denoise(Network(moving), branches, settings, 0, lambda *arguments: None, lambda: False)
     noise = initial_noise(one.latents.shape, moving.config.noise.shared_noise, 5, 0)
     torch.testing.assert_close(loss.walk(noise, torch.tensor([0]), 4, scene), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, clips, teacher, monkeypatch):
-    budget = LoopSettings(0, steps=4, warmup=1, save_minutes=0, log_every=2)
-    whole = distill(teacher, clips, budget, tmp_path / "whole", seed=0, settings=SETTINGS)
-
-    class Interrupted(BaseException):
-        pass
-
-    def stop(*arguments):
-        if (tmp_path / "parts" / "student.state.pt").exists():
-            raise Interrupted
-        return draw_batch(*arguments)
-
-    monkeypatch.setattr(module, "draw_batch", stop)
-    with pytest.raises(Interrupted):
-        distill(teacher, clips, budget, tmp_path / "parts", seed=0, settings=SETTINGS)
-    monkeypatch.setattr(module, "draw_batch", draw_batch)
-    resumed = distill(teacher, clips, budget, tmp_path / "parts", seed=0, settings=SETTINGS)
-    for (name, mine), its in zip(whole.state_dict().items(), resumed.state_dict().values()):
-        assert torch.equal(mine, its), name
-    assert not torch.equal(whole.unet.conv_in.weight, teacher.unet.conv_in.weight)
+def test_frames_are_looked_at_one_by_one_only_where_temporal_attention_is_silent(moving, teacher):
+    silent, speaking = (DistillationLoss(model, model, STAGE) for model in (teacher, moving))
+    draws = torch.Generator().manual_seed(0)
+    spread = {tuple(silent.choose_frames(16, draws).tolist()) for _ in range(30)}
+    assert spread == {tuple(range(first, 16, 4)) for first in range(4)}
+    assert speaking.choose_frames(16, draws).tolist() == list(range(16))
 
 
-def test_the_student_left_behind_is_generated_with_in_its_own_few_steps(tmp_path, clips, monkeypatch):
-    from safetensors.torch import save_file
+def test_the_chunk_before_is_looked_back_at_as_often_as_the_stage_says(clips, teacher, monkeypatch):
+    seen, batch = [], batch_of(clips)
 
+    def show(model, batch, frames):
+        seen.append(batch.context)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "show", show)
+    for context in (0.0, 0.5, 1.0):
+        loss = DistillationLoss(teacher, teacher, replace(STAGE, context=context))
+        for seed in range(20):
+            with pytest.raises(KeyboardInterrupt):
+                loss(batch, torch.Generator().manual_seed(seed))
+    shares = [sum(context is not None for context in seen[part : part + 20]) / 20 for part in (0, 20, 40)]
+    assert shares[0] == 0 < shares[1] < 1 == shares[2]
+    assert torch.equal(seen[-1], batch.context) and seen[-1].shape[2] == teacher.config.context_frames
+
+
+def test_a_saved_student_is_generated_with_in_its_own_few_steps(tmp_path, teacher, monkeypatch):
     from starcaster_core.identity import save_identity
     from starcaster_core.types import Identity
 
-    (tmp_path / "latents").mkdir()
-    tensors = {name: value.contiguous() for name, value in vars(clips).items()}
-    save_file(tensors, tmp_path / "latents" / "shard.safetensors")
-    words = f"student --teacher tiny --latents {tmp_path / 'latents'} --steps 1 --out {tmp_path}"
-    monkeypatch.setattr(sys, "argv", words.split())
-    module.main()
-
-    config, _, made_with = read_checkpoint(tmp_path / "student.safetensors")
-    assert config.sampling_defaults == {"steps": 4, "guidance_scale": 1.0, "guidance_end": 1.0, "scheduler": "ddim"}
-    assert made_with["teacher"] == "tiny" and made_with["clips"] == CLIPS
-
+    save_checkpoint(tmp_path / "student.safetensors", new_student(teacher, 4), {})
     used = []
     monkeypatch.setattr(generate, "rollout", lambda model, conditions, settings, progress: used.append(settings) or [])
     monkeypatch.setattr("starcaster_core.video.write_video", lambda *arguments: argparse.Namespace(frames=0, seconds=0))
@@ -215,4 +200,3 @@ def test_the_student_left_behind_is_generated_with_in_its_own_few_steps(tmp_path
     generate.run(parser.parse_args(words.split()))
     generate.run(parser.parse_args([*words.split(), "--scheduler", "lcm"]))
     assert [(s.steps, s.guidance_scale, s.scheduler) for s in used] == [(4, 1.0, "ddim"), (4, 1.0, "lcm")]
-    assert load_checkpoint(tmp_path / "student.safetensors").unet is not None
