@@ -17,8 +17,8 @@ from starcaster_core.training.portrait import choose_trainable
 from starcaster_core.training.recipe import Stage
 from starcaster_core.training.recipes.mini import MINI_RECIPE
 
-CLIPS, LENGTH = 6, 48
-STAGE = Stage("test", share=1.0, clips=3, recursion=2, reference=0.5, context=0.5)
+CLIPS, LENGTH, FRAMES = 6, 14, 4
+STAGE = Stage("test", share=1.0, clips=3, frames=FRAMES, recursion=2, reference=0.5, context=0.5)
 ALWAYS = {"drop_identity": 0.0, "drop_audio": 0.0, "drop_camera": 0.0}
 
 
@@ -40,6 +40,16 @@ def clips():
     )
 
 
+@pytest.fixture(scope="module")
+def model():
+    return random_model(PRESETS["tiny"])
+
+
+@pytest.fixture(scope="module")
+def loss(model):
+    return DenoisingLoss(model, STAGE)
+
+
 def batch_of(clips, seed=0, **changes):
     return draw_batch(clips, replace(STAGE, **changes), "train", 2, torch.Generator().manual_seed(seed))
 
@@ -48,8 +58,8 @@ def batch_of(clips, seed=0, **changes):
 def test_frames_sound_and_person_belong_together(clips, seed):
     batch = batch_of(clips, seed)
     numbers = batch.latents[:, 0, :, 0, 0]
-    assert batch.latents.shape == (3, 16, 32, 8, 8)
-    assert torch.equal(numbers[:, 1:] - numbers[:, :-1], torch.ones(3, 31))  # consecutive frames
+    assert batch.latents.shape == (3, 16, 2 * FRAMES, 8, 8)
+    assert torch.equal(numbers[:, 1:] - numbers[:, :-1], torch.ones(3, 2 * FRAMES - 1))  # consecutive frames
     assert torch.equal(numbers[:, 0] // 100, batch.embedding[:, 0])
     assert torch.equal(batch.reference[:, 0, 0, 0, 0] // 100, batch.embedding[:, 0])
     assert torch.equal(batch.context[:, 0, :, 0, 0], numbers[:, :1] - torch.tensor([2, 1]))
@@ -62,8 +72,8 @@ def test_frames_sound_and_person_belong_together(clips, seed):
 
 def test_chunks_follow_one_another_each_with_its_own_sound(clips):
     batch = batch_of(clips)
-    first, second = batch.chunks(16)
-    assert torch.equal(first.latents + 16, second.latents)
+    first, second = batch.chunks(FRAMES)
+    assert torch.equal(first.latents + FRAMES, second.latents)
     assert torch.equal(first.speech[:, 2:-2, 0], first.latents[:, 0, :, 0, 0])
     assert torch.equal(second.speech[:, 2:-2, 0], second.latents[:, 0, :, 0, 0])
     assert torch.equal(first.speech[:, -4:], second.speech[:, :4])  # each hears into the other
@@ -72,11 +82,11 @@ def test_chunks_follow_one_another_each_with_its_own_sound(clips):
 def test_a_spatial_batch_sees_its_cameras_and_hears_nothing(clips):
     batch = batch_of(clips, kinds=(("spatial", 1.0),))
     assert batch.speech is None
-    for chunk in batch.chunks(16):
+    for chunk in batch.chunks(FRAMES):
         torch.testing.assert_close(chunk.camera[..., 3] * 1000, chunk.latents[:, 0, :, 0, 0])
 
 
-@pytest.mark.parametrize("changes", [{"recursion": 3}, {"kinds": (("joint", 1.0),)}])
+@pytest.mark.parametrize("changes", [{"recursion": 4}, {"kinds": (("joint", 1.0),)}])
 def test_clips_that_are_too_short_or_missing_are_asked_for(clips, changes):
     with pytest.raises(InputError, match="clips"):
         batch_of(clips, **changes)
@@ -122,11 +132,6 @@ def test_a_power_below_one_draws_noisier_timesteps(loss, monkeypatch):
     assert mean_timestep(0.5) == pytest.approx(667, abs=15)  # density 2 t
 
 
-@pytest.fixture(scope="module")
-def loss():
-    return DenoisingLoss(random_model(PRESETS["tiny"]), STAGE)
-
-
 @pytest.mark.parametrize("kind", ["sample", "v_prediction", "epsilon"])
 def test_noise_and_target_fit_the_definition(loss, monkeypatch, kind):
     monkeypatch.setattr(loss, "kind", kind)
@@ -163,15 +168,18 @@ def test_a_step_is_the_same_for_the_same_generator(clips, loss):
     assert len(values) == 1
 
 
-@pytest.mark.parametrize("stage", MINI_RECIPE, ids=lambda stage: stage.name)
+TRAINED = [stage for stage in MINI_RECIPE if not stage.student_steps]  # a student: test_student.py
+
+
+@pytest.mark.parametrize("stage", TRAINED, ids=lambda stage: stage.name)
 def test_every_stage_gives_gradients_to_what_it_trains_and_none_to_the_frozen_parts(clips, stage):
     model = random_model(PRESETS["tiny"])
-    stage = replace(stage, clips=2)
+    stage = replace(stage, clips=2, frames=min(stage.frames, FRAMES), reference=float(stage.reference > 0), **ALWAYS)
     choose_trainable(model, stage)
     loss = DenoisingLoss(model, stage)
-    for step in range(6):
-        generator = torch.Generator().manual_seed(step)
-        batch = draw_batch(clips, stage, "train", 2, generator)
+    for kind, _ in stage.kinds:
+        generator = torch.Generator().manual_seed(0)
+        batch = draw_batch(clips, replace(stage, kinds=((kind, 1.0),)), "train", 2, generator)
         loss(replace(batch, latents=batch.latents / 500), generator)[0].backward()
     reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert not any(name.startswith(("vae.", "speech_encoder.")) for name in reached)
@@ -198,10 +206,10 @@ def test_a_step_runs_on_the_models_device_wherever_the_clips_are(clips):
             assert error.device.type == "meta" and error.shape == chunk.latents.shape
 
 
-def contexts_of(clips, monkeypatch, **changes) -> tuple[list[torch.Tensor], list]:
+def contexts_of(model, clips, monkeypatch, **changes) -> tuple[list[torch.Tensor], list]:
     """What each chunk of a rollout was shown of the past ([B, C, n, h, w] or None), and the rollout itself."""
     stage = replace(STAGE, reference=0.0, **ALWAYS | changes)
-    loss, seen = DenoisingLoss(random_model(PRESETS["tiny"]), stage), []
+    loss, seen = DenoisingLoss(model, stage), []
     bank = loss.bank
     monkeypatch.setattr(loss, "bank", lambda latents, identity: seen.append(latents) or bank(latents, identity))
     batch = batch_of(clips, context=stage.context, recursion=stage.recursion, context_frames=stage.context_frames)
@@ -209,31 +217,31 @@ def contexts_of(clips, monkeypatch, **changes) -> tuple[list[torch.Tensor], list
     return seen, list(loss.roll_out(scaled, torch.Generator().manual_seed(0)))
 
 
-def test_later_chunks_look_back_at_what_the_model_made(clips, monkeypatch):
-    (before, own), [(first, guess), _] = contexts_of(clips, monkeypatch, context=1.0)
+def test_later_chunks_look_back_at_what_the_model_made(model, clips, monkeypatch):
+    (before, own), [(first, guess), _] = contexts_of(model, clips, monkeypatch, context=1.0)
     torch.testing.assert_close(before[:, :, -1] + 1 / 500, first.latents[:, :, 0])
     torch.testing.assert_close(own, guess.prediction[:, :, -2:])  # a model that predicts x0
     assert not own.requires_grad and guess.prediction.requires_grad
 
 
-def test_teacher_forcing_looks_back_at_the_clip(clips, monkeypatch):
-    (before, own), [(first, _), _] = contexts_of(clips, monkeypatch, context=1.0, self_forcing=0.0)
+def test_teacher_forcing_looks_back_at_the_clip(model, clips, monkeypatch):
+    (before, own), [(first, _), _] = contexts_of(model, clips, monkeypatch, context=1.0, self_forcing=0.0)
     torch.testing.assert_close(own, first.latents[:, :, -2:])
 
 
-def test_contexts_are_as_long_as_asked_for_and_chunks_looked_back_at_less_noisy(clips, monkeypatch):
+def test_contexts_are_as_long_as_asked_for_and_chunks_looked_back_at_less_noisy(model, clips, monkeypatch):
     lengths, timesteps = set(), []
     for _ in range(4):
         with monkeypatch.context() as patch:
-            seen, made = contexts_of(clips, patch, context=1.0, context_frames=(2, 6), context_timesteps=5)
+            seen, made = contexts_of(model, clips, patch, context=1.0, context_frames=(2, 6), context_timesteps=5)
         lengths |= {context.shape[2] for context in seen}
         timesteps += [made[0][1].timesteps.max().item(), made[1][1].timesteps.max().item()]
     assert lengths <= set(range(2, 7)) and len(lengths) > 1
     assert max(timesteps[::2]) < 5 < min(timesteps[1::2])
 
 
-def test_the_loss_counts_every_chunk(clips):
-    loss = DenoisingLoss(random_model(PRESETS["tiny"]), replace(STAGE, **ALWAYS))
+def test_the_loss_counts_every_chunk(model, clips):
+    loss = DenoisingLoss(model, replace(STAGE, **ALWAYS))
     batch = batch_of(clips)
     batch = replace(batch, latents=batch.latents / 500, context=batch.context / 500)
     total, numbers = loss(batch, torch.Generator().manual_seed(0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from starcaster_core.data.shards import shard_path, write_shard
-from starcaster_core.models.checkpoint import load_checkpoint, random_model, read_checkpoint
+from starcaster_core.models.checkpoint import load_checkpoint, random_model, read_checkpoint, save_checkpoint
 from starcaster_core.presets import PRESETS
 from starcaster_core.training import portrait
 from starcaster_core.training.diffusion import DenoisingLoss, draw_batch
@@ -19,7 +20,7 @@ from starcaster_core.training.grids import decoded, held_out, sample_grid
 from starcaster_core.training.latents import KINDS, ClipSet, encode_shards, load_clips
 from starcaster_core.training.loop import LoopSettings
 from starcaster_core.training.memory import recomputing
-from starcaster_core.training.portrait import choose_trainable, minutes_left, train_stage
+from starcaster_core.training.portrait import begun_model, choose_trainable, minutes_left, train_stage
 from starcaster_core.training.recipes import RECIPES
 
 FRAMES = 36
@@ -30,15 +31,14 @@ def model():
     return random_model(PRESETS["tiny"]).eval().requires_grad_(False)
 
 
-@pytest.fixture
-def latents(tmp_path, model, clip):
-    write_shard(shard_path(tmp_path, 0), [clip(0, "temporal"), clip(1, "spatial")])
-    count = encode_shards(tmp_path, tmp_path / "latents", model)
-    assert count == 1
-    return tmp_path / "latents"
+def encode(folder, model, clip):
+    write_shard(shard_path(folder, 0), [clip(0, "temporal"), clip(1, "spatial")])
+    assert encode_shards(folder, folder / "latents", model) == 1
 
 
-def test_clips_are_encoded_once_and_keep_their_kind(tmp_path, model, latents):
+def test_clips_are_encoded_once_and_keep_their_kind(tmp_path, model, clip):
+    encode(tmp_path, model, clip)
+    latents = tmp_path / "latents"
     clips = load_clips(latents)
     assert clips.latents.shape == (2, FRAMES, 16, 8, 8)
     assert clips.speech.shape == (2, FRAMES, 64) and clips.camera.shape == (2, FRAMES, 25)
@@ -47,29 +47,83 @@ def test_clips_are_encoded_once_and_keep_their_kind(tmp_path, model, latents):
     assert encode_shards(tmp_path, latents, model) == 0
 
 
-def test_a_recipe_runs_resumes_and_leaves_models_that_can_be_sampled(tmp_path, model, latents, monkeypatch):
-    stages = tuple(replace(stage, clips=1, frames=min(stage.frames, 4)) for stage in RECIPES["mini"])
-    monkeypatch.setattr(portrait, "RECIPES", {"tiny": stages})
-    vae, speech, out = tmp_path / "vae.safetensors", tmp_path / "speech.safetensors", tmp_path / "run"
+STUDENT = "4-student.safetensors"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, model, clip):
+    """(arguments, folder) of a run of the whole recipe, two steps a stage, student included"""
+    folder = tmp_path_factory.mktemp("recipe")
+    encode(folder, model, clip)
+    vae, speech = folder / "vae.safetensors", folder / "speech.safetensors"
     save_file({key: value.contiguous() for key, value in model.vae.state_dict().items()}, vae)
     save_file({key: value.contiguous() for key, value in model.speech_encoder.state_dict().items()}, speech)
     parser = argparse.ArgumentParser()
     portrait.add_arguments(parser)
     parser.set_defaults(recipe="tiny")
-    words = f"--latents {latents} --autoencoder {vae} --speech {speech} --steps 10 --out {out} --threads 1"
-    arguments = parser.parse_args(words.split())
-    portrait.run(arguments)
+    words = f"--latents {folder / 'latents'} --autoencoder {vae} --speech {speech} --steps 12 --out {folder / 'run'}"
+    stages = tuple(replace(stage, clips=1, frames=min(stage.frames, 4), share=1.0) for stage in RECIPES["mini"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(portrait, "RECIPES", {"tiny": stages})
+        patch.setattr(portrait, "LoopSettings", partial(LoopSettings, save_minutes=0.0))
+        arguments = parser.parse_args(f"{words} --threads 1".split())
+        portrait.run(arguments)
+        yield arguments, folder / "run"
 
-    last = out / f"{stages[-1].name}.safetensors"
+
+def test_a_recipe_leaves_models_that_can_be_sampled(model, finished):
+    arguments, out = finished
+    last, student = out / "3-views.safetensors", out / STUDENT
     trained = load_checkpoint(last, torch.float32)
-    config, weights, made_with = read_checkpoint(last)
+    config, _, made_with = read_checkpoint(last)
     assert config == PRESETS["tiny"] and made_with["clips"] == 2
     assert torch.equal(trained.vae.patch_in.weight, model.vae.patch_in.weight)  # frozen
     assert not torch.equal(trained.unet.conv_in.weight, model.unet.conv_in.weight)
 
-    written = last.stat().st_mtime_ns
+    config, weights, made_with = read_checkpoint(student)
+    assert config.sampling_defaults == {"steps": 4, "guidance_scale": 1.0, "guidance_end": 1.0, "scheduler": "ddim"}
+    assert made_with["stage"]["student_steps"] == 4 and not torch.equal(
+        weights["unet.conv_in.weight"], trained.unet.conv_in.weight
+    )
+    assert torch.equal(weights["vae.patch_in.weight"], model.vae.patch_in.weight)
+
+    written = {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
     portrait.run(arguments)  # all stages are there: nothing is trained again
-    assert last.stat().st_mtime_ns == written
+    assert written == {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
+
+
+def test_a_recipe_interrupted_in_its_last_stage_ends_like_an_uninterrupted_one(tmp_path, finished, monkeypatch):
+    arguments, out = finished
+    again = tmp_path / "run"
+    again.mkdir()
+    for path in out.glob("*.safetensors"):
+        if path.name != STUDENT:
+            (again / path.name).symlink_to(path)
+    arguments = argparse.Namespace(**vars(arguments) | {"out": again})
+
+    def stop(*args):
+        if (again / "4-student.state.pt").exists():
+            raise KeyboardInterrupt
+        return draw_batch(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(portrait, "draw_batch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            portrait.run(arguments)
+    assert not (again / STUDENT).exists()
+    portrait.run(arguments)
+    (_, whole, _), (_, resumed, _) = (read_checkpoint(folder / STUDENT) for folder in (out, again))
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
+def test_a_checkpoint_is_noised_as_its_preset_trains_unless_it_only_teaches(tmp_path, model):
+    still = random_model(replace(model.config, noise=replace(model.config.noise, shared_noise=1.0)))
+    save_checkpoint(tmp_path / "still.safetensors", still, {})
+    *trained, student = RECIPES["mini"]
+    begin = partial(begun_model, str(tmp_path / "still.safetensors"))
+    assert begin(trained).config.noise.shared_noise == begin([*trained, student]).config.noise.shared_noise == 0.5
+    assert begin([student]).config.noise.shared_noise == 1.0
+    assert begin([student], 0.3).config.noise.shared_noise == 0.3
 
 
 def clips_in_memory(seed: int = 0) -> ClipSet:
@@ -95,7 +149,7 @@ SMALL = {"clips": 1, "frames": 4, "context_frames": (2, 3)}
 @pytest.mark.parametrize("stage", RECIPES["mini"][2:], ids=lambda stage: stage.name)
 def test_an_interrupted_stage_goes_on_to_the_very_bit(tmp_path, stage, monkeypatch):
     stage, clips = replace(stage, **SMALL), clips_in_memory()
-    budget = LoopSettings(0, steps=4, save_minutes=0.0)
+    budget = LoopSettings(0, steps=3, save_minutes=0.0)
     monkeypatch.setattr(portrait, "sample_grid", lambda *args, **kwargs: None)
 
     def trained(folder, stop_at=None):
@@ -108,8 +162,7 @@ def test_an_interrupted_stage_goes_on_to_the_very_bit(tmp_path, stage, monkeypat
             return draw_batch(*args)
 
         monkeypatch.setattr(portrait, "draw_batch", draw)
-        train_stage(model, clips, stage, budget, folder, seed=3)
-        return model.state_dict()
+        return train_stage(model, clips, stage, budget, folder, seed=3).state_dict()
 
     whole = trained(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):

@@ -21,6 +21,7 @@ def test_stages_are_chosen_by_number_or_name():
     assert choose_stages(MINI, ["all"]) == MINI
     assert names(choose_stages(MINI, ["0"])) == ["0-backbone", "0-frames"]
     assert names(choose_stages(MINI, ["3", "1-motion"])) == ["1-motion", "3-views"]
+    assert names(choose_stages(MINI, ["4"])) == names(choose_stages(MINI, ["4-student"])) == ["4-student"]
     with pytest.raises(InputError, match="1-motion"):
         choose_stages(MINI, ["motion"])
 
@@ -35,8 +36,14 @@ def test_the_papers_stages_are_in_its_order(recipe):
     assert all(stage.trainable for stage in (motion, forcing, views)), "the 2D weights are frozen"
 
 
+def test_the_student_comes_last_with_an_eighth_of_the_time():
+    *before, student = MINI
+    assert student.student_steps == 4 and not any(stage.student_steps for stage in before)
+    assert 0.1 < student.share / sum(stage.share for stage in MINI) < 0.15
+
+
 def test_an_ablation_leaves_out_one_thing():
-    assert names(ablate(MINI, ["stage3"])) == names(MINI)[:-1]
+    assert set(names(MINI)) - set(names(ablate(MINI, ["stage3"]))) == {"3-views"}
     assert {stage.lip_weight for stage in ablate(MINI, ["lips"])} == {0.0}
     taught = ablate(MINI, ["self-forcing"])
     assert {stage.self_forcing for stage in taught} == {0.0}
