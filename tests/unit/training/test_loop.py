@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import socket
 import subprocess
 import sys
 
@@ -148,15 +149,35 @@ if __name__ == "__main__":
 """
 
 
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     script = tmp_path / "teamwork.py"
     script.write_text(TEAMWORK)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    launch = "-m torch.distributed.run --nproc_per_node 2 --rdzv_backend c10d --rdzv_endpoint localhost:0".split()
-    command = [sys.executable, *launch, str(script), str(tmp_path / "two")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("a team of 2") == 2
+    where = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | where  # what a launcher would set
+    team = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path / "two")],
+            env=environment | {"RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    try:
+        for member in team:
+            said, complaints = member.communicate(timeout=300)
+            assert member.returncode == 0, complaints[-2000:]
+            assert said.count("a team of 2") == 1
+    finally:
+        for member in team:
+            member.kill()
     runpy.run_path(str(script))["teamwork"](tmp_path / "alone")  # in this process
     alone, two = (torch.load(tmp_path / where / "toy.state.pt", weights_only=True) for where in ("alone", "two"))
     assert two["step"] == 12

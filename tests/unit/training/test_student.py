@@ -192,7 +192,7 @@ def test_a_saved_student_is_generated_with_in_its_own_few_steps(tmp_path, teache
     save_checkpoint(tmp_path / "student.safetensors", new_student(teacher, 4), {})
     used = []
     monkeypatch.setattr(generate, "rollout", lambda *arguments, **options: used.append(arguments[2]) or [])
-    monkeypatch.setattr("starcaster_core.video.write_video", lambda *arguments: argparse.Namespace(frames=0, seconds=0))
+    monkeypatch.setattr(generate, "film", lambda *arguments: argparse.Namespace(frames=0, seconds=0))
     save_identity(tmp_path / "who.safetensors", Identity(np.zeros(128, np.float32)))
     parser = argparse.ArgumentParser()
     generate.add_arguments(parser)
