@@ -55,6 +55,8 @@ def train_arguments(args: argparse.Namespace) -> argparse.Namespace:
             words += [f"--{name}", getattr(args, name)]
     if args.init != "new":
         words += ["--init", args.init]
+    if args.unfreeze:
+        words.append("--unfreeze")
     if args.without:
         words += ["--without", *args.without]
     return parser.parse_args([str(word) for word in words])
@@ -69,6 +71,7 @@ def main() -> None:
     parser.add_argument("--speech", type=Path, help="with --init new")
     parser.add_argument("--lipreader", type=Path, help="lipreader.safetensors; needed unless --without lips")
     parser.add_argument("--stage", nargs="+", default=["1", "2", "3"], help="as for `train`")
+    parser.add_argument("--unfreeze", action="store_true", help="train the 2D weights too")
     parser.add_argument("--without", nargs="+", default=[], choices=ABLATIONS)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--steps", type=int, default=0, help="instead of --minutes: comparable on any machine")

@@ -12,16 +12,13 @@ import argparse
 import json
 import os
 import resource
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from starcaster_core.data.shards import find_shards  # noqa: E402
-from starcaster_core.data.synth import Settings, make_set  # noqa: E402
+from starcaster_core.data.shards import find_shards
+from starcaster_core.data.synth import Settings, make_set
 
 
 def resident_megabytes() -> float:

@@ -32,7 +32,7 @@ def load_checkpoint(
 ) -> Starcaster:
     """Loads a model by built-in name ("mini") or from a file, ready for sampling on the CPU.
 
-    dtype: precision to compute in; None chooses one for the CPU (see `sampling_precision`). float8: store the UNet's large
+    dtype: precision to compute in; None chooses one for the CPU (see `cpu_precision`). float8: store the UNet's large
     weights in eight bits, which halves the model.
     Raises CheckpointError when the file is missing, truncated, or does not hold a whole STARCaster model.
     """
@@ -41,9 +41,9 @@ def load_checkpoint(
         model = random_model(PRESETS[name])
     else:
         config, weights, provenance = read_checkpoint(WEIGHTS / f"{name}.safetensors" if name in BUILT_IN else name)
-        model = build(config, weights, name, dtype or sampling_precision())
+        model = build(config, weights, name, dtype or cpu_precision())
         model.untrained = tuple(provenance.get("untrained", ()))
-    model = model.set_precision(dtype or sampling_precision()).eval().requires_grad_(False)
+    model = model.set_precision(dtype or cpu_precision()).eval().requires_grad_(False)
     if float8:
         model.store_in_float8()
     return model
@@ -135,12 +135,8 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[ModelConfig, dict[str, Ten
 
 
 def cpu_precision() -> torch.dtype:
-    """For training on a CPU: bfloat16 where it multiplies tiles of it (AMX), several times faster; float32 elsewhere."""
-    return torch.bfloat16 if has_amx() else torch.float32
-
-
-def sampling_precision() -> torch.dtype:
-    """For sampling on a CPU: bfloat16 also where there is no more than its dot product (docs/decisions/0007)."""
+    """For sampling and training on a CPU: bfloat16 where it multiplies tiles of it (AMX) or has at least its dot product,
+    up to several times faster; float32 elsewhere (docs/decisions/0001, 0007)."""
     dot_product = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return torch.bfloat16 if has_amx() or dot_product() else torch.float32
 

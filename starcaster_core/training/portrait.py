@@ -28,7 +28,7 @@ from .lips import LipLoss
 from .loop import PRECISIONS, LoopSettings, autocast, step_generator, train, training_device
 from .memory import recomputing
 from .prepare import LEAST_SHARE, Materials, prepare
-from .recipe import ABLATIONS, Stage, ablate, choose_stages
+from .recipe import ABLATIONS, Stage, ablate, choose_stages, unfrozen
 from .recipes import RECIPES
 from .student import DistillationLoss, new_student
 from .team import Team
@@ -152,6 +152,8 @@ def run(args: argparse.Namespace) -> None:
         )
         return
     stages = ablate(RECIPES[args.recipe], args.without)
+    if args.unfreeze:
+        stages = unfrozen(stages)
     chosen = choose_stages(stages, args.stage)
     counted = not args.minutes and not args.steps and all(stage.steps for stage in chosen)
     minutes = args.minutes or (0 if args.steps or counted else MINUTES)
@@ -227,6 +229,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=["all"],
         help="all (default), stages by name (1-motion) or number (1), or prepare: all that comes before them",
     )
+    parser.add_argument("--unfreeze", action="store_true", help="train the 2D weights in every stage")
     parser.add_argument(
         "--without",
         nargs="+",

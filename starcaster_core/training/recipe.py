@@ -102,6 +102,11 @@ def without_views(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
     return tuple(stage for stage in stages if {kind for kind, _ in stage.kinds} != {"spatial"})
 
 
+def unfrozen(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """Every stage trains all of the denoiser: what a young backbone cannot draw, no adapter makes up for"""
+    return tuple(replace(stage, trainable=()) for stage in stages)
+
+
 ABLATIONS = {"lips": without_lips, "self-forcing": without_self_forcing, "stage3": without_views}
 
 

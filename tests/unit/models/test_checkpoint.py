@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 from starcaster_core.errors import CheckpointError
 from starcaster_core.models import checkpoint
 from starcaster_core.models.checkpoint import (
+    cpu_precision,
     load_checkpoint,
     random_model,
     read_checkpoint,
-    sampling_precision,
     save_checkpoint,
 )
 from starcaster_core.presets import PRESETS, ModelConfig
@@ -111,5 +111,5 @@ def test_random_models_leave_the_global_generator_alone():
 def test_cpus_sample_in_bfloat16_where_they_multiply_it(monkeypatch, amx, dot_product, wanted):
     monkeypatch.setattr(checkpoint, "has_amx", lambda: bool(amx))
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bool(dot_product), raising=False)
-    assert sampling_precision() is getattr(torch, wanted)
+    assert cpu_precision() is getattr(torch, wanted)
     assert load_checkpoint("tiny").dtype is getattr(torch, wanted)

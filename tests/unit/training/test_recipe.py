@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from starcaster_core.errors import InputError
 from starcaster_core.presets import PRESETS
 from starcaster_core.training import prepare
-from starcaster_core.training.recipe import ablate, choose_stages
+from starcaster_core.training.recipe import ablate, choose_stages, unfrozen
 from starcaster_core.training.recipes import RECIPES
 
 MINI = RECIPES["mini"]
@@ -48,6 +50,12 @@ def test_an_ablation_leaves_out_one_thing():
     taught = ablate(MINI, ["self-forcing"])
     assert {stage.self_forcing for stage in taught} == {0.0}
     assert [stage.recursion for stage in taught] == [stage.recursion for stage in MINI]
+
+
+def test_an_unfrozen_recipe_trains_all_of_the_denoiser_and_is_otherwise_the_same():
+    free = unfrozen(MINI)
+    assert all(not stage.trainable for stage in free)
+    assert [replace(stage, trainable=()) for stage in MINI] == list(free)
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def small_encoders(monkeypatch, tools):
             return embedding[:, :120].reshape(-1, 5, 24)
 
         def unconditional(self, batch):
-            return torch.zeros(batch, 5, 24)
+            return torch.zeros(batch, 5, 24, dtype=next(self.parameters()).dtype)
 
     class Vae(StableDiffusionAutoencoder):
         def __init__(self, config):
