@@ -40,13 +40,18 @@ def load_checkpoint(
     if name in RANDOM:
         model = random_model(PRESETS[name])
     else:
-        config, weights, provenance = read_checkpoint(WEIGHTS / f"{name}.safetensors" if name in BUILT_IN else name)
+        config, weights, provenance = read_checkpoint(find_checkpoint(name))
         model = build(config, weights, name, dtype or cpu_precision())
         model.untrained = tuple(provenance.get("untrained", ()))
     model = model.set_precision(dtype or cpu_precision()).eval().requires_grad_(False)
     if float8:
         model.store_in_float8()
     return model
+
+
+def find_checkpoint(name_or_path: str) -> Path:
+    """The file of a built-in name; anything else is taken for a path"""
+    return WEIGHTS / f"{name_or_path}.safetensors" if name_or_path in BUILT_IN else Path(name_or_path)
 
 
 def build(config: ModelConfig, weights: dict[str, Tensor], name: str, dtype: torch.dtype = torch.float32) -> Starcaster:

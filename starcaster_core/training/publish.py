@@ -13,7 +13,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from ..models.checkpoint import build, read_checkpoint, save_checkpoint
+from ..models.checkpoint import build, find_checkpoint, read_checkpoint, save_checkpoint
 from ..presets import PRESETS
 
 
@@ -41,6 +41,9 @@ def main() -> None:
     parser.add_argument("--stage", default="3-views", help="the stage to ship")
     parser.add_argument("--speech", type=Path, help="phonetic.safetensors, for its figures")
     parser.add_argument(
+        "--begun-from", help="the checkpoint that the run went on from ('mini'): its provenance is kept"
+    )
+    parser.add_argument(
         "--shared-noise",
         type=float,
         help="share of the noise that all frames have in common when sampling; default: as trained. Weights from single "
@@ -56,7 +59,11 @@ def main() -> None:
     if args.shared_noise is not None:
         config = replace(config, noise=replace(config.noise, shared_noise=args.shared_noise))
     provenance = {"last_stage": made_with, "log": stage_log(args.run), "licence": "Apache-2.0"}
-    provenance["autoencoder"] = metadata_of(args.run / "autoencoder.safetensors")
+    helper = args.run / "autoencoder.safetensors"
+    if helper.exists():  # a run that went on from a checkpoint has none of its own
+        provenance["autoencoder"] = metadata_of(helper)
+    if args.begun_from:
+        provenance["begun_from"] = read_checkpoint(find_checkpoint(args.begun_from))[2]
     if args.speech:
         provenance["speech_encoder"] = metadata_of(args.speech)
     save_checkpoint(args.out, build(config, weights, str(source)), provenance)

@@ -53,3 +53,15 @@ def test_a_student_is_shipped_with_the_steps_it_has_learned(tmp_path, monkeypatc
     monkeypatch.setattr(sys, "argv", ["publish", *arguments])
     publish.main()
     assert read_checkpoint(shipped)[0] == model.config
+
+
+def test_a_run_that_went_on_from_a_model_keeps_what_made_that_one(tmp_path, monkeypatch):
+    model = random_model(PRESETS["tiny"])
+    save_checkpoint(tmp_path / "before.safetensors", model, {"clips": 768})
+    save_checkpoint(tmp_path / "3-views.safetensors", model, {"clips": 512}, dtype=torch.float32)
+    arguments = ["--run", str(tmp_path), "--begun-from", str(tmp_path / "before.safetensors")]
+    monkeypatch.setattr(sys, "argv", ["publish", *arguments, "--out", str(tmp_path / "shipped.safetensors")])
+    publish.main()
+    provenance = read_checkpoint(tmp_path / "shipped.safetensors")[2]
+    assert provenance["begun_from"] == {"clips": 768} and provenance["last_stage"] == {"clips": 512}
+    assert "autoencoder" not in provenance
