@@ -43,6 +43,9 @@ class LoopSettings:
     loss_scaling: bool = False
 
 
+FIRST_ROWS = (1, 2, 5, 10)  # steps
+
+
 class DivergedError(StarcasterError):
     """The loss is no longer a number."""
 
@@ -142,15 +145,16 @@ class Run:
         self.note(numbers, rate, done)
 
     def note(self, numbers: dict[str, float], rate: float, done: float) -> None:
-        """Into the log, the mean of every `log_every` steps."""
-        every = self.settings.log_every
+        """Into the log, the mean of the steps since its last row."""
         for key, value in numbers.items():
-            self.sums[key] = self.sums.get(key, 0.0) + value / every
+            self.sums[key] = self.sums.get(key, 0.0) + value
         if self.log:
             self.log.tell(self.step, numbers["loss"], done, self.elapsed())
-        if self.step % every == 0:
+        if is_logged(self.step, self.settings.log_every):
+            count = steps_of_row(self.step, self.settings.log_every)
             if self.log:
-                row = {"step": self.step, "minutes": self.elapsed() / 60, "rate": rate, **self.sums}
+                means = {key: value / count for key, value in self.sums.items()}
+                row = {"step": self.step, "minutes": self.elapsed() / 60, "rate": rate, **means}
                 self.log.write(row, done)
             self.sums = {}
 
@@ -195,6 +199,16 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state.get("scaler", {}))
         self.step, self.seconds, self.sums = state["step"], state["seconds"], state.get("sums", {})
+
+
+def is_logged(step: int, every: int) -> bool:
+    """Every `every` steps; and some of the very first, so that a rehearsal leaves a curve too."""
+    return step % every == 0 or (step in FIRST_ROWS and step < every)
+
+
+def steps_of_row(step: int, every: int) -> int:
+    """How many steps the row of `step` is the mean of."""
+    return next(count for count in range(1, step + 1) if count == step or is_logged(step - count, every))
 
 
 def learning_rate(settings: LoopSettings, step: int, done: float) -> float:

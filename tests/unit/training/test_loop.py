@@ -93,10 +93,22 @@ def test_a_diverging_run_stops_and_keeps_the_last_good_state(tmp_path, clock):
     assert all(parameter.isfinite().all() for parameter in state["parameters"])
 
 
-def test_the_log_has_one_row_every_so_many_steps(tmp_path, clock):
+def test_the_log_has_a_row_every_so_many_steps_and_some_of_the_first(tmp_path, clock):
     fit(new_net(), tmp_path, clock)
     rows = (tmp_path / "toy.csv").read_text().splitlines()
-    assert rows[0] == "step,minutes,rate,loss" and len(rows) == 1 + 30 // 5
+    assert rows[0] == "step,minutes,rate,loss"
+    assert [int(row.split(",")[0]) for row in rows[1:]] == [1, 2, 5, 10, 15, 20, 25, 30]
+
+
+def test_a_row_is_the_mean_of_the_steps_since_the_last(tmp_path):
+    net = new_net()
+
+    def loss_of_draw(number: int):
+        return 0 * net(torch.ones(1, 4)).sum() + number, {"number": float(number)}
+
+    train(net, loss_of_draw, LoopSettings(0, steps=20, parts=1, log_every=10), tmp_path, "toy")
+    numbers = [float(row.split(",")[-1]) for row in (tmp_path / "toy.csv").read_text().splitlines()[1:]]
+    assert numbers == [0, 1, 3, 7, 14.5]  # draws 0; 1; 2-4; 5-9; 10-19
 
 
 def test_the_curve_is_drawn_from_the_log(tmp_path, clock):
@@ -107,7 +119,7 @@ def test_the_curve_is_drawn_from_the_log(tmp_path, clock):
     fit(new_net(), tmp_path, clock)
     columns = read_log(tmp_path / "toy.csv")
     steps, losses = columns["step"], columns["loss"]
-    assert steps.tolist() == [5, 10, 15, 20, 25, 30] and losses[-1] < losses[0]
+    assert steps.tolist() == [1, 2, 5, 10, 15, 20, 25, 30] and losses[-1] < losses[0]
     with Image.open(tmp_path / "toy.png") as picture:
         blue = sum(count for count, colour in picture.convert("RGB").getcolors(10**6) if colour == (43, 108, 176))
     assert blue > 300  # a line from side to side
@@ -184,7 +196,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     for mine, its in zip(alone["parameters"], two["parameters"]):
         torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-6)
     logs = [(tmp_path / where / "toy.csv").read_text().splitlines() for where in ("alone", "two")]
-    assert len(logs[0]) == len(logs[1]) == 1 + 12 // 4  # one process writes, of the loss of both
+    assert len(logs[0]) == len(logs[1]) == 1 + 5  # steps 1, 2, 4, 8, 12; one process writes, of the loss of both
     losses = [[float(row.split(",")[3]) for row in log[1:]] for log in logs]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
