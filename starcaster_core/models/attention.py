@@ -134,7 +134,8 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(Q K^T / sqrt(d)) V on [B, heads, L, d], heads merged again: [B, L, C]."""
     if plain_products_are_faster(query, key):
-        out = attend_to_few(query, key, value) if key.shape[2] <= FEW else attend_plainly(query, key, value)
+        few = key.shape[2] <= FEW and not query.requires_grad
+        out = attend_to_few(query, key, value) if few else attend_plainly(query, key, value)
     else:
         out = F.scaled_dot_product_attention(query, key, value)
     return rearrange(out, "b h l d -> b l (h d)")
@@ -150,7 +151,7 @@ def attend_plainly(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def attend_to_few(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """By two matrix products over less keys than a vector of the CPU holds in bfloat16, where its softmax takes several
+    """By two matrix products over fewer keys than a vector of the CPU holds in bfloat16, where its softmax takes several
     times as long for each: along the queries instead, or, where these are few too, in float32."""
     key = key * key.shape[-1] ** -0.5
     if query.shape[2] > FEW:
