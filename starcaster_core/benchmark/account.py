@@ -1,10 +1,16 @@
-"""What a model needs, counted instead of measured: FLOPs and memory of one pass, on the meta device, in seconds."""
+"""What a model needs, counted instead of measured: FLOPs and memory of one pass, on the meta device, in seconds.
+
+python -m starcaster_core.benchmark.account --preset sd15 --out benchmarks/results/sd15-counted.json
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,7 +23,16 @@ from ..models.autoencoder import build_autoencoder
 from ..models.starcaster import UNTOUCHED
 from ..models.storage import is_compact, store_in_float8
 from ..models.unet import StarcasterUNet, cache_condition
-from ..presets import ModelConfig
+from ..presets import PRESETS, ModelConfig
+
+WAYS = {  # arguments of `estimate_memory`
+    "whole": {},
+    "whole, batched guidance": {"batched": True},
+    "float8": {"float8": True},
+    "offload": {"offload": True},
+    "float8, offload": {"float8": True, "offload": True},
+    "float8, offload, batched guidance": {"float8": True, "offload": True, "batched": True},
+}
 
 
 @dataclass(frozen=True)
@@ -165,3 +180,33 @@ def fused_attention():
         yield
     finally:
         F.scaled_dot_product_attention, attention.flash = plain
+
+
+def account(config: ModelConfig) -> dict:
+    """All that is counted of a configuration. Memory in bfloat16."""
+    memory = {name: estimate_memory(config, torch.bfloat16, **way) for name, way in WAYS.items()}
+    return {
+        "command": f"python -m starcaster_core.benchmark.account --preset {config.name}",
+        "torch": torch.__version__,
+        "model": config.name,
+        "tflop_a_call": {name: round(count / 1e12, 4) for name, count in count_flops(config).items()},
+        "gib": {name: {part: round(size / 2**30, 2) for part, size in parts.items()} for name, parts in memory.items()},
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="sd15")
+    parser.add_argument(
+        "--out", type=Path, help="the JSON to write (by default benchmarks/results/<preset>-counted.json)"
+    )
+    args = parser.parse_args(arguments)
+    out = args.out or Path(f"benchmarks/results/{args.preset}-counted.json")
+    result = json.dumps(account(PRESETS[args.preset]), indent=2)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(result + "\n", encoding="utf-8")
+    print(result)
+
+
+if __name__ == "__main__":
+    main()

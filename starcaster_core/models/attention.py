@@ -23,6 +23,7 @@ from .norm import GroupNorm
 from .storage import weight_of
 
 KeyValue = tuple[Tensor, Tensor]  # each [B, heads, L, C / heads]
+FEW = 16  # keys or queries
 
 
 @dataclass
@@ -133,7 +134,8 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(Q K^T / sqrt(d)) V on [B, heads, L, d], heads merged again: [B, L, C]."""
     if plain_products_are_faster(query, key):
-        out = attend_plainly(query * query.shape[-1] ** -0.5, key, value)
+        few = key.shape[2] <= FEW and not query.requires_grad
+        out = attend_to_few(query, key, value) if few else attend_plainly(query, key, value)
     else:
         out = F.scaled_dot_product_attention(query, key, value)
     return rearrange(out, "b h l d -> b l (h d)")
@@ -141,10 +143,22 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def attend_plainly(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """By two matrix products, so many frames at a time that the scores between them stay in the cache."""
+    query = query * query.shape[-1] ** -0.5
     scores = query[0].numel() // query.shape[-1] * key.shape[2]
     step = len(query) if query.requires_grad else max(1, 2**20 // scores)
     shares = zip(query.split(step), key.split(step), value.split(step))
     return join([(q @ k.transpose(-1, -2)).softmax(dim=-1).to(v.dtype) @ v for q, k, v in shares])
+
+
+def attend_to_few(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """By two matrix products over fewer keys than a vector of the CPU holds in bfloat16, where its softmax takes several
+    times as long for each: along the queries instead, or, where these are few too, in float32."""
+    key = key * key.shape[-1] ** -0.5
+    if query.shape[2] > FEW:
+        shares = (key @ query.transpose(-1, -2)).softmax(dim=-2).transpose(-1, -2)
+    else:
+        shares = (query @ key.transpose(-1, -2)).softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    return shares @ value
 
 
 def plain_products_are_faster(query: Tensor, key: Tensor) -> bool:
@@ -354,9 +368,20 @@ class GatedFeedForward(FeedForward):
         if x.device.type != "cpu" or torch.is_grad_enabled():
             return super().forward(x)
         projection = self.net[0].proj
-        halves = zip(weight_of(projection).chunk(2), projection.bias.chunk(2))
-        value, gate = (F.linear(x, weight, bias) for weight, bias in halves)
-        return self.net[2](F.gelu(gate).mul_(value))
+        value, gate = zip(weight_of(projection).chunk(2), projection.bias.chunk(2))
+        if x.dtype == gate[0].dtype == torch.bfloat16 and multiplies_in_one_go():
+            linear = torch.ops.mkldnn._linear_pointwise
+            product = linear.binary(x, linear(x, *gate, "gelu", [], "none"), *value, "mul")
+        else:
+            product = F.gelu(F.linear(x, *gate)).mul_(F.linear(x, *value))
+        return self.net[2](product)
+
+
+@lru_cache
+def multiplies_in_one_go() -> bool:
+    """Has this PyTorch oneDNN's linear map that bends or multiplies its bfloat16 results before writing them?"""
+    operations = torch.ops.mkldnn
+    return hasattr(operations, "_linear_pointwise") and operations._is_mkldnn_bf16_supported()
 
 
 class TransformerBlock(nn.Module):

@@ -81,9 +81,26 @@ class MotionModule(nn.Module):
         self.proj_out = nn.Linear(dim, dim)
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)
+        self.silent = False
+
+    def prepare(self, device: torch.device) -> None:
+        """For sampling: lay projections side by side, and find out whether the module is untrained, hence idle."""
+        self.silent = not any(x.is_meta or x.float().any() for x in self.proj_out.parameters())
+        for attention in self.attentions():
+            attention.fuse(device)
+
+    def release(self) -> None:
+        self.silent = False
+        for attention in self.attentions():
+            attention.unfuse()
+
+    def attentions(self) -> list[TemporalAttention]:
+        return [attention for block in self.transformer_blocks for attention in (block.attn1, block.attn2)]
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """x [B * T, C, h, w] -> the same shape"""
+        if self.silent:
+            return x
         height, width = x.shape[2:]
         clip = rearrange(x, "(b t) c h w -> b c t h w", t=frames)
         # The group statistics run over time as well, as in AnimateDiff.

@@ -30,7 +30,7 @@ from .attention import (
     join,
     per_frame,
 )
-from .motion import MotionModule, TemporalAttention
+from .motion import MotionModule
 from .norm import GroupNorm
 
 
@@ -282,17 +282,17 @@ class StarcasterUNet(nn.Module):
         device = self.conv_in.weight.device
         for block in self.transformer_blocks():
             block.attn1.merge(device)
-        for attention in self.temporal_attentions():
-            attention.fuse(device)
+        for module in self.motion_modules():
+            module.prepare(device)
 
     def unmerge_adapters(self) -> None:
         for block in self.transformer_blocks():
             block.attn1.unmerge()
-        for attention in self.temporal_attentions():
-            attention.unfuse()
+        for module in self.motion_modules():
+            module.release()
 
-    def temporal_attentions(self) -> list[TemporalAttention]:
-        return [module for module in self.modules() if isinstance(module, TemporalAttention)]
+    def motion_modules(self) -> list[MotionModule]:
+        return [module for module in self.modules() if isinstance(module, MotionModule)]
 
 
 def cache_condition(

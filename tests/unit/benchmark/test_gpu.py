@@ -10,6 +10,7 @@ import torch
 
 from starcaster_core.benchmark import gpu
 from starcaster_core.benchmark.account import LiveBytes, count_flops, estimate_memory
+from starcaster_core.benchmark.account import main as count
 from starcaster_core.cli import main
 from starcaster_core.presets import PRESETS
 
@@ -80,3 +81,13 @@ def test_the_paper_s_scale_fits_where_it_should():
     assert whole["unet"] > 2 * 1.2e9
     assert small["activations"] == pytest.approx(whole["activations"] / 2, rel=0.1)
     assert small["total"] < 5 * 2**30 < 8 * 2**30 > whole["total"]
+
+
+def test_the_account_is_written_as_it_was_counted(tmp_path):
+    out = tmp_path / "counted.json"
+    count(["--preset", "tiny", "--out", str(out)])
+    result = json.loads(out.read_text())
+    flops = count_flops(PRESETS["tiny"])
+    assert result["tflop_a_call"] == {name: round(value / 1e12, 4) for name, value in flops.items()}
+    small, whole = result["gib"]["float8, offload"], result["gib"]["whole, batched guidance"]
+    assert small["total"] <= whole["total"] and set(small) == set(whole)

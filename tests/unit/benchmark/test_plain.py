@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from starcaster_core.benchmark.measure import plain_tokens, sample_conditions
+from starcaster_core.benchmark.measure import compare_with_plain, plain_tokens, ratio_of, sample_conditions
 from starcaster_core.benchmark.plain import PlainComposition
 from starcaster_core.cli import main
 from starcaster_core.models.checkpoint import load_checkpoint
@@ -44,3 +44,19 @@ def test_the_command_writes_its_figures(tmp_path):
     result = json.loads(out.read_text())
     assert set(result["path"]["seconds"]) == {"identity", "speech", "denoise", "decode", "encode"}
     assert result["plain_diffusers"]["ratio"] > 0
+    assert "all_motion_modules_run" not in result["plain_diffusers"], "they all run in a model of random weights"
+
+
+def test_the_ratio_is_taken_turn_by_turn():
+    figures = ratio_of([(1.0, 0.5), (2.0, 1.0), (2.0, 1.0)], [(3.0, 1.0), (4.0, 3.0), (8.0, 4.0)])
+    assert (figures["ratio"], figures["ratio_lowest"]) == (3.0, 2.0)
+    assert (figures["ratio_of_cpu_seconds"], figures["ratio_of_cpu_seconds_lowest"]) == (3.0, 2.0)
+
+
+def test_with_idle_motion_modules_the_ratio_of_a_model_without_comes_too():
+    model = load_checkpoint("tiny", dtype=torch.float32)
+    for module in model.unet.motion_modules():
+        for weight in module.proj_out.parameters():
+            weight.data.zero_()
+    figures = compare_with_plain(model, 1)
+    assert figures["all_motion_modules_run"]["ours_cpu_seconds_a_chunk"] > figures["ours_cpu_seconds_a_chunk"]

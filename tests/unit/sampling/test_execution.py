@@ -150,3 +150,46 @@ def test_plain_products_in_bfloat16_equal_fused_attention(monkeypatch):
         monkeypatch.setattr(attention, "has_amx", lambda amx=amx: amx)
         assert attention.plain_products_are_faster(query, key) != amx
         torch.testing.assert_close(attention.attend(query, key, value).float(), wanted, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("queries, keys", [(48, 5), (16, 16), (4, 2), (48, 16)])
+@torch.no_grad()
+def test_plain_products_over_few_keys_equal_fused_attention(monkeypatch, queries, keys):
+    from starcaster_core.models import attention
+
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(3, 2, n, 32, generator=generator).bfloat16() for n in (queries, keys, keys))
+    monkeypatch.setattr(attention, "has_amx", lambda: False)
+    wanted = attention.attend(query.float(), key.float(), value.float())
+    torch.testing.assert_close(attention.attend(query, key, value).float(), wanted, rtol=0.02, atol=0.02)
+
+
+@torch.no_grad()
+def test_a_gated_feed_forward_in_one_go_equals_diffusers():
+    """Two ways: oneDNN's where there is bfloat16, PyTorch's halves in float32; against diffusers' own forward."""
+    from diffusers.models.attention import FeedForward
+
+    from starcaster_core.models.attention import GatedFeedForward
+
+    torch.manual_seed(0)
+    layer, x = GatedFeedForward(32), torch.randn(3, 7, 32)
+    wanted = FeedForward.forward(layer, x)
+    torch.testing.assert_close(layer(x), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(layer.bfloat16()(x.bfloat16()).float(), wanted, rtol=0.05, atol=0.01)
+
+
+def test_a_motion_module_that_adds_nothing_is_not_run(model, conditions):
+    modules = model.unet.motion_modules()
+    for module in modules[1:]:
+        for weight in module.proj_out.parameters():
+            weight.data.zero_()
+    ran = []
+    for index, module in enumerate(modules):
+        module.norm.register_forward_hook(lambda *_, index=index: ran.append(index))
+    left_out = video(model, conditions, steps=1)
+    assert set(ran) == {0}, "the one that was trained runs"
+    assert not any(module.silent for module in modules), "known for a rollout alone: weights may change after it"
+    for module in modules:
+        module.prepare = lambda device: None
+    assert torch.equal(video(model, conditions, steps=1), left_out)
+    assert set(ran) == set(range(len(modules)))
