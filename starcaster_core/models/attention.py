@@ -379,9 +379,16 @@ class GatedFeedForward(FeedForward):
 
 @lru_cache
 def multiplies_in_one_go() -> bool:
-    """Has this PyTorch oneDNN's linear map that bends or multiplies its bfloat16 results before writing them?"""
-    operations = torch.ops.mkldnn
-    return hasattr(operations, "_linear_pointwise") and operations._is_mkldnn_bf16_supported()
+    """Has this PyTorch oneDNN's linear map that bends or multiplies its bfloat16 results before writing them? Its name is
+    no promise of PyTorch's, so it is tried once."""
+    x = torch.full((1, 32), 0.5, dtype=torch.bfloat16)
+    weight, bias = torch.eye(32, dtype=torch.bfloat16), torch.zeros(32, dtype=torch.bfloat16)
+    try:
+        linear = torch.ops.mkldnn._linear_pointwise
+        product = linear.binary(x, linear(x, weight, bias, "gelu", [], "none"), weight, bias, "mul")
+    except Exception:  # missing, other arguments, or a CPU it refuses
+        return False
+    return torch.allclose(product, F.gelu(x) * x, rtol=0.02)
 
 
 class TransformerBlock(nn.Module):

@@ -35,7 +35,7 @@ from .team import Team
 
 MINUTES = 80
 EXPECTATIONS = """What to expect of `mini` on two CPU cores: a run of 2 minutes shows that everything runs, and nothing else. The mini
-that ships took three and a half hours, 64 minutes of them on single frames; 16 minutes on chunks of 16 frames were too
+that ships took four hours, 108 minutes of them on single frames; 16 minutes on chunks of 16 frames were too
 few for the temporal attention to hold neighbours together. More: docs/training.md."""
 
 
