@@ -64,7 +64,7 @@ class Passes:
             identity,
             unet.cache_audio(empty(1, frames, tokens.speech_tokens, width)),
             unet.cache_camera(empty(1, frames, tokens.camera_tokens, width)),
-            (unet.cache_bank(unet.reference_features(seen, identity)),),
+            (unet.cache_frames(seen, identity),),
             reference=unet.cache_reference(seen[:, :, :1]),
         )
         for block in full.blocks:

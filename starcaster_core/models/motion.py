@@ -85,7 +85,7 @@ class MotionModule(nn.Module):
 
     def prepare(self, device: torch.device) -> None:
         """For sampling: lay projections side by side, and find out whether the module is untrained, hence idle."""
-        self.silent = not any(x.is_meta or x.float().any() for x in self.proj_out.parameters())
+        self.silent = self.is_untrained()
         for attention in self.attentions():
             attention.fuse(device)
 
@@ -93,6 +93,10 @@ class MotionModule(nn.Module):
         self.silent = False
         for attention in self.attentions():
             attention.unfuse()
+
+    def is_untrained(self) -> bool:
+        """Whether it still changes nothing. On the meta device there is no telling: no."""
+        return not any(x.is_meta or x.float().any() for x in self.proj_out.parameters())
 
     def attentions(self) -> list[TemporalAttention]:
         return [attention for block in self.transformer_blocks for attention in (block.attn1, block.attn2)]

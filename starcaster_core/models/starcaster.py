@@ -94,7 +94,7 @@ class Starcaster(nn.Module):
 
     def cache_frames(self, latents: Tensor, identity: list[KeyValue]) -> list[KeyValue]:
         """Reference or context frames, latents [1, C, R, h, w] -> K, V for the bank of every block."""
-        return self.unet.cache_bank(self.unet.reference_features(self.like_weights(latents), identity))
+        return self.unet.cache_frames(self.like_weights(latents), identity)
 
     def cache_reference(self, latents: Tensor) -> tuple[Tensor, Tensor] | None:
         """The reference's latents [1, C, 1, h, w] as `unet.cache_reference` makes them ready for every frame."""

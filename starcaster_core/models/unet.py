@@ -258,6 +258,13 @@ class StarcasterUNet(nn.Module):
         """features from `reference_features` -> K, V for every block. Reference: once a clip; context: once a chunk."""
         return [block.attn1.cache_bank(bank) for block, bank in zip(self.transformer_blocks(), features)]
 
+    def cache_frames(self, latents: Tensor, identity: list[KeyValue]) -> list[KeyValue]:
+        """Reference or context frames, latents [B, C, R, h, w] -> K, V for the bank of every block. The reference pass is
+        read, not taught: no gradient flows back into it."""
+        with torch.no_grad():
+            features = self.reference_features(latents, identity)
+        return self.cache_bank(features)
+
     def cache_reference(self, latents: Tensor) -> tuple[Tensor, Tensor] | None:
         """The portrait [B, C, 1, h, w], ready to be copied from: features [B, C0, h, w] to be added behind `conv_in`
         of every frame, and the latents [B, C, h, w] themselves. None for a network that knows it from the bank alone.

@@ -252,9 +252,8 @@ def denoise(network: Network, branches, settings, index, report, stop) -> Tensor
             prediction = prediction + network.predict(scaled, timesteps[step : step + 1], together)
         noisy = latents
         latents, *clean = scheduler.step(prediction, timestep, noisy, **extra, return_dict=False)
-        if (
-            settings.scheduler == "lcm" and step + 1 < settings.steps
-        ):  # noise anew, shared by the frames as the first was
+        if settings.scheduler == "lcm" and step + 1 < settings.steps:
+            # Noise anew, shared by the frames as the first was.
             fresh = draw_noise(shape, config.noise.shared_noise, own, common).to(model.device)
             latents = scheduler.add_noise(*clean, fresh, scheduler.timesteps[step + 1])
         report(step + 1, scheduler, prediction, noisy, timestep)

@@ -188,14 +188,15 @@ class DenoisingLoss:
         shown, looking_back = chance(stage.reference) and not nobody, chance(stage.context) and not nobody
 
         identity = self.identity(batch, nobody)
-        banks = (self.bank(batch.reference, identity),) if shown else ()
+        cache_frames = self.model.unet.cache_frames
+        banks = (cache_frames(batch.reference, identity),) if shown else ()
         reference = self.model.unet.cache_reference(batch.reference) if shown else None
         context = batch.context if looking_back else None
         chunks = batch.chunks(stage.frames)
         for index, chunk in enumerate(chunks):
             looked_back_at = index + 1 < len(chunks)
             streams = self.streams(chunk.speech, chunk.camera, deaf or nobody, blind or nobody)
-            past = () if context is None else (self.bank(self.last_frames(context, generator), identity),)
+            past = () if context is None else (cache_frames(self.last_frames(context, generator), identity),)
             condition = cache_condition(identity, **streams, banks=banks + past, reference=reference)
             guess = self.guess(chunk.latents, condition, generator, stage.context_timesteps if looked_back_at else None)
             yield chunk, guess
@@ -229,12 +230,6 @@ class DenoisingLoss:
         if camera is not None and not blind:
             streams["camera"] = model.unet.cache_camera(model.camera_tokens(camera))
         return streams
-
-    def bank(self, latents: Tensor, identity):
-        """The reference pass is read, not taught: no gradient flows back into it."""
-        with torch.no_grad():
-            features = self.model.unet.reference_features(latents, identity)
-        return self.model.unet.cache_bank(features)
 
     def scales(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         alpha_squared = self.alphas_cumprod[timesteps].reshape(-1, 1, 1, 1, 1)

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from ..models.attention import ConditionCache
-from ..models.motion import MotionModule
 from ..models.starcaster import Starcaster
 from ..models.unet import cache_condition
 from ..sampling.schedules import draw_noise, make_scheduler, predict_clean
@@ -78,7 +77,8 @@ class DistillationLoss:
     def __init__(self, student: Starcaster, teacher: Starcaster, stage: Stage):
         self.student, self.teacher, self.stage = student, teacher, stage
         self.path = Trajectory(teacher, stage.student_steps * SUBSTEPS)
-        self.motion = not motion_is_silent(teacher)
+        # Where the temporal attention was never trained, frames can be taken one by one.
+        self.motion = not all(module.is_untrained() for module in teacher.unet.motion_modules())
         self.progress = 0.0  # every loss is told; this one is the same throughout
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -121,18 +121,12 @@ class DistillationLoss:
 
 def show(model: Starcaster, batch: Batch, frames: Tensor) -> Scene:
     """All conditions of the chosen `frames` of a batch, as in sampling: identity, portrait, the last frames before if
-    the batch has any, and sound or camera. No gradient flows back into the reference pass."""
+    the batch has any, and sound or camera."""
     unet, tokens = model.unet, model.identity_tokens
     identity = unet.cache_identity(tokens(batch.embedding))
-
-    def bank(latents: Tensor):
-        with torch.no_grad():
-            features = unet.reference_features(latents, identity)
-        return unet.cache_bank(features)
-
-    banks = [bank(batch.reference)]
+    banks = [unet.cache_frames(batch.reference, identity)]
     if batch.context is not None:
-        banks.append(bank(batch.context[:, :, -model.config.context_frames :]))
+        banks.append(unet.cache_frames(batch.context[:, :, -model.config.context_frames :], identity))
     streams = {}
     if batch.speech is not None:
         streams["audio"] = unet.cache_audio(model.speech_tokens(batch.speech)[:, frames])
@@ -141,12 +135,6 @@ def show(model: Starcaster, batch: Batch, frames: Tensor) -> Scene:
     reference = unet.cache_reference(batch.reference)
     full = cache_condition(identity, **streams, banks=tuple(banks), reference=reference)
     return Scene(full, cache_condition(unet.cache_identity(tokens.unconditional(len(batch.embedding)))))
-
-
-def motion_is_silent(model: Starcaster) -> bool:
-    """Whether the temporal attention was never trained: then frames can be taken one by one"""
-    modules = [module for module in model.unet.modules() if isinstance(module, MotionModule)]
-    return not any(module.proj_out.weight.any() or module.proj_out.bias.any() for module in modules)
 
 
 def new_student(teacher: Starcaster, steps: int) -> Starcaster:

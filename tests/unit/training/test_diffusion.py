@@ -210,8 +210,10 @@ def contexts_of(model, clips, monkeypatch, **changes) -> tuple[list[torch.Tensor
     """What each chunk of a rollout was shown of the past ([B, C, n, h, w] or None), and the rollout itself."""
     stage = replace(STAGE, reference=0.0, **ALWAYS | changes)
     loss, seen = DenoisingLoss(model, stage), []
-    bank = loss.bank
-    monkeypatch.setattr(loss, "bank", lambda latents, identity: seen.append(latents) or bank(latents, identity))
+    cache_frames = model.unet.cache_frames
+    monkeypatch.setattr(
+        model.unet, "cache_frames", lambda latents, identity: seen.append(latents) or cache_frames(latents, identity)
+    )
     batch = batch_of(clips, context=stage.context, recursion=stage.recursion, context_frames=stage.context_frames)
     scaled = replace(batch, latents=batch.latents / 500, context=batch.context / 500)
     return seen, list(loss.roll_out(scaled, torch.Generator().manual_seed(0)))
