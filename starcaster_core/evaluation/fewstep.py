@@ -23,8 +23,8 @@ from ..models.checkpoint import load_checkpoint
 from ..models.starcaster import Starcaster
 from ..sampling import Conditions, SamplerSettings, rollout
 from ..training.diffusion import draw_reference
+from ..training.grids import conditions_of
 from ..training.latents import KINDS, ClipSet, load_clips
-from ..types import CameraPath, Identity, Speech
 
 MANY, OWN, TRUTH = "teacher, 25 steps", "teacher, its own steps", "truth"
 
@@ -44,23 +44,6 @@ def ways_to_sample(teacher: Starcaster, students: dict[str, Starcaster], seed: i
         "teacher, 4 steps, no guidance, ddim": (teacher, few(steps=4, guidance_scale=1.0, scheduler="ddim")),
         **{name: (model, SamplerSettings.of(model.config, seed=seed)) for name, model in students.items()},
     }
-
-
-@torch.no_grad()
-def conditions_of(model: Starcaster, clips: ClipSet, index: int, frames: int) -> Conditions:
-    """A portrait out of the clip, its speech where it talks, its camera where that moves"""
-    kind = KINDS[clips.kind[index]]
-    face = draw_reference(clips.camera[index][None], torch.Generator().manual_seed(index)).item()
-    picture = model.decode_frames(clips.latents[index, face].float()[None, :, None])[0]
-    identity = Identity(clips.embedding[index].numpy(), (picture * 255).round().byte().numpy())
-    speech = camera = None
-    if kind != "spatial":
-        features = clips.speech[index, :frames].float()
-        speech = Speech(features, frames / model.config.fps, model.config.speech_encoder)
-    if kind != "temporal":
-        vectors = clips.camera[index, :frames].numpy()
-        camera = CameraPath(vectors[:, :16].reshape(-1, 4, 4), vectors[:, 16:].reshape(-1, 3, 3))
-    return Conditions(identity, speech, camera, frames)
 
 
 @torch.no_grad()
@@ -85,7 +68,8 @@ def measure(teacher: Starcaster, ways: dict, clips: ClipSet, chosen: list[int], 
     """name of the way -> its figures, means over the clips; `seconds` are those of one second of video"""
     rows: dict[str, list[dict]] = {name: [] for name in ways}
     for index in chosen:
-        conditions = conditions_of(teacher, clips, index, frames)
+        face = draw_reference(clips.camera[index][None], torch.Generator().manual_seed(index)).item()
+        conditions = conditions_of(teacher, clips, index, frames, portrait=face)
         boxes = clips.mouth[index, :frames]
         truth = teacher.decode_frames(clips.latents[index, :frames].float().movedim(0, 1)[None]) * 255
         made = {name: film(model, conditions, settings) for name, (model, settings) in ways.items()}

@@ -26,17 +26,20 @@ def held_out(clips: ClipSet, kinds: tuple[str, ...]) -> list[int]:
     return chosen
 
 
-def conditions_of(model: Starcaster, clips: ClipSet, index: int, chunks: int) -> Conditions:
-    """What a user would give for the beginning of a clip: its most frontal frame, its sound or its camera."""
-    frames = min(clips.latents.shape[1], chunks * model.config.chunk_frames)
-    camera = clips.camera[index]
-    portrait = decoded(model, clips.latents[index, camera[:, 3].abs().argmin()][None])[0]
-    identity = Identity(clips.embedding[index].numpy(), portrait, model.config.identity_backend)
-    if KINDS[clips.kind[index]] == "spatial":
-        poses, lens = camera[:frames].numpy().reshape(-1, 25)[:, :16], camera[:frames, 16:].numpy()
-        return Conditions(identity, camera=CameraPath(poses.reshape(-1, 4, 4), lens.reshape(-1, 3, 3)), frames=frames)
-    features = clips.speech[index, :frames].float()
-    return Conditions(identity, Speech(features, frames / model.config.fps, model.config.speech_encoder), frames=frames)
+def conditions_of(model: Starcaster, clips: ClipSet, index: int, frames: int, portrait: int) -> Conditions:
+    """What a user would give for the first `frames` of a clip: a portrait, which is frame number `portrait` of the clip, its
+    speech where it talks, its camera where that moves."""
+    kind = KINDS[clips.kind[index]]
+    picture = decoded(model, clips.latents[index, portrait][None])[0]
+    identity = Identity(clips.embedding[index].numpy(), picture, model.config.identity_backend)
+    speech = camera = None
+    if kind != "spatial":
+        features = clips.speech[index, :frames].float()
+        speech = Speech(features, frames / model.config.fps, model.config.speech_encoder)
+    if kind != "temporal":
+        vectors = clips.camera[index, :frames].numpy()
+        camera = CameraPath(vectors[:, :16].reshape(-1, 4, 4), vectors[:, 16:].reshape(-1, 3, 3))
+    return Conditions(identity, speech, camera, frames)
 
 
 def decoded(model: Starcaster, latents: Tensor) -> np.ndarray:
@@ -58,9 +61,10 @@ def sample_grid(
     settings = replace(SamplerSettings.of(model.config), steps=STEPS, use_reference=use_reference)
     rows = []
     for index in chosen:
-        conditions = conditions_of(model, clips, index, chunks)
+        frames = min(clips.latents.shape[1], chunks * model.config.chunk_frames)
+        conditions = conditions_of(model, clips, index, frames, portrait=clips.camera[index, :, 3].abs().argmin())
         latents = torch.cat([chunk.latents for chunk in rollout(model, conditions, settings)], dim=2)
-        shown = torch.linspace(0, conditions.frames - 1, COLUMNS).round().long()
+        shown = torch.linspace(0, frames - 1, COLUMNS).round().long()
         truth = decoded(model, clips.latents[index, shown])
         made = decoded(model, model.from_raw(latents)[0, :, shown].transpose(0, 1))
         rows += [np.concatenate(list(truth), axis=1), np.concatenate(list(made), axis=1)]
