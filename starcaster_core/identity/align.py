@@ -84,11 +84,18 @@ def warp(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
         scale /= reduce
     height, width = image.shape[:2]
     fine = size * max(1, math.ceil(scale))  # at least one sample a picture pixel, averaged below
-    steps = (np.arange(fine) + 0.5) * size / fine
-    xs = back[0, 0] * steps[None, :] + back[0, 1] * steps[:, None] + back[0, 2]
-    ys = back[1, 0] * steps[None, :] + back[1, 1] * steps[:, None] + back[1, 2]
-    grid = torch.from_numpy(np.stack([xs * 2 / width - 1, ys * 2 / height - 1], -1)[None]).float()
+    grid = torch.from_numpy(sampling_grid(back, (np.arange(fine) + 0.5) * size / fine, height, width)).float()
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
     crop = F.grid_sample(pixels, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
     crop = F.avg_pool2d(crop, fine // size)[0].permute(1, 2, 0)
     return crop.round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def sampling_grid(back: np.ndarray, steps: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Where `F.grid_sample` (align_corners=False) is to look in a picture of that size: [1, N, N, 2].
+
+    back: [3, 3] from crop to picture coordinates; steps: [N] crop coordinates of the samples, across as down.
+    """
+    xs = back[0, 0] * steps[None, :] + back[0, 1] * steps[:, None] + back[0, 2]
+    ys = back[1, 0] * steps[None, :] + back[1, 1] * steps[:, None] + back[1, 2]
+    return np.stack([xs * 2 / width - 1, ys * 2 / height - 1], -1)[None]

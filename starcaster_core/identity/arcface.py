@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FaceError
+from .align import sampling_grid
 from .faces import Face
 from .onnx_models import find_file, open_onnx, refuse
 from .scrfd import WANTED as DETECTOR
@@ -92,12 +93,8 @@ def sample(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
     import torch.nn.functional as F
 
     height, width = image.shape[:2]
-    back = np.linalg.inv(transform)
-    centres = np.arange(size) + 0.5
-    x, y = np.meshgrid(centres, centres)
-    xs = back[0, 0] * x + back[0, 1] * y + back[0, 2]
-    ys = back[1, 0] * x + back[1, 1] * y + back[1, 2]
-    grid = torch.from_numpy(np.stack([xs * 2 / width - 1, ys * 2 / height - 1], -1)[None]).float()
+    grid = sampling_grid(np.linalg.inv(transform), np.arange(size) + 0.5, height, width)
+    grid = torch.from_numpy(grid).float()
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
     return (
         F.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]

@@ -6,6 +6,7 @@ python -m starcaster_core.models.public.parameters --preset sd15
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import replace
 
 from ...presets import PRESETS, ModelConfig
@@ -22,11 +23,8 @@ def count_by_part(config: ModelConfig) -> dict[str, int]:
     for name, shape in shapes_of(config).items():
         if name.endswith(".pe"):
             continue
-        number = 1
-        for size in shape:
-            number *= size
         part = part_of(name)
-        counts[part] = counts.get(part, 0) + number
+        counts[part] = counts.get(part, 0) + math.prod(shape)
     return counts
 
 
