@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel
+from diffusers_networks import image_unet, randomise
 from safetensors.torch import save_file
 
 from starcaster_core.presets import PRESETS
@@ -33,29 +34,8 @@ TINY_UNET = replace(
 )
 
 
-def randomise(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return module.eval()
-
-
 def small_unet(config=SMALL_UNET) -> UNet2DConditionModel:
-    kinds = ["CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in config.attention_levels]
-    return randomise(
-        UNet2DConditionModel(
-            in_channels=4,
-            out_channels=4,
-            down_block_types=kinds,
-            up_block_types=[kind.replace("Down", "Up") for kind in reversed(kinds)],
-            block_out_channels=config.block_out_channels,
-            layers_per_block=config.layers_per_block,
-            attention_head_dim=config.num_attention_heads,
-            cross_attention_dim=config.cross_attention_dim,
-            norm_num_groups=config.norm_num_groups,
-        )
-    )
+    return randomise(image_unet(config))
 
 
 def small_adapter(config=SMALL_UNET, middle: bool = True, frames: int = 32) -> MotionAdapter:
