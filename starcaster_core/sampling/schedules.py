@@ -56,6 +56,13 @@ def draw_noise(shape: tuple[int, ...], share: float, own: torch.Generator, commo
     return share**0.5 * shared + (1 - share) ** 0.5 * noise
 
 
+def alpha_sigma(alphas_cumprod: Tensor, timestep: int | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha, sigma of x_t = alpha x0 + sigma eps, where `like` is and in its precision; timestep: one for all, or [B];
+    each [1 or B, 1, 1, 1, 1]"""
+    alpha_squared = alphas_cumprod[timestep].to(like).reshape(-1, 1, 1, 1, 1)
+    return alpha_squared.sqrt(), (1 - alpha_squared).sqrt()
+
+
 def predict_clean(
     prediction: Tensor, sample: Tensor, timestep: int | Tensor, alphas_cumprod: Tensor, kind: str
 ) -> Tensor:
@@ -66,8 +73,7 @@ def predict_clean(
     """
     if kind == "sample":
         return prediction
-    alpha_squared = alphas_cumprod[timestep].to(sample).reshape(-1, 1, 1, 1, 1)
-    alpha, sigma = alpha_squared.sqrt(), (1 - alpha_squared).sqrt()
+    alpha, sigma = alpha_sigma(alphas_cumprod, timestep, sample)
     if kind == "v_prediction":
         return alpha * sample - sigma * prediction
     return (sample - sigma * prediction) / alpha.clamp(min=1e-3)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..models.starcaster import Starcaster
 from ..models.unet import cache_condition
-from ..sampling.schedules import draw_noise, make_scheduler, predict_clean
+from ..sampling.schedules import alpha_sigma, draw_noise, make_scheduler, predict_clean
 from .latents import ClipSet
 from .lips import LipLoss
 from .recipe import Stage
@@ -232,8 +232,7 @@ class DenoisingLoss:
         return streams
 
     def scales(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        alpha_squared = self.alphas_cumprod[timesteps].reshape(-1, 1, 1, 1, 1)
-        return alpha_squared.sqrt(), (1 - alpha_squared).sqrt()
+        return alpha_sigma(self.alphas_cumprod, timesteps, like=self.alphas_cumprod)
 
     def noise_weights(self, timesteps: Tensor) -> Tensor | float:
         """How much a squared error counts, by its noise, [B, 1, 1, 1, 1].

@@ -34,9 +34,9 @@ from .student import DistillationLoss, new_student
 from .team import Team
 
 MINUTES = 80
-EXPECTATIONS = """What to expect of `mini` on two CPU cores: a run of 2 minutes shows that everything runs, and nothing else. The mini
-that ships took four hours, 108 minutes of them on single frames; 16 minutes on chunks of 16 frames were too
-few for the temporal attention to hold neighbours together. More: docs/training.md."""
+EXPECTATIONS = """What to expect of `mini` on two CPU cores: a run of 2 minutes shows that everything runs, and nothing
+else. The mini that ships took four hours, 108 minutes of them on single frames; 16 minutes on chunks of 16 frames were
+too few for the temporal attention to hold neighbours together. More: docs/training.md."""
 
 
 def begun_model(name_or_path: str, stages: tuple[Stage, ...], shared_noise: float | None = None) -> Starcaster:

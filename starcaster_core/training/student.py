@@ -17,7 +17,7 @@ from torch import Tensor
 from ..models.attention import ConditionCache
 from ..models.starcaster import Starcaster
 from ..models.unet import cache_condition
-from ..sampling.schedules import draw_noise, make_scheduler, predict_clean
+from ..sampling.schedules import alpha_sigma, draw_noise, make_scheduler, predict_clean
 from .diffusion import Batch, mouth_weights
 from .recipe import Stage
 
@@ -47,8 +47,7 @@ class Trajectory:
 
     def scales(self, at: int | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """alpha, sigma of x_t = alpha x0 + sigma eps after `at` steps, one number for all or [B]; each [B or 1, 1, 1, 1, 1]"""
-        alpha_squared = self.alphas_cumprod[self.timesteps[at]].reshape(-1, 1, 1, 1, 1).to(like)
-        return alpha_squared.sqrt(), (1 - alpha_squared).sqrt()
+        return alpha_sigma(self.alphas_cumprod, self.timesteps[at], like)
 
     def predict(
         self, model: Starcaster, x: Tensor, at: int | Tensor, condition: ConditionCache, motion: bool
