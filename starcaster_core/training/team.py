@@ -8,6 +8,8 @@ The gradients are added up here rather than by a wrapper round the module, becau
 
 from __future__ import annotations
 
+import atexit
+
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,8 @@ class Team:
         except ImportError as error:
             raise MissingDependencyError("accelerate", str(error), "pip install accelerate") from error
         self.state = PartialState(cpu=not torch.cuda.is_available())
+        atexit.unregister(leave)
+        atexit.register(leave)
         self.size, self.number, self.is_main = (
             self.state.num_processes,
             self.state.process_index,
@@ -58,3 +62,9 @@ class Team:
 
     def wait(self) -> None:
         self.state.wait_for_everyone()
+
+
+def leave() -> None:
+    """Ends the threads that talk to the other processes: alive when the interpreter goes, they may abort it."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
