@@ -98,8 +98,33 @@ def without_self_forcing(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
 
 
 def without_views(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
-    """No temporal-to-spatial adaptation: the last stages that see spatial sequences alone are left out."""
-    return tuple(stage for stage in stages if {kind for kind, _ in stage.kinds} != {"spatial"})
+    """No temporal-to-spatial adaptation"""
+    return tuple(stage for stage in stages if stage not in only_views(stages))
+
+
+def in_one_stage(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """The paper's stages as one: everything they train at once, on both kinds of clips, as in the one that looks back at
+    its own frames. With the time, or the steps, of all."""
+    own = [stage for stage in stages if stage.motion and not stage.student_steps]
+    forcing = next(stage for stage in own if stage.recursion > 1)
+    share = sum(stage.share for stage in own)
+    views = sum(stage.share for stage in own if stage in only_views(stages)) / share
+    together = replace(
+        forcing,
+        name="1-together",
+        share=share,
+        steps=sum(stage.steps for stage in own),
+        kinds=(("temporal", 1 - views), ("spatial", views)),
+        trainable=tuple(dict.fromkeys(part for stage in own for part in stage.trainable)),
+        lip_start=own[0].lip_start * own[0].share / share,
+    )
+    first = stages.index(own[0])
+    return (*stages[:first], together, *(stage for stage in stages[first:] if stage not in own))
+
+
+def only_views(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """Those that see spatial sequences alone"""
+    return tuple(stage for stage in stages if {kind for kind, _ in stage.kinds} == {"spatial"})
 
 
 def unfrozen(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
@@ -107,7 +132,12 @@ def unfrozen(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
     return tuple(replace(stage, trainable=()) for stage in stages)
 
 
-ABLATIONS = {"lips": without_lips, "self-forcing": without_self_forcing, "stage3": without_views}
+ABLATIONS = {
+    "lips": without_lips,
+    "self-forcing": without_self_forcing,
+    "stage3": without_views,
+    "stages": in_one_stage,
+}
 
 
 def ablate(stages: tuple[Stage, ...], without: Collection[str]) -> tuple[Stage, ...]:

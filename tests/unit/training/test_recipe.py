@@ -52,6 +52,19 @@ def test_an_ablation_leaves_out_one_thing():
     assert [stage.recursion for stage in taught] == [stage.recursion for stage in MINI]
 
 
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_one_stage_instead_of_three_trains_all_that_they_train_for_as_long(recipe):
+    *before, together = (stage for stage in ablate(recipe, ["stages"]) if not stage.student_steps)
+    own = [stage for stage in recipe if stage.name[0] in "123"]
+    assert [stage for stage in recipe if stage.name[0] == "0"] == before
+    assert set(together.trainable) == {part for stage in own for part in stage.trainable}
+    assert together.share == pytest.approx(sum(stage.share for stage in own))
+    assert together.steps == sum(stage.steps for stage in own)
+    assert {kind for kind, share in together.kinds if share > 0} == {"temporal", "spatial"}
+    assert sum(share for _, share in together.kinds) == pytest.approx(1)
+    assert together.reference > 0.9 and together.self_forcing == 1 and together.lip_weight
+
+
 def test_an_unfrozen_recipe_trains_all_of_the_denoiser_and_is_otherwise_the_same():
     free = unfrozen(MINI)
     assert all(not stage.trainable for stage in free)
