@@ -145,7 +145,7 @@ class DenoisingLoss:
         batch = batch.to(self.model.device)
         costs, lips = [], []
         for chunk, guess in self.roll_out(batch, generator):
-            costs.append(self.error(guess, chunk).mean())
+            costs.append(self.cost(guess, chunk, generator))
             lips.append(self.lip_cost(guess, chunk))
         loss, lip = torch.stack(costs).mean(), torch.stack(lips).mean()
         temporal = batch.camera is None
@@ -155,6 +155,10 @@ class DenoisingLoss:
         if self.lips is not None:
             numbers["lips"] = lip.item()
         return loss + self.stage.lip_weight * lip, numbers
+
+    def cost(self, guess: Guess, chunk: Batch, generator: torch.Generator) -> Tensor:
+        """Scalar"""
+        return self.error(guess, chunk).mean()
 
     def lip_cost(self, guess: Guess, chunk: Batch) -> Tensor:
         """Scalar, 0 where nothing is heard or it is too early"""
@@ -176,7 +180,7 @@ class DenoisingLoss:
     def roll_out(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[Batch, Guess]]:
         """Self-forcing: chunk after chunk with one noisy look at each, under the conditions that chance leaves. The first
         looks back at the clip, the later ones at what the model made of the chunk before; no gradient flows back there.
-        The batch is on the model's device."""
+        The batch is on the model's device. Of a portrait that is not shown the chunks hold zeros."""
         stage = self.stage
 
         def chance(probability: float) -> bool:
@@ -192,6 +196,8 @@ class DenoisingLoss:
         banks = (cache_frames(batch.reference, identity),) if shown else ()
         reference = self.model.unet.cache_reference(batch.reference) if shown else None
         context = batch.context if looking_back else None
+        if not shown:
+            batch = replace(batch, reference=torch.zeros_like(batch.reference))
         chunks = batch.chunks(stage.frames)
         for index, chunk in enumerate(chunks):
             looked_back_at = index + 1 < len(chunks)

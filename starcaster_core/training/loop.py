@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class LoopSettings:
     """minutes: time on the clock for this task, all resumed runs together; with `steps` above 0, that many steps
     instead. learning_rate: the peak, reached after `warmup` steps, falling to a twentieth along a cosine of the budget.
     ema: decay of the moving average that is kept. parts: draws a step, 0 = one a process. show_minutes: between two
-    calls of `show`. loss_scaling: as float16 needs it."""
+    calls of `show`. loss_scaling: as float16 needs it. betas: AdamW's. companion_rate: how much faster companions learn."""
 
     minutes: float
     learning_rate: float = 3e-4
@@ -41,6 +41,8 @@ class LoopSettings:
     steps: int = 0
     parts: int = 0
     loss_scaling: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    companion_rate: float = 1.0
 
 
 FIRST_ROWS = (1, 2, 5, 10)  # steps
@@ -59,8 +61,10 @@ def train(
     parameters: list[nn.Parameter] | None = None,
     before_step: Callable[[float], None] | None = None,
     show: Callable[[int], None] | None = None,
+    companions: Sequence[nn.Parameter] = (),
 ) -> nn.Module:
     """Trains `parameters` (default: all that require gradients) of `module` in place; leaves the averaged weights in it.
+    companions: what else learns from the same loss, such as an adversary.
 
     loss_of_draw(n) -> (scalar loss, numbers to log). before_step(share of the budget that is spent, 0..1). show(step):
     called every `show_minutes` and at the end, in the main process, with the averaged weights in place.
@@ -68,7 +72,7 @@ def train(
     `folder/name.png`; called again, it goes on from there. Raises DivergedError, the last state kept; InputError where
     the processes cannot share out a step's parts evenly.
     """
-    run = Run(parameters or [p for p in module.parameters() if p.requires_grad], settings, folder, name)
+    run = Run(parameters or [p for p in module.parameters() if p.requires_grad], settings, folder, name, companions)
     saved = shown = time.monotonic()
     while (done := run.progress()) < 1:
         if before_step:
@@ -91,8 +95,16 @@ def train(
 class Run:
     """A training under way: the state that a file keeps, and what a step does to it."""
 
-    def __init__(self, parameters: list[nn.Parameter], settings: LoopSettings, folder: Path, name: str):
-        self.team, self.settings, self.parameters, self.name = Team(), settings, parameters, name
+    def __init__(
+        self,
+        parameters: list[nn.Parameter],
+        settings: LoopSettings,
+        folder: Path,
+        name: str,
+        companions: Sequence[nn.Parameter] = (),
+    ):
+        self.team, self.settings, self.name = Team(), settings, name
+        self.parameters = parameters = [*parameters, *companions]
         self.parts = settings.parts or self.team.size
         if self.parts % self.team.size:
             raise InputError(
@@ -100,7 +112,13 @@ class Run:
             )
         folder.mkdir(parents=True, exist_ok=True)
         self.file = folder / f"{name}.state.pt"
-        self.optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        others = len(parameters) - len(companions)
+        groups = [{"params": parameters[:others], "pace": 1.0}]
+        if companions:
+            groups.append({"params": parameters[others:], "pace": settings.companion_rate})
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=settings.betas
+        )
         self.scaler = torch.amp.GradScaler(parameters[0].device.type, enabled=settings.loss_scaling)
         self.average = [p.detach().clone() for p in parameters]
         self.step, self.seconds, self.sums = 0, 0.0, {}
@@ -123,7 +141,7 @@ class Run:
         settings = self.settings
         rate = learning_rate(settings, self.step, done)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("pace", 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         numbers: dict[str, float] = {}
         for part in range(self.team.number, self.parts, self.team.size):

@@ -30,7 +30,7 @@ from .memory import recomputing
 from .prepare import LEAST_SHARE, Materials, prepare
 from .recipe import ABLATIONS, Stage, ablate, choose_stages, unfrozen
 from .recipes import RECIPES
-from .student import DistillationLoss, new_student
+from .student import ADVERSARIAL, StudentLoss, new_student, one_by_one
 from .team import Team
 
 MINUTES = 80
@@ -112,9 +112,13 @@ def train_stage(
     if stage.student_steps:
         teacher = model.eval().requires_grad_(False)
         model = new_student(teacher, stage.student_steps)
-        loss = DistillationLoss(model, teacher, stage)
+        if all(module.is_untrained() for module in model.unet.motion_modules()):
+            stage = one_by_one(stage)
+        loss = StudentLoss(model, stage, lip_loss(model, stage, reader, gradient_checkpointing))
+        companions, budget = list(loss.adversary.parameters()), replace(budget, **ADVERSARIAL)
     else:
         loss = DenoisingLoss(model, stage, lip_loss(model, stage, reader, gradient_checkpointing))
+        companions = []
     parameters = choose_trainable(model, stage)
     window = model.config.conditioning.speech_window
     shown = held_out(clips, tuple(kind for kind, _ in stage.kinds))
@@ -134,7 +138,7 @@ def train_stage(
 
     budget = replace(budget, learning_rate=stage.learning_rate)
     with recomputing(model.unet, gradient_checkpointing):
-        return train(model, loss_of_draw, budget, out, stage.name, parameters, before_step, show)
+        return train(model, loss_of_draw, budget, out, stage.name, parameters, before_step, show, companions)
 
 
 def lip_loss(model: Starcaster, stage: Stage, reader: LipReader | None, frame_by_frame: bool) -> LipLoss | None:

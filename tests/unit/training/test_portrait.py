@@ -81,7 +81,7 @@ def test_a_recipe_leaves_models_that_can_be_sampled(model, finished):
     assert not torch.equal(trained.unet.conv_in.weight, model.unet.conv_in.weight)
 
     config, weights, made_with = read_checkpoint(student)
-    assert config.sampling_defaults == {"steps": 4, "guidance_scale": 1.0, "guidance_end": 1.0, "scheduler": "ddim"}
+    assert config.sampling_defaults == {"steps": 4, "guidance_scale": 1.0, "guidance_end": 1.0, "scheduler": "lcm"}
     assert made_with["stage"]["student_steps"] == 4 and not torch.equal(
         weights["unet.conv_in.weight"], trained.unet.conv_in.weight
     )

@@ -38,10 +38,10 @@ def test_the_papers_stages_are_in_its_order(recipe):
     assert all(stage.trainable for stage in (motion, forcing, views)), "the 2D weights are frozen"
 
 
-def test_the_student_comes_last_with_an_eighth_of_the_time():
+def test_the_student_comes_last_with_a_quarter_of_the_time():
     *before, student = MINI
     assert student.student_steps == 4 and not any(stage.student_steps for stage in before)
-    assert 0.1 < student.share / sum(stage.share for stage in MINI) < 0.15
+    assert 0.2 < student.share / sum(stage.share for stage in MINI) < 0.25
 
 
 def test_an_ablation_leaves_out_one_thing():

@@ -1,8 +1,9 @@
-"""Distillation: whom it teaches, what it asks for, that nothing is asked of one who knows, and what it leaves behind."""
+"""The few-step student: who learns, that it is trained as it is sampled, how its two judges are weighed, what it leaves."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from copy import deepcopy
 from dataclasses import replace
 
@@ -12,20 +13,39 @@ import torch
 
 from starcaster_core import generate
 from starcaster_core.models.checkpoint import random_model, save_checkpoint
+from starcaster_core.models.unet import cache_condition
 from starcaster_core.presets import PRESETS
-from starcaster_core.sampling.schedules import make_scheduler
+from starcaster_core.sampling import SamplerSettings, schedules
+from starcaster_core.sampling.execution import Network
+from starcaster_core.sampling.guidance import Branch
+from starcaster_core.sampling.rollout import denoise
+from starcaster_core.training import adversary as opponent
+from starcaster_core.training import portrait
 from starcaster_core.training import student as module
-from starcaster_core.training.diffusion import draw_batch
+from starcaster_core.training.adversary import Adversary, Given, adversarial_losses
+from starcaster_core.training.diffusion import DenoisingLoss, draw_batch
 from starcaster_core.training.latents import ClipSet
+from starcaster_core.training.loop import LoopSettings
 from starcaster_core.training.portrait import choose_trainable
 from starcaster_core.training.recipe import Stage
-from starcaster_core.training.student import DistillationLoss, Trajectory, new_student
+from starcaster_core.training.student import StudentLoss, given, new_student
 
-CLIPS, LENGTH, FRAMES = 4, 12, 8
-STAGE = Stage("student", share=1.0, clips=2, frames=FRAMES, context=1.0, student_steps=2)
+CLIPS, LENGTH, FRAMES = 4, 20, 8
+STAGE = Stage(
+    "student",
+    share=1.0,
+    clips=2,
+    frames=FRAMES,
+    reference=1.0,
+    drop_identity=0.0,
+    drop_audio=0.0,
+    drop_camera=0.0,
+    student_steps=4,
+)
 
 
-def random_clips() -> ClipSet:
+@pytest.fixture(scope="module")
+def clips() -> ClipSet:
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> torch.Tensor:
@@ -43,146 +63,216 @@ def random_clips() -> ClipSet:
     )
 
 
-@pytest.fixture(scope="module")
-def clips() -> ClipSet:
-    return random_clips()
+def batch_of(clips, kind="temporal", stage=STAGE):
+    return draw_batch(clips, replace(stage, kinds=((kind, 1.0),)), "train", 2, generator())
 
 
-def batch_of(clips, kind="temporal"):
-    stage = replace(STAGE, kinds=((kind, 1.0),))
-    return draw_batch(clips, stage, "train", 2, torch.Generator().manual_seed(0))
+def generator(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")
-def moving():
-    """A teacher whose temporal attention says something"""
+def teacher():
     config = replace(PRESETS["tiny"], chunk_frames=FRAMES, guidance_scale=2.5, guidance_end=0.5)
     return random_model(config).eval().requires_grad_(False)
 
 
-@pytest.fixture(scope="module")
-def teacher(moving):
-    """One whose temporal attention is silent, as that of `mini` is"""
-    model = deepcopy(moving)
-    for name, parameter in model.named_parameters():
-        if "motion_modules" in name and "proj_out" in name:
-            parameter.data.zero_()
-    return model
-
-
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(1)
+@pytest.fixture
+def student(teacher):
+    student = new_student(teacher, STAGE.student_steps)
+    choose_trainable(student, STAGE)
+    return student
 
 
 @pytest.mark.parametrize("kind", ["temporal", "spatial"])
-def test_only_the_student_is_taught(clips, moving, kind):
-    student = new_student(moving, STAGE.student_steps)
-    choose_trainable(student, STAGE)
-    moving.requires_grad_(True)  # even then
-    loss, _ = DistillationLoss(student, moving, STAGE)(batch_of(clips, kind), generator())
-    loss.backward()
-    moving.requires_grad_(False)
-    assert all(parameter.grad is None for parameter in moving.parameters())
+def test_student_and_adversary_learn_and_nobody_else(clips, teacher, student, kind):
+    loss = StudentLoss(student, STAGE)
+    loss.progress = 1.0
+    loss(batch_of(clips, kind), generator())[0].backward()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
     taught = {name for name, p in student.named_parameters() if p.grad is not None and p.grad.any()}
     stream = {"temporal": "audio", "spatial": "camera"}[kind]
     for part in ("conv_in", "lora", "copy_gate", "identity_tokens", f"attn2.{stream}", "motion_modules"):
         assert any(part in name for name in taught), part
     assert not any(name.startswith(("vae.", "speech_encoder.")) for name in taught)
+    told = {"temporal": "heard", "spatial": "seen"}[kind]
+    learning = {name for name, p in loss.adversary.named_parameters() if p.grad is not None and p.grad.any()}
+    silent = {"temporal": "seen", "spatial": "heard"}[kind]
+    assert learning == {n for n, _ in loss.adversary.named_parameters() if not n.startswith(silent)}
+    assert f"{told}.weight" in learning
 
 
-def test_a_silent_temporal_attention_stays_silent(clips, teacher):
-    student = new_student(teacher, STAGE.student_steps)
-    choose_trainable(student, STAGE)
-    DistillationLoss(student, teacher, STAGE)(batch_of(clips), generator())[0].backward()
-    assert all(p.grad is None for name, p in student.named_parameters() if "motion_modules" in name)
+def test_it_is_trained_as_it_is_sampled(clips, student, monkeypatch):
+    """All of the way, with the same noise, is what the sampler makes with the student's own settings."""
+
+    def numbered():
+        draws = iter(range(99))
+        return lambda shape, *rest: torch.randn(shape, generator=generator(next(draws)))
+
+    batch, loss = batch_of(clips), StudentLoss(student, STAGE)
+    batch = replace(batch, **{k: v[:1] for k, v in vars(batch).items() if v is not None})
+    unet, tokens = student.unet, student.identity_tokens
+    with torch.no_grad():
+        identity = unet.cache_identity(tokens(batch.embedding))
+        bank = unet.cache_frames(batch.reference, identity)
+        condition = cache_condition(identity, banks=(bank,), reference=unet.cache_reference(batch.reference))
+        monkeypatch.setattr(module, "draw_noise", numbered())
+        made = loss.guess(batch.latents, condition, generator(), last=1000).prediction
+    draw = numbered()
+    monkeypatch.setattr(schedules, "draw_noise", draw)
+    monkeypatch.setattr(sys.modules[denoise.__module__], "draw_noise", draw)
+    settings = SamplerSettings.of(student.config)
+    assert (settings.steps, settings.scheduler, settings.guidance_scale) == (4, "lcm", 1.0)
+    branches = [Branch(condition, 1.0)]
+    sampled = denoise(Network(student), branches, settings, 0, lambda *arguments: None, lambda: False)
+    torch.testing.assert_close(made, sampled, rtol=1e-3, atol=1e-3)
 
 
-def test_who_always_knows_the_answer_has_nothing_to_learn(clips, teacher, monkeypatch):
-    """A network that says the same clean latents everywhere is its own student, with or without guidance."""
-    answer = torch.randn(2, 16, 1, 8, 8, generator=generator())
-    loss = DistillationLoss(new_student(teacher, STAGE.student_steps), teacher, STAGE)
-    network = type(teacher.unet)
-    monkeypatch.setattr(module, "show", lambda *arguments: module.Scene(None, None))
-    monkeypatch.setattr(network, "forward", lambda self, x, *rest, **options: answer.expand_as(x))
-    assert loss(batch_of(clips), generator())[0].item() < 1e-8
-    monkeypatch.setattr(network, "forward", lambda self, x, *rest, **options: x.tanh())
-    assert loss(batch_of(clips), generator())[0].item() > 1e-4
+def test_it_stops_anywhere_on_the_way_and_only_the_last_step_learns(clips, student, monkeypatch):
+    seen, network = [], type(student.unet)
+    forward = network.forward
+
+    def spy(self, x, timesteps, condition, **options):
+        if timesteps[0] > 0:  # not the reading of the portrait
+            seen.append((int(timesteps[0]), torch.is_grad_enabled()))
+        return forward(self, x, timesteps, condition, **options)
+
+    monkeypatch.setattr(network, "forward", spy)
+    stops, loss = set(), StudentLoss(student, STAGE)
+    for seed in range(12):
+        seen.clear()
+        loss(batch_of(clips), generator(seed))
+        timesteps, learning = zip(*seen)
+        assert list(timesteps) == [999, 749, 499, 249][: len(seen)]
+        assert learning == (False,) * (len(seen) - 1) + (True,)
+        stops.add(len(seen))
+    assert stops == {1, 2, 3, 4}
 
 
-def test_the_student_is_asked_to_go_where_the_teacher_goes(teacher):
-    """The clean latents asked for send one DDIM step of diffusers to the end of several of the teacher's."""
-    path = Trajectory(teacher, 8)
-    x = torch.randn(1, 4, 2, 2, 2, generator=generator())
-    arrived = x
-    for at in range(2, 6):
-        arrived = path.step(arrived, torch.tanh(arrived), at, at + 1)
-    sampler = make_scheduler("ddim", teacher.config.noise)
-    sampler.set_timesteps(2)
-    assert sampler.timesteps.tolist() == path.timesteps[[0, 4]].tolist() == [999, 499]
-    sampler.set_timesteps(8)
-    assert sampler.timesteps.tolist() == path.timesteps[:-1].tolist() and path.timesteps[-1] == -1
-    asked = path.aim(x, arrived, 2, 6)
-    both = path.aim(x.repeat(2, 1, 1, 1, 1), arrived, torch.tensor([2, 0]), torch.tensor([6, 4]))
-    torch.testing.assert_close(both[:1], asked)  # every clip at a place of its own
-    torch.testing.assert_close(both[1:], path.aim(x, arrived, 0, 4))
-    torch.testing.assert_close(path.step(x, asked, 2, 6), arrived)
-    ours, theirs = path.step(x, asked, 2, 3), sampler.step(asked, sampler.timesteps[2], x).prev_sample
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+def test_what_the_next_chunk_looks_back_at_is_finished(clips, student, monkeypatch):
+    stage = replace(STAGE, recursion=2, frames=4, context=1.0)
+    lengths, loss = [], StudentLoss(student, stage)
+    guess = loss.guess
+
+    def spy(latents, condition, draws, last):
+        result = guess(latents, condition, draws, last)
+        lengths.append((last is not None, int(result.timesteps[0])))
+        return result
+
+    monkeypatch.setattr(loss, "guess", spy)
+    for seed in range(6):
+        loss(batch_of(clips, stage=stage), generator(seed))
+    assert {timestep for looked_at, timestep in lengths if looked_at} == {249}
+    assert len({timestep for looked_at, timestep in lengths if not looked_at}) > 1
 
 
-def test_at_the_end_of_the_way_the_clean_latents_are_what_the_teacher_made(teacher):
-    """The boundary: from any point, a step to the end is the prediction itself, and there nothing is left to predict."""
-    path = Trajectory(teacher, 4)
-    x, clean = torch.randn(2, 1, 4, 2, 2, 2, generator=generator())
-    for start in range(4):
-        assert torch.equal(path.step(x, clean, start, 4), clean)
-        torch.testing.assert_close(path.aim(x, clean, start, 4), clean)
+def test_error_and_verdict_pull_equally_once_the_adversary_counts(clips, student, monkeypatch):
+    loss, batch = StudentLoss(student, STAGE), batch_of(clips)
+    made = torch.randn(batch.latents.shape, generator=generator(), requires_grad=True)
+    guess = module.Guess(made, batch.latents, made, torch.tensor([499, 499]))
+
+    def pull(progress: float) -> torch.Tensor:
+        loss.progress = progress
+        cost = loss.cost(guess, batch, generator())
+        torch.testing.assert_close(cost, loss.error(guess, batch).mean())  # worth the error
+        return torch.autograd.grad(cost, made)[0]
+
+    by_error = torch.autograd.grad(loss.error(guess, batch).mean(), made)[0]
+    torch.testing.assert_close(pull(0.0), by_error)
+    by_verdict = pull(1.0) - by_error
+    torch.testing.assert_close(by_verdict.norm(), by_error.norm(), rtol=1e-3, atol=0)
+    assert torch.cosine_similarity(by_verdict.flatten(), by_error.flatten(), dim=0).abs() < 0.9
+    torch.testing.assert_close(pull(module.RAMP / 2) - by_error, by_verdict / 2)
 
 
-def test_the_teacher_is_guided_as_in_sampling(clips, moving):
-    """From pure noise all the way the teacher walks as in a rollout: same steps, same guidance, same end."""
-    from starcaster_core.sampling import SamplerSettings
-    from starcaster_core.sampling.execution import Network
-    from starcaster_core.sampling.guidance import Branch
-    from starcaster_core.sampling.rollout import denoise
-    from starcaster_core.sampling.schedules import initial_noise
-
+def test_where_the_portrait_was_not_shown_the_adversary_does_not_see_it(clips, student):
     batch = batch_of(clips)
-    one = replace(batch, **{k: v[:1] for k, v in vars(batch).items() if v is not None})
-    loss = DistillationLoss(new_student(moving, STAGE.student_steps), moving, STAGE)
-    scene = module.show(moving, one, torch.arange(FRAMES))
-    settings = SamplerSettings.of(moving.config, steps=4, scheduler="ddim", seed=5)
-    weight = moving.config.guidance_scale
-    branches = [Branch(scene.nobody, 1 - weight), Branch(scene.full, weight)]
-    expected = denoise(Network(moving), branches, settings, 0, lambda *arguments: None, lambda: False)
-    noise = initial_noise(one.latents.shape, moving.config.noise.shared_noise, 5, 0)
-    torch.testing.assert_close(loss.walk(noise, torch.tensor([0]), 4, scene), expected, rtol=1e-3, atol=1e-3)
+    for shown in (0.0, 1.0):
+        loss = StudentLoss(student, replace(STAGE, reference=shown))
+        ((chunk, _),) = loss.roll_out(batch, generator())
+        assert given(chunk).portrait.any().item() == bool(shown)
+    told = given(chunk)
+    assert told.speech.shape == (2, FRAMES, 5 * 64) and told.camera is None
+    windows = told.speech[:, 3].unflatten(1, (64, 5))
+    torch.testing.assert_close(windows[..., 2], batch.speech[:, 5])  # two frames either way
+    torch.testing.assert_close(windows[..., 0], batch.speech[:, 3])
 
 
-def test_frames_are_looked_at_one_by_one_only_where_temporal_attention_is_silent(moving, teacher):
-    silent, speaking = (DistillationLoss(model, model, STAGE) for model in (teacher, moving))
-    draws = torch.Generator().manual_seed(0)
-    spread = {tuple(silent.choose_frames(16, draws).tolist()) for _ in range(30)}
-    assert spread == {tuple(range(first, 16, 4)) for first in range(4)}
-    assert speaking.choose_frames(16, draws).tolist() == list(range(16))
+@pytest.mark.parametrize("frames", [1, 4])
+def test_an_adversary_learns_what_is_true_and_the_made_comes_nearer(frames):
+    torch.manual_seed(0)
+    adversary = Adversary(4, speech_dim=6, identity_dim=8, side=8, width=8)
+    who = Given(torch.randn(8, 4, 8, 8), torch.randn(8, 8), torch.randn(8, frames, 6), None)
+    true = torch.ones(8, 4, frames, 8, 8) + 0.1 * torch.randn(8, 4, frames, 8, 8)
+    made = torch.nn.Parameter(torch.zeros_like(true))
+    optimizer = torch.optim.Adam([{"params": adversary.parameters()}, {"params": [made], "lr": 0.02}], lr=3e-3)
+    draws, far = generator(), (made - true).square().mean().item()
+    for _ in range(60):
+        losses = adversarial_losses(adversary, made, true, who, draws)
+        optimizer.zero_grad()
+        (losses.student + losses.adversary).backward()
+        optimizer.step()
+    assert (made - true).square().mean() < 0.5 * far
 
 
-def test_the_chunk_before_is_looked_back_at_as_often_as_the_stage_says(clips, teacher, monkeypatch):
-    seen, batch = [], batch_of(clips)
+def test_losses_reach_only_those_they_are_for():
+    adversary = Adversary(4, speech_dim=6, identity_dim=8, side=8, width=8)
+    who = Given(torch.randn(2, 4, 8, 8), torch.randn(2, 8), None, torch.randn(2, 1, 25))
+    true, made = torch.randn(2, 4, 1, 8, 8), torch.nn.Parameter(torch.randn(2, 4, 1, 8, 8))
+    losses = adversarial_losses(adversary, made, true, who, generator())
+    losses.student.backward()
+    assert made.grad.any() and all(p.grad is None for p in adversary.parameters())
+    made.grad = None
+    losses.adversary.backward()
+    assert made.grad is None and adversary.enter.weight.grad.any()
 
-    def show(model, batch, frames):
-        seen.append(batch.context)
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "show", show)
-    for context in (0.0, 0.5, 1.0):
-        loss = DistillationLoss(teacher, teacher, replace(STAGE, context=context))
-        for seed in range(20):
-            with pytest.raises(KeyboardInterrupt):
-                loss(batch, torch.Generator().manual_seed(seed))
-    shares = [sum(context is not None for context in seen[part : part + 20]) / 20 for part in (0, 20, 40)]
-    assert shares[0] == 0 < shares[1] < 1 == shares[2]
-    assert torch.equal(seen[-1], batch.context) and seen[-1].shape[2] == teacher.config.context_frames
+def test_a_steep_adversary_costs_and_a_flat_one_does_not(monkeypatch):
+    adversary = Adversary(4, speech_dim=6, identity_dim=8, side=8, width=8)
+    who = Given(torch.randn(2, 4, 8, 8), torch.randn(2, 8), None, None)
+    true, made = torch.randn(2, 2, 4, 1, 8, 8, generator=generator())
+
+    def cost(steepness: float, slope: float) -> float:
+        monkeypatch.setattr(opponent, "SLOPE", slope)
+        for judge in (adversary.judge_fine, adversary.judge_coarse):
+            torch.nn.init.normal_(judge.weight, std=steepness, generator=generator())
+        return adversarial_losses(adversary, made, true, who, generator()).adversary.item()
+
+    assert cost(0.0, slope=1.0) == pytest.approx(np.log(2), abs=1e-5)
+    paid = [cost(steepness, slope=1.0) - cost(steepness, slope=0.0) for steepness in (0.3, 3.0)]
+    assert 0 < 50 * paid[0] < paid[1] < 200 * paid[0]  # with its square
+
+
+def test_the_error_is_that_of_clean_latents_however_much_noise_there_was(clips, student):
+    """Unlike the teacher's, which counts more where less noise is."""
+    batch = batch_of(clips, "spatial")
+    x = torch.zeros_like(batch.latents)
+    late, early = (module.Guess(x, batch.latents, x, torch.tensor([t, t])) for t in (249, 999))
+    loss, teaching = StudentLoss(student, STAGE), DenoisingLoss(student, STAGE)
+    torch.testing.assert_close(loss.error(late, batch), batch.latents.square())
+    torch.testing.assert_close(loss.error(late, batch), loss.error(early, batch))
+    assert teaching.error(late, batch).mean() > 2 * teaching.error(early, batch).mean()
+
+
+def test_where_temporal_attention_was_never_trained_frames_are_taken_one_by_one(tmp_path, clips, teacher, monkeypatch):
+    """And it stays untrained: rendering goes on skipping it."""
+    seen = []
+    real = portrait.draw_batch
+    monkeypatch.setattr(portrait, "draw_batch", lambda *a: seen.append(real(*a).latents.shape[:3:2]) or real(*a))
+    silent = deepcopy(teacher)
+    for name, parameter in silent.named_parameters():
+        if "motion_modules" in name and "proj_out" in name:
+            parameter.data.zero_()
+    for number, model in enumerate((teacher, silent)):
+        budget = LoopSettings(0, steps=1, show_minutes=9)
+        student = portrait.train_stage(model, clips, STAGE, budget, tmp_path / str(number), seed=0)
+    assert seen == [(2, FRAMES), (2 * FRAMES, 1)]
+    assert all(module.is_untrained() for module in student.unet.motion_modules())
+
+
+def test_two_processes_begin_with_the_same_adversary(student):
+    one, other = (StudentLoss(student, STAGE).adversary for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters()))
 
 
 def test_a_saved_student_is_generated_with_in_its_own_few_steps(tmp_path, teacher, monkeypatch):
@@ -198,5 +288,5 @@ def test_a_saved_student_is_generated_with_in_its_own_few_steps(tmp_path, teache
     generate.add_arguments(parser)
     words = f"--identity {tmp_path / 'who.safetensors'} --model {tmp_path / 'student.safetensors'} --out {tmp_path / 'o.mp4'}"
     generate.run(parser.parse_args(words.split()))
-    generate.run(parser.parse_args([*words.split(), "--scheduler", "lcm"]))
-    assert [(s.steps, s.guidance_scale, s.scheduler) for s in used] == [(4, 1.0, "ddim"), (4, 1.0, "lcm")]
+    generate.run(parser.parse_args([*words.split(), "--scheduler", "ddim"]))
+    assert [(s.steps, s.guidance_scale, s.scheduler) for s in used] == [(4, 1.0, "lcm"), (4, 1.0, "ddim")]
