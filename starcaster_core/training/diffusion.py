@@ -256,11 +256,14 @@ class DenoisingLoss:
             return snr.clamp(max=gamma) * per_x0
         return (snr + 1).clamp(max=SNR_LIMIT) if self.kind == "sample" else 1.0
 
+    def draw_timesteps(self, count: int, generator: torch.Generator, last: int) -> Tensor:
+        """[count], below `last`"""
+        uniform = torch.rand(count, generator=generator)
+        return (last * uniform**self.stage.timestep_power).long().clamp(max=last - 1)
+
     def add_noise(self, latents: Tensor, generator: torch.Generator, last: int | None = None):
         """-> x_t = a x0 + s eps, timesteps [B], and the target (x0, v = a eps - s x0, or eps)"""
-        last = last or len(self.alphas_cumprod)
-        uniform = torch.rand(len(latents), generator=generator)
-        timesteps = (last * uniform**self.stage.timestep_power).long().clamp(max=last - 1)
+        timesteps = self.draw_timesteps(len(latents), generator, last or len(self.alphas_cumprod))
         # Trained as it is sampled.
         noise = draw_noise(latents.shape, self.model.config.noise.shared_noise, generator, generator)
         noise, timesteps = noise.to(latents.device), timesteps.to(latents.device)

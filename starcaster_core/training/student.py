@@ -1,9 +1,9 @@
 """Few steps: a student that samples in a handful of steps, without guidance, what its teacher samples in many.
 
-It is trained as it is sampled. From pure noise it goes its own way, step after step, each from the clean latents it has
-just made and new noise, as `lcm` samples; somewhere on the way it is stopped, and only the last step learns (as in Self
-Forcing, Huang et al. 2025). What it made is to be near the truth, by squared error, and to look true to an adversary: the
-error alone would teach it to blur what it cannot know. Its teacher is the weights it begins with. Why not by distillation:
+It learns at the few timesteps that it will be asked at, and from two judges: the squared error, as its teacher did, and an
+adversary, to whom what it makes is to look true. The error alone would teach it to blur what it cannot know yet, and in a
+few steps there is no time to make up for that (as in Adversarial Diffusion Distillation, Sauer et al. 2023, with the clip
+itself in place of the teacher's guess). Its teacher is the weights it begins with. Why not by distillation:
 docs/decisions/0010. It is a stage of training like the others (`Stage.student_steps`).
 """
 
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from ..models.starcaster import Starcaster
-from ..sampling.schedules import draw_noise, predict_clean
 from .adversary import Adversary, Given, adversarial_losses
 from .diffusion import Batch, DenoisingLoss, Guess
 from .lips import LipLoss
 from .recipe import Stage
 
-ADVERSARIAL = {"betas": (0.5, 0.99), "companion_rate": 6.0, "ema": 0.995}  # of the loop: the usual for two that compete
+ADVERSARIAL = {"betas": (0.5, 0.99), "companion_rate": 6.0}  # of the loop: the usual for two that compete
+FIRST = 0.25  # what an error costs in what is made of pure noise, where most cannot be known
 RAMP = 0.08  # of the stage, in which the adversary's word comes to count
 
 
@@ -49,38 +49,29 @@ class StudentLoss(DenoisingLoss):
         loss, numbers = super().__call__(batch, generator)
         return loss, numbers | self.notes
 
-    def guess(self, latents: Tensor, condition, generator: torch.Generator, last: int | None) -> Guess:
-        """Some of the way, or all of it where the next chunk will look back (`last`); gradient through the last step."""
-        share, stage = self.model.config.noise.shared_noise, self.stage
-        stop = len(self.timesteps) - 1 if last else torch.randint(len(self.timesteps), (), generator=generator).item()
-        x = clean = None
-        for step, timestep in enumerate(self.timesteps[: stop + 1]):
-            noise = draw_noise(latents.shape, share, generator, generator).to(latents)
-            alpha, sigma = self.scales(timestep)
-            x = noise if clean is None else alpha * clean + sigma * noise
-            timesteps = timestep.expand(len(x)).to(x.device)
-            with torch.set_grad_enabled(step == stop):
-                said = self.model.unet(x, timesteps, condition, motion=stage.motion, adapters=stage.adapters).float()
-                clean = predict_clean(said, x, timesteps, self.alphas_cumprod, self.kind)
-        return Guess(clean, latents, x, timesteps)
+    def draw_timesteps(self, count: int, generator: torch.Generator, last: int) -> Tensor:
+        """Out of those of sampling"""
+        low_enough = self.timesteps[self.timesteps < last]
+        return low_enough[torch.randint(len(low_enough), (count,), generator=generator)]
 
-    def clean(self, guess: Guess) -> Tensor:
-        return guess.prediction
+    def noise_weights(self, timesteps: Tensor) -> Tensor:
+        weights = torch.where(timesteps == self.timesteps[0].item(), FIRST, 1.0)
+        return weights.reshape(-1, 1, 1, 1, 1)
 
     def cost(self, guess: Guess, chunk: Batch, generator: torch.Generator) -> Tensor:
-        made = guess.prediction.detach().requires_grad_()
-        error = self.error(guess._replace(prediction=made), chunk).mean()
+        clean = self.clean(guess)
+        made = clean.detach().requires_grad_()
+        error = self.error(guess._replace(prediction=made, target=chunk.latents), chunk).flatten(1).mean(dim=1)
         verdict = adversarial_losses(self.adversary, made, chunk.latents, given(chunk), generator)
-        (by_error,), (by_verdict,) = (torch.autograd.grad(x, made) for x in (error, verdict.student))
+        # Little is to be made up where little is wrong: late on the way.
+        share = error.detach().sqrt() / error.detach().sqrt().mean()
+        pulls = (error.mean(), (share * verdict.student).mean())
+        (by_error,), (by_verdict,) = (torch.autograd.grad(pull, made) for pull in pulls)
         balance = by_error.norm() / by_verdict.norm().clamp(min=1e-8) * min(1.0, self.progress / RAMP)
-        self.notes = {"fooled": verdict.student.item(), "adversary": verdict.adversary.item()}
-        slope = ((by_error + balance * by_verdict) * guess.prediction).sum()
+        self.notes = {"fooled": verdict.student.mean().item(), "adversary": verdict.adversary.item()}
+        slope = ((by_error + balance * by_verdict) * clean).sum()
         # Worth what the error is, with the gradient of both.
-        return error.detach() + slope - slope.detach() + verdict.adversary - verdict.adversary.detach()
-
-    def noise_weights(self, timesteps: Tensor) -> float:
-        """However noisy what it began from, what it made is held against the truth as it is."""
-        return 1.0
+        return error.mean().detach() + slope - slope.detach() + verdict.adversary - verdict.adversary.detach()
 
 
 def given(chunk: Batch) -> Given:

@@ -1,9 +1,8 @@
-"""The few-step student: who learns, that it is trained as it is sampled, how its two judges are weighed, what it leaves."""
+"""The few-step student: who learns, at which timesteps, how its two judges are weighed, what it leaves."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from copy import deepcopy
 from dataclasses import replace
 
@@ -13,17 +12,14 @@ import torch
 
 from starcaster_core import generate
 from starcaster_core.models.checkpoint import random_model, save_checkpoint
-from starcaster_core.models.unet import cache_condition
 from starcaster_core.presets import PRESETS
-from starcaster_core.sampling import SamplerSettings, schedules
-from starcaster_core.sampling.execution import Network
-from starcaster_core.sampling.guidance import Branch
-from starcaster_core.sampling.rollout import denoise
+from starcaster_core.sampling import SamplerSettings
+from starcaster_core.sampling.schedules import make_scheduler
 from starcaster_core.training import adversary as opponent
 from starcaster_core.training import portrait
 from starcaster_core.training import student as module
 from starcaster_core.training.adversary import Adversary, Given, adversarial_losses
-from starcaster_core.training.diffusion import DenoisingLoss, draw_batch
+from starcaster_core.training.diffusion import draw_batch
 from starcaster_core.training.latents import ClipSet
 from starcaster_core.training.loop import LoopSettings
 from starcaster_core.training.portrait import choose_trainable
@@ -102,68 +98,26 @@ def test_student_and_adversary_learn_and_nobody_else(clips, teacher, student, ki
     assert f"{told}.weight" in learning
 
 
-def test_it_is_trained_as_it_is_sampled(clips, student, monkeypatch):
-    """All of the way, with the same noise, is what the sampler makes with the student's own settings."""
-
-    def numbered():
-        draws = iter(range(99))
-        return lambda shape, *rest: torch.randn(shape, generator=generator(next(draws)))
-
-    batch, loss = batch_of(clips), StudentLoss(student, STAGE)
-    batch = replace(batch, **{k: v[:1] for k, v in vars(batch).items() if v is not None})
-    unet, tokens = student.unet, student.identity_tokens
-    with torch.no_grad():
-        identity = unet.cache_identity(tokens(batch.embedding))
-        bank = unet.cache_frames(batch.reference, identity)
-        condition = cache_condition(identity, banks=(bank,), reference=unet.cache_reference(batch.reference))
-        monkeypatch.setattr(module, "draw_noise", numbered())
-        made = loss.guess(batch.latents, condition, generator(), last=1000).prediction
-    draw = numbered()
-    monkeypatch.setattr(schedules, "draw_noise", draw)
-    monkeypatch.setattr(sys.modules[denoise.__module__], "draw_noise", draw)
+def test_it_learns_at_the_timesteps_that_its_sampler_asks_at(clips, student):
     settings = SamplerSettings.of(student.config)
     assert (settings.steps, settings.scheduler, settings.guidance_scale) == (4, "lcm", 1.0)
-    branches = [Branch(condition, 1.0)]
-    sampled = denoise(Network(student), branches, settings, 0, lambda *arguments: None, lambda: False)
-    torch.testing.assert_close(made, sampled, rtol=1e-3, atol=1e-3)
+    sampler = make_scheduler(settings.scheduler, student.config.noise)
+    sampler.set_timesteps(settings.steps)
+    loss, drawn = StudentLoss(student, STAGE), set()
+    for seed in range(8):
+        ((_, guess),) = loss.roll_out(batch_of(clips), generator(seed))
+        drawn |= set(guess.timesteps.tolist())
+    assert drawn == set(sampler.timesteps.tolist()) == {999, 749, 499, 249}
 
 
-def test_it_stops_anywhere_on_the_way_and_only_the_last_step_learns(clips, student, monkeypatch):
-    seen, network = [], type(student.unet)
-    forward = network.forward
-
-    def spy(self, x, timesteps, condition, **options):
-        if timesteps[0] > 0:  # not the reading of the portrait
-            seen.append((int(timesteps[0]), torch.is_grad_enabled()))
-        return forward(self, x, timesteps, condition, **options)
-
-    monkeypatch.setattr(network, "forward", spy)
-    stops, loss = set(), StudentLoss(student, STAGE)
-    for seed in range(12):
-        seen.clear()
-        loss(batch_of(clips), generator(seed))
-        timesteps, learning = zip(*seen)
-        assert list(timesteps) == [999, 749, 499, 249][: len(seen)]
-        assert learning == (False,) * (len(seen) - 1) + (True,)
-        stops.add(len(seen))
-    assert stops == {1, 2, 3, 4}
-
-
-def test_what_the_next_chunk_looks_back_at_is_finished(clips, student, monkeypatch):
-    stage = replace(STAGE, recursion=2, frames=4, context=1.0)
-    lengths, loss = [], StudentLoss(student, stage)
-    guess = loss.guess
-
-    def spy(latents, condition, draws, last):
-        result = guess(latents, condition, draws, last)
-        lengths.append((last is not None, int(result.timesteps[0])))
-        return result
-
-    monkeypatch.setattr(loss, "guess", spy)
-    for seed in range(6):
-        loss(batch_of(clips, stage=stage), generator(seed))
-    assert {timestep for looked_at, timestep in lengths if looked_at} == {249}
-    assert len({timestep for looked_at, timestep in lengths if not looked_at}) > 1
+def test_what_the_next_chunk_looks_back_at_had_little_noise(clips, student):
+    stage = replace(STAGE, recursion=2, frames=4, context=1.0, context_timesteps=700)
+    loss, first, second = StudentLoss(student, stage), set(), set()
+    for seed in range(8):
+        (_, one), (_, other) = loss.roll_out(batch_of(clips, stage=stage), generator(seed))
+        first |= set(one.timesteps.tolist())
+        second |= set(other.timesteps.tolist())
+    assert first == {499, 249} and 999 in second
 
 
 def test_error_and_verdict_pull_equally_once_the_adversary_counts(clips, student, monkeypatch):
@@ -210,7 +164,7 @@ def test_an_adversary_learns_what_is_true_and_the_made_comes_nearer(frames):
     for _ in range(60):
         losses = adversarial_losses(adversary, made, true, who, draws)
         optimizer.zero_grad()
-        (losses.student + losses.adversary).backward()
+        (losses.student.mean() + losses.adversary).backward()
         optimizer.step()
     assert (made - true).square().mean() < 0.5 * far
 
@@ -220,7 +174,7 @@ def test_losses_reach_only_those_they_are_for():
     who = Given(torch.randn(2, 4, 8, 8), torch.randn(2, 8), None, torch.randn(2, 1, 25))
     true, made = torch.randn(2, 4, 1, 8, 8), torch.nn.Parameter(torch.randn(2, 4, 1, 8, 8))
     losses = adversarial_losses(adversary, made, true, who, generator())
-    losses.student.backward()
+    losses.student.mean().backward()
     assert made.grad.any() and all(p.grad is None for p in adversary.parameters())
     made.grad = None
     losses.adversary.backward()
@@ -243,15 +197,23 @@ def test_a_steep_adversary_costs_and_a_flat_one_does_not(monkeypatch):
     assert 0 < 50 * paid[0] < paid[1] < 200 * paid[0]  # with its square
 
 
-def test_the_error_is_that_of_clean_latents_however_much_noise_there_was(clips, student):
-    """Unlike the teacher's, which counts more where less noise is."""
+def test_where_little_is_wrong_the_adversary_has_little_to_say(clips, student):
+    loss, batch = StudentLoss(student, STAGE), batch_of(clips)
+    loss.progress = 1.0
+    wrong = torch.randn(batch.latents.shape, generator=generator()) * torch.tensor([0.01, 1.0]).reshape(2, 1, 1, 1, 1)
+    made = (batch.latents + wrong).requires_grad_()
+    guess = module.Guess(made, batch.latents, made, torch.tensor([499, 499]))
+    (pull,) = torch.autograd.grad(loss.cost(guess, batch, generator()), made)
+    assert pull[0].norm() < 0.1 * pull[1].norm()
+
+
+def test_of_pure_noise_less_is_asked(clips, student):
     batch = batch_of(clips, "spatial")
     x = torch.zeros_like(batch.latents)
     late, early = (module.Guess(x, batch.latents, x, torch.tensor([t, t])) for t in (249, 999))
-    loss, teaching = StudentLoss(student, STAGE), DenoisingLoss(student, STAGE)
+    loss = StudentLoss(student, STAGE)
     torch.testing.assert_close(loss.error(late, batch), batch.latents.square())
-    torch.testing.assert_close(loss.error(late, batch), loss.error(early, batch))
-    assert teaching.error(late, batch).mean() > 2 * teaching.error(early, batch).mean()
+    torch.testing.assert_close(loss.error(early, batch), module.FIRST * batch.latents.square())
 
 
 def test_where_temporal_attention_was_never_trained_frames_are_taken_one_by_one(tmp_path, clips, teacher, monkeypatch):
