@@ -133,13 +133,19 @@ def four_in_turn(folder: Path, path: Path) -> None:
     clips = list(speaking.values())
     if len(clips) < 4:
         raise InputError("at least four people who speak", f"{len(clips)} in {folder}", "Make more clips.")
-    lengths = [len(clip.frames) for clip in clips]
+    sound = np.concatenate([clip.audio for clip in clips])[None]
+    write_video(path, [in_turn([clip.frames for clip in clips], 2)], clips[0].info["fps"], audio=(sound, SAMPLE_RATE))
+
+
+def in_turn(films: list[np.ndarray], columns: int) -> np.ndarray:
+    """Films uint8 [T_i, S, S, 3], a multiple of `columns` -> one of them side by side, uint8 [sum of T, rows * S,
+    columns * S, 3]: each stands still but for its own time, which begins when that of the one before ends."""
+    lengths = [len(film) for film in films]
     starts = np.cumsum([0, *lengths[:-1]])
     at = np.arange(sum(lengths))
-    rows = [clip.frames[(at - start).clip(0, length - 1)] for clip, start, length in zip(clips, starts, lengths)]
-    picture = np.concatenate([np.concatenate(rows[:2], axis=2), np.concatenate(rows[2:], axis=2)], axis=1)
-    sound = np.concatenate([clip.audio for clip in clips])[None]
-    write_video(path, [picture], clips[0].info["fps"], audio=(sound, SAMPLE_RATE))
+    moving = [film[(at - start).clip(0, length - 1)] for film, start, length in zip(films, starts, lengths)]
+    rows = [np.concatenate(moving[first : first + columns], axis=2) for first in range(0, len(moving), columns)]
+    return np.concatenate(rows, axis=1)
 
 
 def previews(folder: Path, count: int) -> list[Path]:

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -305,9 +306,21 @@ def make_set(settings: Settings, folder: Path, workers: int = 1) -> None:
         unfinished.unlink()
     shards = range(-(-settings.clips // CLIPS_A_SHARD))
     load_kit()  # fills the cache before several workers ask for it
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=leave_with_parent) as pool:
         for path in pool.map(make_shard, *zip(*((settings, folder, n) for n in shards))):
             print(path, flush=True)
+
+
+def leave_with_parent() -> None:
+    """In a worker: ends it when the process that started it is gone, even killed, instead of rendering on unheard."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
