@@ -46,10 +46,30 @@ class LoopSettings:
 
 
 FIRST_ROWS = (1, 2, 5, 10)  # steps
+RECENT, SETTLED = 0.95, 20  # decay of the loss's moving average; steps until it means something
+SUSPICIOUS, DIVERGED = 3.0, 10.0  # times the least that the moving average has been
+
+
+class Trend:
+    """Where the loss is heading: its moving average, beside the first and the least there was of it."""
+
+    def __init__(self, recent: float = 0.0, first: float = math.inf, least: float = math.inf, steps: int = 0):
+        self.recent, self.first, self.least, self.steps = recent, first, least, steps
+
+    def add(self, loss: float) -> None:
+        self.recent = RECENT * self.recent + (1 - RECENT) * loss if self.steps else loss
+        self.steps += 1
+        if self.steps == SETTLED:
+            self.first = self.least = self.recent
+        self.least = min(self.least, self.recent) if self.steps >= SETTLED else self.least
+
+    def has_grown(self, times: float) -> bool:
+        """Above the least so many times, and above where it began: near nothing, losses may well jump."""
+        return self.recent > self.first and self.recent > times * self.least
 
 
 class DivergedError(StarcasterError):
-    """The loss is no longer a number."""
+    """The loss is no longer a number, or ten times what it has been."""
 
 
 def train(
@@ -78,8 +98,8 @@ def train(
         if before_step:
             before_step(done)
         run.take_step(loss_of_draw, done)
-        if time.monotonic() - saved > settings.save_minutes * 60:
-            run.save()
+        if time.monotonic() - saved > settings.save_minutes * 60 and not run.trend.has_grown(SUSPICIOUS):
+            run.save()  # a good state is not to be replaced by one on its way astray
             saved = time.monotonic()
         if show and time.monotonic() - shown > settings.show_minutes * 60:
             run.show(show)
@@ -121,7 +141,7 @@ class Run:
         )
         self.scaler = torch.amp.GradScaler(parameters[0].device.type, enabled=settings.loss_scaling)
         self.average = [p.detach().clone() for p in parameters]
-        self.step, self.seconds, self.sums = 0, 0.0, {}
+        self.step, self.seconds, self.sums, self.trend = 0, 0.0, {}, Trend()
         if self.file.exists():
             self.resume()
         self.started = time.monotonic()
@@ -150,9 +170,11 @@ class Run:
             for key, value in {"loss": loss.item(), **extra}.items():
                 numbers[key] = numbers.get(key, 0.0) + value / self.parts
         numbers = self.team.add_up(self.parameters, numbers)
-        if not math.isfinite(numbers["loss"]):
-            got = f"{numbers['loss']} at step {self.step} of {self.name}"
-            raise DivergedError("a finite loss", got, f"The last good state is in {self.file}.")
+        self.trend.add(numbers["loss"])
+        if not math.isfinite(numbers["loss"]) or self.trend.has_grown(DIVERGED):
+            got = f"{numbers['loss']:g} at step {self.step} of {self.name}, {self.trend.least:g} on average before"
+            advice = f"The last good state is in {self.file}. Lower the learning rate."
+            raise DivergedError("a loss that does not grow without bounds", got, advice)
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm)
         self.scaler.step(self.optimizer)
@@ -201,6 +223,7 @@ class Run:
             "step": self.step,
             "seconds": self.elapsed(),
             "sums": self.sums,
+            "trend": vars(self.trend),
             "settings": asdict(self.settings),
         }
         unfinished = self.file.with_suffix(".part")
@@ -217,6 +240,7 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state.get("scaler", {}))
         self.step, self.seconds, self.sums = state["step"], state["seconds"], state.get("sums", {})
+        self.trend = Trend(**state.get("trend", {}))
 
 
 def is_logged(step: int, every: int) -> bool:

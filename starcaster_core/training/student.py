@@ -1,10 +1,11 @@
 """Few steps: a student that samples in a handful of steps, without guidance, what its teacher samples in many.
 
-It learns at the few timesteps that it will be asked at, and from two judges: the squared error, as its teacher did, and an
-adversary, to whom what it makes is to look true. The error alone would teach it to blur what it cannot know yet, and in a
-few steps there is no time to make up for that (as in Adversarial Diffusion Distillation, Sauer et al. 2023, with the clip
-itself in place of the teacher's guess). Its teacher is the weights it begins with. Why not by distillation:
-docs/decisions/0010. It is a stage of training like the others (`Stage.student_steps`).
+Half of the batches are its teacher's lesson, at the few timesteps that the student will be asked at. In the other half it
+is trained as it is sampled: from pure noise it goes its own way, step after step, each from the clean latents it has just
+made and new noise, as `lcm` samples; somewhere it is stopped, and only the last step learns (as in Self Forcing, Huang et
+al. 2025), from an adversary, to whom what it made is to look true. The squared error counts little there: on its own way
+nothing tells the student of the true clip, and it would learn to blur what it cannot know. Its teacher is the weights it
+begins with. What else was tried: docs/decisions/0010. It is a stage of training like the others (`Stage.student_steps`).
 """
 
 from __future__ import annotations
@@ -16,20 +17,26 @@ import torch
 from torch import Tensor
 
 from ..models.starcaster import Starcaster
+from ..sampling.schedules import draw_noise, predict_clean
 from .adversary import Adversary, Given, adversarial_losses
 from .diffusion import Batch, DenoisingLoss, Guess
 from .lips import LipLoss
 from .recipe import Stage
 
 ADVERSARIAL = {"betas": (0.5, 0.99), "companion_rate": 6.0}  # of the loop: the usual for two that compete
-FIRST = 0.25  # what an error costs in what is made of pure noise, where most cannot be known
+OWN_WAY = 0.5  # of the batches
+ERROR, VERDICT = 0.5, 0.7  # how hard each pulls at what was made on the own way, in units of the error's pull
 RAMP = 0.08  # of the stage, in which the adversary's word comes to count
 
 
+class OwnWay(Guess):
+    """What the student made from pure noise; prediction: clean latents"""
+
+
 class StudentLoss(DenoisingLoss):
-    """Call with a step's batch and generator, as `DenoisingLoss`. The scalar is the squared error; its gradient is, for the
-    student, that of the error and of the adversary's verdict in equal shares, and for `adversary`, which is to be trained
-    along with it, that of its own loss."""
+    """Call with a step's batch and generator, as `DenoisingLoss`. The scalar is the squared error; on the student's own way
+    its gradient is, for the student, that of the error and of the adversary's verdict, and for `adversary`, which is to be
+    trained along with it, that of its own loss."""
 
     def __init__(self, student: Starcaster, stage: Stage, lips: LipLoss | None = None):
         super().__init__(student, stage, lips)
@@ -46,6 +53,7 @@ class StudentLoss(DenoisingLoss):
         self.notes: dict[str, float] = {}
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        self.notes = {"own_way": 0.0, "fooled": 0.0, "adversary": 0.0}
         loss, numbers = super().__call__(batch, generator)
         return loss, numbers | self.notes
 
@@ -54,24 +62,46 @@ class StudentLoss(DenoisingLoss):
         low_enough = self.timesteps[self.timesteps < last]
         return low_enough[torch.randint(len(low_enough), (count,), generator=generator)]
 
-    def noise_weights(self, timesteps: Tensor) -> Tensor:
-        weights = torch.where(timesteps == self.timesteps[0].item(), FIRST, 1.0)
-        return weights.reshape(-1, 1, 1, 1, 1)
+    def guess(self, latents: Tensor, condition, generator: torch.Generator, last: int | None) -> Guess:
+        if torch.rand((), generator=generator).item() >= OWN_WAY:
+            return super().guess(latents, condition, generator, last)
+        return self.go_own_way(latents, condition, generator, to_the_end=last is not None)
+
+    def go_own_way(self, latents: Tensor, condition, generator: torch.Generator, to_the_end: bool = False) -> OwnWay:
+        """As the sampler goes, to the end or to anywhere; gradient through the last step."""
+        share, stage, stop = self.model.config.noise.shared_noise, self.stage, len(self.timesteps) - 1
+        if not to_the_end:
+            stop = torch.randint(stop + 1, (), generator=generator).item()
+        x = clean = None
+        for step, timestep in enumerate(self.timesteps[: stop + 1]):
+            noise = draw_noise(latents.shape, share, generator, generator).to(latents)
+            alpha, sigma = self.scales(timestep)
+            x = noise if clean is None else alpha * clean + sigma * noise
+            timesteps = timestep.expand(len(x)).to(x.device)
+            with torch.set_grad_enabled(step == stop and torch.is_grad_enabled()):
+                said = self.model.unet(x, timesteps, condition, motion=stage.motion, adapters=stage.adapters).float()
+                clean = predict_clean(said, x, timesteps, self.alphas_cumprod, self.kind)
+        return OwnWay(clean, latents, x, timesteps)
+
+    def clean(self, guess: Guess) -> Tensor:
+        return guess.prediction if isinstance(guess, OwnWay) else super().clean(guess)
 
     def cost(self, guess: Guess, chunk: Batch, generator: torch.Generator) -> Tensor:
-        clean = self.clean(guess)
-        made = clean.detach().requires_grad_()
-        error = self.error(guess._replace(prediction=made, target=chunk.latents), chunk).flatten(1).mean(dim=1)
+        if not isinstance(guess, OwnWay):
+            return super().cost(guess, chunk, generator)
+        made = guess.prediction.detach().requires_grad_()
+        error = (made - chunk.latents).square().mean()  # no heavier round the mouth, of which least can be known
         verdict = adversarial_losses(self.adversary, made, chunk.latents, given(chunk), generator)
-        # Little is to be made up where little is wrong: late on the way.
-        share = error.detach().sqrt() / error.detach().sqrt().mean()
-        pulls = (error.mean(), (share * verdict.student).mean())
-        (by_error,), (by_verdict,) = (torch.autograd.grad(pull, made) for pull in pulls)
-        balance = by_error.norm() / by_verdict.norm().clamp(min=1e-8) * min(1.0, self.progress / RAMP)
-        self.notes = {"fooled": verdict.student.mean().item(), "adversary": verdict.adversary.item()}
-        slope = ((by_error + balance * by_verdict) * clean).sum()
+        (by_error,), (by_verdict,) = (torch.autograd.grad(x, made) for x in (error, verdict.student.mean()))
+        balance = VERDICT * by_error.norm() / by_verdict.norm().clamp(min=1e-8) * min(1.0, self.progress / RAMP)
+        self.notes = {
+            "own_way": error.item(),
+            "fooled": verdict.student.mean().item(),
+            "adversary": verdict.adversary.item(),
+        }
+        slope = ((ERROR * by_error + balance * by_verdict) * guess.prediction).sum()
         # Worth what the error is, with the gradient of both.
-        return error.mean().detach() + slope - slope.detach() + verdict.adversary - verdict.adversary.detach()
+        return error.detach() + slope - slope.detach() + verdict.adversary - verdict.adversary.detach()
 
 
 def given(chunk: Batch) -> Given:

@@ -7,6 +7,7 @@ import runpy
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 from starcaster_core.errors import InputError
 from starcaster_core.training import loop
 from starcaster_core.training.curves import progress_line
-from starcaster_core.training.loop import DivergedError, LoopSettings, step_generator, train
+from starcaster_core.training.loop import DivergedError, LoopSettings, Trend, step_generator, train
 
 # One second a step by the clock below; a state saved at every step.
 SETTINGS = LoopSettings(minutes=0.5, learning_rate=1e-2, warmup=3, ema=0.9, save_minutes=0.0, log_every=5)
@@ -41,7 +42,7 @@ def new_net() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Linear(8, 1))
 
 
-def fit(net: nn.Module, folder, clock: Clock, stop_at: int | None = None, loss=None) -> list[int]:
+def fit(net: nn.Module, folder, clock: Clock, stop_at: int | None = None, loss=None, settings=SETTINGS) -> list[int]:
     steps = []
 
     def loss_of_step(step: int):
@@ -52,7 +53,7 @@ def fit(net: nn.Module, folder, clock: Clock, stop_at: int | None = None, loss=N
         x = torch.randn(16, 4, generator=step_generator(0, "toy", step))
         return (loss or nn.functional.mse_loss)(net(x), x.sum(dim=1, keepdim=True)), {}
 
-    train(net, loss_of_step, SETTINGS, folder, "toy")
+    train(net, loss_of_step, settings, folder, "toy")
     return steps
 
 
@@ -68,6 +69,30 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, clock):
     assert fit(resumed, tmp_path / "parts", clock) == list(range(11, 30))
     for mine, its in zip(whole.state_dict().values(), resumed.state_dict().values()):
         assert torch.equal(mine, its)
+
+
+def test_companions_learn_along_at_a_pace_of_their_own_and_are_resumed(tmp_path, clock):
+    """AdamW moves a weight by about its learning rate, whatever the gradient's size."""
+
+    def run(folder, stop_at=None):
+        mine, other = nn.Linear(1, 1, bias=False), nn.Parameter(torch.zeros(1))
+        nn.init.zeros_(mine.weight)
+
+        def loss_of_draw(number: int):
+            if number == stop_at:
+                raise KeyboardInterrupt
+            clock.now += 1
+            return (mine.weight - 100).square().sum() + (other - 100).square().sum(), {}
+
+        settings = replace(SETTINGS, companion_rate=6.0, weight_decay=0.0, ema=0.0)
+        train(mine, loss_of_draw, settings, folder, "pair", companions=[other])
+        return mine.weight.item(), other.item()
+
+    slow, fast = run(tmp_path / "whole")
+    assert fast / slow == pytest.approx(6, rel=0.05)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", stop_at=11)
+    assert run(tmp_path / "parts") == (slow, fast)
 
 
 def test_it_learns_and_leaves_the_average_of_its_weights(tmp_path, clock):
@@ -91,6 +116,30 @@ def test_a_diverging_run_stops_and_keeps_the_last_good_state(tmp_path, clock):
     state = torch.load(tmp_path / "toy.state.pt", weights_only=True)
     assert state["step"] == 8
     assert all(parameter.isfinite().all() for parameter in state["parameters"])
+
+
+def test_a_loss_that_grows_without_bounds_stops_the_run_before_it_spoils_the_state(tmp_path, clock):
+    """Finite all the time, but ever further away: what a learning rate that is too high does."""
+    grown = 60
+
+    def loss(prediction, target):
+        steps = clock.now - 1000
+        return (nn.functional.mse_loss(prediction, target) + 1) * (1 if steps < grown else 1.2 ** (steps - grown))
+
+    with pytest.raises(DivergedError, match="without bounds"):
+        fit(new_net(), tmp_path, clock, loss=loss, settings=replace(SETTINGS, minutes=10))
+    state = torch.load(tmp_path / "toy.state.pt", weights_only=True)
+    assert grown <= state["step"] < grown + 20 and clock.now - 1000 > state["step"] + 5
+
+
+def test_losses_may_jump_where_they_are_next_to_nothing():
+    trend = Trend()
+    for loss in [1.0] * 30 + [1e-6] * 400 + [1e-2] * 50:
+        trend.add(loss)
+        assert not trend.has_grown(10)
+    for loss in [3.0] * 50:
+        trend.add(loss)
+    assert trend.has_grown(10)
 
 
 def test_the_log_has_a_row_every_so_many_steps_and_some_of_the_first(tmp_path, clock):
