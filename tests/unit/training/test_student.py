@@ -1,8 +1,9 @@
-"""The few-step student: who learns, at which timesteps, how its two judges are weighed, what it leaves."""
+"""The few-step student: who learns, that it is trained as it is sampled, how its judges are weighed, what it leaves."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from copy import deepcopy
 from dataclasses import replace
 
@@ -12,14 +13,17 @@ import torch
 
 from starcaster_core import generate
 from starcaster_core.models.checkpoint import random_model, save_checkpoint
+from starcaster_core.models.unet import cache_condition
 from starcaster_core.presets import PRESETS
-from starcaster_core.sampling import SamplerSettings
-from starcaster_core.sampling.schedules import make_scheduler
+from starcaster_core.sampling import SamplerSettings, schedules
+from starcaster_core.sampling.execution import Network
+from starcaster_core.sampling.guidance import Branch
+from starcaster_core.sampling.rollout import denoise
 from starcaster_core.training import adversary as opponent
 from starcaster_core.training import portrait
 from starcaster_core.training import student as module
 from starcaster_core.training.adversary import Adversary, Given, adversarial_losses
-from starcaster_core.training.diffusion import draw_batch
+from starcaster_core.training.diffusion import DenoisingLoss, draw_batch
 from starcaster_core.training.latents import ClipSet
 from starcaster_core.training.loop import LoopSettings
 from starcaster_core.training.portrait import choose_trainable
@@ -59,8 +63,8 @@ def clips() -> ClipSet:
     )
 
 
-def batch_of(clips, kind="temporal", stage=STAGE):
-    return draw_batch(clips, replace(stage, kinds=((kind, 1.0),)), "train", 2, generator())
+def batch_of(clips, kind="temporal", stage=STAGE, seed=1):
+    return draw_batch(clips, replace(stage, kinds=((kind, 1.0),)), "train", 2, generator(seed))
 
 
 def generator(seed: int = 1) -> torch.Generator:
@@ -80,8 +84,13 @@ def student(teacher):
     return student
 
 
+@pytest.fixture
+def its_own_way(monkeypatch):
+    monkeypatch.setattr(module, "OWN_WAY", 1.0)
+
+
 @pytest.mark.parametrize("kind", ["temporal", "spatial"])
-def test_student_and_adversary_learn_and_nobody_else(clips, teacher, student, kind):
+def test_student_and_adversary_learn_and_nobody_else(clips, teacher, student, kind, its_own_way):
     loss = StudentLoss(student, STAGE)
     loss.progress = 1.0
     loss(batch_of(clips, kind), generator())[0].backward()
@@ -91,52 +100,101 @@ def test_student_and_adversary_learn_and_nobody_else(clips, teacher, student, ki
     for part in ("conv_in", "lora", "copy_gate", "identity_tokens", f"attn2.{stream}", "motion_modules"):
         assert any(part in name for name in taught), part
     assert not any(name.startswith(("vae.", "speech_encoder.")) for name in taught)
-    told = {"temporal": "heard", "spatial": "seen"}[kind]
     learning = {name for name, p in loss.adversary.named_parameters() if p.grad is not None and p.grad.any()}
     silent = {"temporal": "seen", "spatial": "heard"}[kind]
     assert learning == {n for n, _ in loss.adversary.named_parameters() if not n.startswith(silent)}
-    assert f"{told}.weight" in learning
 
 
-def test_it_learns_at_the_timesteps_that_its_sampler_asks_at(clips, student):
+def test_its_own_way_is_the_samplers(clips, student, monkeypatch):
+    """All of the way, with the same noise, is what the sampler makes with the student's own settings."""
+
+    def numbered():
+        draws = iter(range(99))
+        return lambda shape, *rest: torch.randn(shape, generator=generator(next(draws)))
+
+    batch, loss = batch_of(clips), StudentLoss(student, STAGE)
+    batch = replace(batch, **{k: v[:1] for k, v in vars(batch).items() if v is not None})
+    unet, tokens = student.unet, student.identity_tokens
+    with torch.no_grad():
+        identity = unet.cache_identity(tokens(batch.embedding))
+        bank = unet.cache_frames(batch.reference, identity)
+        condition = cache_condition(identity, banks=(bank,), reference=unet.cache_reference(batch.reference))
+        monkeypatch.setattr(module, "draw_noise", numbered())
+        made = loss.go_own_way(batch.latents, condition, generator(), to_the_end=True).prediction
+    draw = numbered()
+    monkeypatch.setattr(schedules, "draw_noise", draw)
+    monkeypatch.setattr(sys.modules[denoise.__module__], "draw_noise", draw)
     settings = SamplerSettings.of(student.config)
     assert (settings.steps, settings.scheduler, settings.guidance_scale) == (4, "lcm", 1.0)
-    sampler = make_scheduler(settings.scheduler, student.config.noise)
-    sampler.set_timesteps(settings.steps)
-    loss, drawn = StudentLoss(student, STAGE), set()
-    for seed in range(8):
-        ((_, guess),) = loss.roll_out(batch_of(clips), generator(seed))
-        drawn |= set(guess.timesteps.tolist())
-    assert drawn == set(sampler.timesteps.tolist()) == {999, 749, 499, 249}
+    branches = [Branch(condition, 1.0)]
+    sampled = denoise(Network(student), branches, settings, 0, lambda *arguments: None, lambda: False)
+    torch.testing.assert_close(made, sampled, rtol=1e-3, atol=1e-3)
 
 
-def test_what_the_next_chunk_looks_back_at_had_little_noise(clips, student):
+def test_it_stops_anywhere_on_its_way_and_only_the_last_step_learns(clips, student, monkeypatch, its_own_way):
+    seen, network = [], type(student.unet)
+    forward = network.forward
+
+    def spy(self, x, timesteps, condition, **options):
+        if timesteps[0] > 0:  # not the reading of the portrait
+            seen.append((int(timesteps[0]), torch.is_grad_enabled()))
+        return forward(self, x, timesteps, condition, **options)
+
+    monkeypatch.setattr(network, "forward", spy)
+    stops, loss = set(), StudentLoss(student, STAGE)
+    for seed in range(12):
+        seen.clear()
+        loss(batch_of(clips), generator(seed))
+        timesteps, learning = zip(*seen)
+        assert list(timesteps) == [999, 749, 499, 249][: len(seen)]
+        assert learning == (False,) * (len(seen) - 1) + (True,)
+        stops.add(len(seen))
+    assert stops == {1, 2, 3, 4}
+
+
+def test_half_of_the_batches_are_its_teachers_lesson_at_its_own_timesteps(clips, student):
+    loss, lessons, own, timesteps = StudentLoss(student, STAGE), 0, 0, set()
+    for seed in range(30):
+        batch = batch_of(clips, seed=seed)
+        ((_, guess),) = loss.roll_out(batch, generator(seed))
+        if isinstance(guess, module.OwnWay):
+            own += 1
+            continue
+        lessons += 1
+        timesteps |= set(guess.timesteps.tolist())
+        teaching = DenoisingLoss(student, STAGE)
+        torch.testing.assert_close(loss.cost(guess, batch, generator()), teaching.error(guess, batch).mean())
+    assert lessons > 8 and own > 8 and timesteps == {999, 749, 499, 249}
+
+
+def test_what_the_next_chunk_looks_back_at_is_finished_or_had_little_noise(clips, student):
     stage = replace(STAGE, recursion=2, frames=4, context=1.0, context_timesteps=700)
-    loss, first, second = StudentLoss(student, stage), set(), set()
-    for seed in range(8):
+    loss, first, second = StudentLoss(student, stage), {}, set()
+    for seed in range(16):
         (_, one), (_, other) = loss.roll_out(batch_of(clips, stage=stage), generator(seed))
-        first |= set(one.timesteps.tolist())
+        first.setdefault(type(one), set()).update(one.timesteps.tolist())
         second |= set(other.timesteps.tolist())
-    assert first == {499, 249} and 999 in second
+    assert first == {module.OwnWay: {249}, module.Guess: {499, 249}} and 999 in second
 
 
-def test_error_and_verdict_pull_equally_once_the_adversary_counts(clips, student, monkeypatch):
+def test_error_and_verdict_pull_as_hard_as_they_are_to(clips, student):
     loss, batch = StudentLoss(student, STAGE), batch_of(clips)
     made = torch.randn(batch.latents.shape, generator=generator(), requires_grad=True)
-    guess = module.Guess(made, batch.latents, made, torch.tensor([499, 499]))
+    guess = module.OwnWay(made, batch.latents, made, torch.tensor([499, 499]))
+    error = (made - batch.latents).square().mean()
+    (by_error,) = torch.autograd.grad(error, made, retain_graph=True)
 
     def pull(progress: float) -> torch.Tensor:
         loss.progress = progress
         cost = loss.cost(guess, batch, generator())
-        torch.testing.assert_close(cost, loss.error(guess, batch).mean())  # worth the error
+        torch.testing.assert_close(cost, error)  # worth the error
         return torch.autograd.grad(cost, made)[0]
 
-    by_error = torch.autograd.grad(loss.error(guess, batch).mean(), made)[0]
-    torch.testing.assert_close(pull(0.0), by_error)
-    by_verdict = pull(1.0) - by_error
-    torch.testing.assert_close(by_verdict.norm(), by_error.norm(), rtol=1e-3, atol=0)
+    torch.testing.assert_close(pull(0.0), module.ERROR * by_error)
+    by_verdict = pull(1.0) - module.ERROR * by_error
+    torch.testing.assert_close(by_verdict.norm(), module.VERDICT * by_error.norm(), rtol=1e-3, atol=0)
     assert torch.cosine_similarity(by_verdict.flatten(), by_error.flatten(), dim=0).abs() < 0.9
-    torch.testing.assert_close(pull(module.RAMP / 2) - by_error, by_verdict / 2)
+    torch.testing.assert_close(pull(module.RAMP / 2) - module.ERROR * by_error, by_verdict / 2)
 
 
 def test_where_the_portrait_was_not_shown_the_adversary_does_not_see_it(clips, student):
@@ -195,25 +253,6 @@ def test_a_steep_adversary_costs_and_a_flat_one_does_not(monkeypatch):
     assert cost(0.0, slope=1.0) == pytest.approx(np.log(2), abs=1e-5)
     paid = [cost(steepness, slope=1.0) - cost(steepness, slope=0.0) for steepness in (0.3, 3.0)]
     assert 0 < 50 * paid[0] < paid[1] < 200 * paid[0]  # with its square
-
-
-def test_where_little_is_wrong_the_adversary_has_little_to_say(clips, student):
-    loss, batch = StudentLoss(student, STAGE), batch_of(clips)
-    loss.progress = 1.0
-    wrong = torch.randn(batch.latents.shape, generator=generator()) * torch.tensor([0.01, 1.0]).reshape(2, 1, 1, 1, 1)
-    made = (batch.latents + wrong).requires_grad_()
-    guess = module.Guess(made, batch.latents, made, torch.tensor([499, 499]))
-    (pull,) = torch.autograd.grad(loss.cost(guess, batch, generator()), made)
-    assert pull[0].norm() < 0.1 * pull[1].norm()
-
-
-def test_of_pure_noise_less_is_asked(clips, student):
-    batch = batch_of(clips, "spatial")
-    x = torch.zeros_like(batch.latents)
-    late, early = (module.Guess(x, batch.latents, x, torch.tensor([t, t])) for t in (249, 999))
-    loss = StudentLoss(student, STAGE)
-    torch.testing.assert_close(loss.error(late, batch), batch.latents.square())
-    torch.testing.assert_close(loss.error(early, batch), module.FIRST * batch.latents.square())
 
 
 def test_where_temporal_attention_was_never_trained_frames_are_taken_one_by_one(tmp_path, clips, teacher, monkeypatch):
