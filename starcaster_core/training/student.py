@@ -1,11 +1,12 @@
 """Few steps: a student that samples in a handful of steps, without guidance, what its teacher samples in many.
 
-Half of the batches are its teacher's lesson, at the few timesteps that the student will be asked at. In the other half it
+In some of the batches it goes on with its teacher's lesson, at the few timesteps that it will be asked at. In the others it
 is trained as it is sampled: from pure noise it goes its own way, step after step, each from the clean latents it has just
 made and new noise, as `lcm` samples; somewhere it is stopped, and only the last step learns (as in Self Forcing, Huang et
-al. 2025), from an adversary, to whom what it made is to look true. The squared error counts little there: on its own way
-nothing tells the student of the true clip, and it would learn to blur what it cannot know. Its teacher is the weights it
-begins with. What else was tried: docs/decisions/0010. It is a stage of training like the others (`Stage.student_steps`).
+al. 2025). So it learns to mend its own faults, which its teacher never saw. What it made is held against the clip, by
+squared error, and, since nothing on its own way tells it of the clip and it would learn to blur what it cannot know, judged
+by an adversary, to whom it is to look true. Its teacher is the weights it begins with. What else was tried:
+docs/decisions/0010. It is a stage of training like the others (`Stage.student_steps`).
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from .lips import LipLoss
 from .recipe import Stage
 
 ADVERSARIAL = {"betas": (0.5, 0.99), "companion_rate": 6.0}  # of the loop: the usual for two that compete
-OWN_WAY = 0.5  # of the batches
-ERROR, VERDICT = 0.5, 0.7  # how hard each pulls at what was made on the own way, in units of the error's pull
+OWN_WAY = 0.6  # of the batches
+VERDICT = 0.2  # how hard the adversary pulls, in units of the error's pull
 RAMP = 0.08  # of the stage, in which the adversary's word comes to count
 
 
@@ -99,7 +100,7 @@ class StudentLoss(DenoisingLoss):
             "fooled": verdict.student.mean().item(),
             "adversary": verdict.adversary.item(),
         }
-        slope = ((ERROR * by_error + balance * by_verdict) * guess.prediction).sum()
+        slope = ((by_error + balance * by_verdict) * guess.prediction).sum()
         # Worth what the error is, with the gradient of both.
         return error.detach() + slope - slope.detach() + verdict.adversary - verdict.adversary.detach()
 
