@@ -64,8 +64,8 @@ class Sampler(io.ComfyNode):
                     "scheduler",
                     options=list(SCHEDULERS),
                     default=DEFAULTS.scheduler,
-                    tooltip="How noise is removed: 'dpmpp' is the usual choice, 'ddim' that of distilled models (4 steps, "
-                    "guidance 1), 'lcm' that of latent consistency models.",
+                    tooltip="How noise is removed: 'lcm' in few-step models, the built-in one among them (4 steps, "
+                    "guidance 1), 'dpmpp' or 'ddim' in the others.",
                 ),
                 io.Float.Input(
                     "guidance_scale",

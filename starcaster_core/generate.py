@@ -157,7 +157,7 @@ class Decoder:
 
 
 def read_identity(args: argparse.Namespace, config: ModelConfig) -> Identity:
-    from .identity import load_identity, load_recogniser, make_identity, save_identity
+    from .identity import load_identity, load_recogniser, make_identity, read_picture, save_identity
 
     if bool(args.portrait) == bool(args.identity):
         raise InputError("a --portrait or an --identity", "both" if args.portrait else "neither", "Give one of them.")
@@ -169,20 +169,6 @@ def read_identity(args: argparse.Namespace, config: ModelConfig) -> Identity:
     if args.save_identity:
         save_identity(args.save_identity, identity)
     return identity
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """uint8 [H, W, 3], turned as the camera held it"""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as picture:
-            upright = ImageOps.exif_transpose(picture)
-            return np.asarray(upright.convert("RGBA" if "A" in upright.getbands() else "RGB"))
-    except FileNotFoundError:
-        raise InputError("a picture", f"no file at {path}", "Check --portrait.") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError("a picture", f"{path}, which cannot be read ({error})", "Try a PNG or JPEG.") from None
 
 
 def read_camera(args: argparse.Namespace, frames: int, fps: float) -> CameraPath | None:

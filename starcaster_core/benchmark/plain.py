@@ -2,8 +2,8 @@
 
 `UNetMotionModel` denoises, a second `UNet2DConditionModel` reads the reference and context frames once a chunk and keeps
 their features. Keys and values of every stream are made anew in every attention, adapters run beside the layers they
-adapt, and both guidance branches are asked at every step. Weights are the model's own, so the answers are the same
-numbers (a test says so); only the way there differs.
+adapt, and, where there is guidance, both branches are asked at every step. Weights are the model's own, so the answers
+are the same numbers (a test says so); only the way there differs.
 """
 
 from __future__ import annotations
@@ -104,15 +104,15 @@ class PlainComposition:
 
     @torch.no_grad()
     def predict(self, latents, timestep, identity, nobody, audio, camera, guidance_scale: float) -> Tensor:
-        """One guided prediction, after `read`. latents [1, C, T, h, w]; identity, nobody: tokens [1, L, D]; audio,
-        camera: tokens [1, T, L, D] or None."""
+        """One guided prediction, after `read`; without guidance (scale 1) the null is not asked for, as in diffusers'
+        pipelines. latents [1, C, T, h, w]; identity, nobody: tokens [1, L, D]; audio, camera: tokens [1, T, L, D] or None."""
         answers = []
-        for tokens, conditioned in ((nobody, False), (identity, True)):
+        for tokens, conditioned in ((nobody, False), (identity, True))[guidance_scale == 1 :]:
             self.bank_on = conditioned
             self.audio, self.camera = (audio, camera) if conditioned else (None, None)
             repeated = tokens.repeat_interleave(latents.shape[2], dim=0)
             answers.append(self.unet(latents, timestep, encoder_hidden_states=repeated).sample)
-        null, full = answers
+        null, full = answers[0], answers[-1]
         return null + guidance_scale * (full - null)
 
 

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FaceError
-from ..generate import read_picture
-from ..identity import as_rgb, make_identity
+from ..identity import as_rgb, make_identity, read_picture
 from ..models.checkpoint import load_checkpoint
 from ..models.starcaster import Starcaster
 from ..sampling import Conditions, SamplerSettings

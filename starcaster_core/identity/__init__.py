@@ -4,7 +4,7 @@ from .align import align, ffhq_transform, warp
 from .embed import embed
 from .faces import CHOICES, MINIMUM_FACE, Face, detect, face_at, select_face
 from .identity import load_identity, make_identity, save_identity
-from .pictures import as_rgb
+from .pictures import as_rgb, read_picture
 from .recognisers import load_recogniser
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "load_identity",
     "load_recogniser",
     "make_identity",
+    "read_picture",
     "save_identity",
     "select_face",
     "warp",

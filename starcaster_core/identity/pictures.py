@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from ..errors import InputError
 
 BACKGROUND = 127.5  # grey behind transparent pixels: neither face nor hair is that flat
 RANGE_SLACK = 0.1  # resampling overshoots 0..1 a little; more means another scale
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """uint8 [H, W, 3 or 4], turned as the camera held it. Raises InputError where there is no picture."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            upright = ImageOps.exif_transpose(picture)
+            return np.asarray(upright.convert("RGBA" if "A" in upright.getbands() else "RGB"))
+    except FileNotFoundError:
+        raise InputError("a picture", f"no file at {path}", "Check the path.") from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise InputError("a picture", f"{path}, which cannot be read ({error})", "Try a PNG or JPEG.") from None
 
 
 def as_rgb(image) -> np.ndarray:

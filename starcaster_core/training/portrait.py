@@ -35,8 +35,8 @@ from .team import Team
 
 MINUTES = 80
 EXPECTATIONS = """What to expect of `mini` on two CPU cores: a run of 2 minutes shows that everything runs, and nothing
-else. The mini that ships took four hours, 108 minutes of them on single frames; 16 minutes on chunks of 16 frames were
-too few for the temporal attention to hold neighbours together. More: docs/training.md."""
+else. The mini that ships took five and a half hours: 155 minutes of them on single frames, 20 as a student. Chunks of 16
+frames, two clips a step, make the mouth definite within minutes, and faces worse. More: docs/training.md."""
 
 
 def begun_model(name_or_path: str, stages: tuple[Stage, ...], shared_noise: float | None = None) -> Starcaster:

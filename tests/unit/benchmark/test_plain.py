@@ -22,20 +22,24 @@ def model():
 
 
 @torch.no_grad()
-def test_the_plain_composition_gives_the_same_prediction(model):
+@pytest.mark.parametrize("guidance_scale", [3.0, 1.0])
+def test_the_plain_composition_gives_the_same_prediction(model, guidance_scale, monkeypatch):
     conditions, _ = sample_conditions(model, model.config.chunk_frames)
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(1, 16, 16, 8, 8, generator=generator)
     context = torch.randn(1, 16, 2, 8, 8, generator=generator)
-    settings, timestep = SamplerSettings(steps=2), torch.tensor(500)
+    settings, timestep = SamplerSettings(steps=2, guidance_scale=guidance_scale), torch.tensor(500)
     looks = prepare_looks(model, conditions, settings)
     branches = make_branches(model, conditions, settings, looks, model.cache_frames(context, looks.identity), 0)
     ours = Network(model).predict(latents, timestep[None], branches)
     tokens, frames = plain_tokens(model, conditions, context)
     plain = PlainComposition(model)
     plain.read(frames, tokens["identity"])
+    asked, network = [], plain.unet.forward
+    monkeypatch.setattr(plain.unet, "forward", lambda *a, **o: asked.append(1) or network(*a, **o))
     theirs = plain.predict(latents, timestep, **tokens, guidance_scale=settings.guidance_scale)
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+    assert len(asked) == (2 if guidance_scale != 1 else 1)  # neither does anything for nothing
 
 
 def test_the_command_writes_its_figures(tmp_path):
@@ -44,6 +48,8 @@ def test_the_command_writes_its_figures(tmp_path):
     result = json.loads(out.read_text())
     assert set(result["path"]["seconds"]) == {"identity", "speech", "denoise", "decode", "encode"}
     assert result["plain_diffusers"]["ratio"] > 0
+    guided = result["plain_diffusers_guided"]
+    assert guided["ratio"] > 0 and guided["guided_steps"] == guided["steps"] == 8
     assert "all_motion_modules_run" not in result["plain_diffusers"], "they all run in a model of random weights"
 
 
@@ -54,9 +60,14 @@ def test_the_ratio_is_taken_turn_by_turn():
 
 
 def test_with_idle_motion_modules_the_ratio_of_a_model_without_comes_too():
-    model = load_checkpoint("tiny", dtype=torch.float32)
-    for module in model.unet.motion_modules():
+    model, ran = load_checkpoint("tiny", dtype=torch.float32), []
+    modules = list(model.unet.motion_modules())
+    for module in modules:
         for weight in module.proj_out.parameters():
             weight.data.zero_()
-    figures = compare_with_plain(model, 1)
-    assert figures["all_motion_modules_run"]["ours_cpu_seconds_a_chunk"] > figures["ours_cpu_seconds_a_chunk"]
+        module.proj_out.register_forward_hook(lambda *arguments: ran.append(1))
+    settings = SamplerSettings(steps=3, guidance_scale=1.0)
+    figures = compare_with_plain(model, settings, repeats=1)
+    # They run in one of the three ways: once to warm up, once to be timed.
+    assert len(ran) == 2 * settings.steps * len(modules)
+    assert figures["all_motion_modules_run"]["ratio"] > 0
