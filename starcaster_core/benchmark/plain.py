@@ -106,8 +106,9 @@ class PlainComposition:
     def predict(self, latents, timestep, identity, nobody, audio, camera, guidance_scale: float) -> Tensor:
         """One guided prediction, after `read`; without guidance (scale 1) the null is not asked for, as in diffusers'
         pipelines. latents [1, C, T, h, w]; identity, nobody: tokens [1, L, D]; audio, camera: tokens [1, T, L, D] or None."""
+        branches = [(identity, True)] if guidance_scale == 1 else [(nobody, False), (identity, True)]
         answers = []
-        for tokens, conditioned in ((nobody, False), (identity, True))[guidance_scale == 1 :]:
+        for tokens, conditioned in branches:
             self.bank_on = conditioned
             self.audio, self.camera = (audio, camera) if conditioned else (None, None)
             repeated = tokens.repeat_interleave(latents.shape[2], dim=0)

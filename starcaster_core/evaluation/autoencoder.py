@@ -35,12 +35,16 @@ def crops(photo: np.ndarray, size: int) -> tuple[str, list[np.ndarray]]:
     return "other", [np.asarray(square.resize((size, size), Image.Resampling.LANCZOS))]
 
 
+def picture_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+
+
 def load_photos(folder: Path, size: int) -> dict[str, Tensor]:
     """A folder of pictures -> "faces" and "other", each uint8 [N, 3, size, size]; what there is none of is left out."""
     from PIL import Image
 
     found: dict[str, list[np.ndarray]] = {}
-    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES):
+    for path in picture_files(folder):
         kind, made = crops(as_rgb(Image.open(path)), size)
         found.setdefault(kind, []).extend(made)
     return {kind: torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2) for kind, made in found.items()}

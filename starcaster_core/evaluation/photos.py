@@ -24,8 +24,8 @@ from ..models.checkpoint import load_checkpoint
 from ..models.starcaster import Starcaster
 from ..sampling import Conditions, SamplerSettings
 from ..speech import load_audio, mono16k
-from ..types import Identity, Speech
-from .autoencoder import PICTURES
+from ..types import Identity
+from .autoencoder import picture_files
 from .drift import sharpness
 from .footage import as_bytes, generate, through_autoencoder
 from .identity import embed_picture
@@ -36,17 +36,12 @@ EVERY = 8  # frames; dlib takes a tenth of a second for each
 def faces_in(folder: Path, size: int) -> dict[str, Identity]:
     """file name -> its largest face; pictures without one are left out"""
     found = {}
-    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES):
+    for path in picture_files(folder):
         try:
             found[path.name] = make_identity([as_rgb(read_picture(path))], size)
         except FaceError:
             continue
     return found
-
-
-def film(model: Starcaster, who: Identity, speech: Speech, settings: SamplerSettings) -> Tensor:
-    """uint8 [T, S, S, 3]"""
-    return generate(model, Conditions(who, speech), settings)
 
 
 def measure(model: Starcaster, video: Tensor, who: Identity, others: list[Identity]) -> dict[str, float | None]:
@@ -90,7 +85,7 @@ def main() -> None:
     speech = model.encode_speech(mono16k(*load_audio(args.voice)))
     figures, rows = {}, []
     for name, who in people.items():
-        video = film(model, who, speech, settings)
+        video = generate(model, Conditions(who, speech), settings)
         figures[name] = measure(model, video, who, [other for key, other in people.items() if key != name])
         rows.append(np.concatenate([who.portrait, *video[:: max(1, len(video) // 7)][:7].numpy()], axis=1))
         print(name, json.dumps(figures[name]), flush=True)

@@ -95,7 +95,7 @@ class Adversary(nn.Module):
 
 
 class AdversarialLosses(NamedTuple):
-    """student [B]: gradients flow to what made the latents alone; adversary, scalar: to the adversary alone."""
+    """Scalars. student: gradients flow to what made the latents alone; adversary: to the adversary alone."""
 
     student: Tensor
     adversary: Tensor
@@ -113,5 +113,5 @@ def adversarial_losses(
     slope = (near_true - on_true).square().mean() + (near_made - on_made).square().mean()
 
     fixed = {name: p.detach() for name, p in adversary.named_parameters()}
-    student = F.softplus(on_true.detach() - functional_call(adversary, fixed, (made, given))).mean(dim=1)
+    student = F.softplus(on_true.detach() - functional_call(adversary, fixed, (made, given))).mean()
     return AdversarialLosses(student, F.softplus(on_made - on_true).mean() + SLOPE / NOISE**2 * slope)

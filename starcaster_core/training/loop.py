@@ -60,8 +60,9 @@ class Trend:
         self.recent = RECENT * self.recent + (1 - RECENT) * loss if self.steps else loss
         self.steps += 1
         if self.steps == SETTLED:
-            self.first = self.least = self.recent
-        self.least = min(self.least, self.recent) if self.steps >= SETTLED else self.least
+            self.first = self.recent
+        if self.steps >= SETTLED:
+            self.least = min(self.least, self.recent)
 
     def has_grown(self, times: float) -> bool:
         """Above the least so many times, and above where it began: near nothing, losses may well jump."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..models.starcaster import Starcaster
-from ..sampling.schedules import draw_noise, predict_clean
+from ..sampling.schedules import draw_noise, make_scheduler, predict_clean
 from .adversary import Adversary, Given, adversarial_losses
 from .diffusion import Batch, DenoisingLoss, Guess
 from .lips import LipLoss
@@ -49,8 +49,9 @@ class StudentLoss(DenoisingLoss):
                 config.unet.in_channels, heard, config.conditioning.identity_dim, side=config.latent_size
             )
         self.adversary.to(student.device, memory_format=torch.channels_last)
-        total, steps = config.noise.num_train_timesteps, stage.student_steps
-        self.timesteps = torch.tensor([total * left // steps - 1 for left in range(steps, 0, -1)])
+        sampler = make_scheduler(config.scheduler, config.noise)
+        sampler.set_timesteps(stage.student_steps)
+        self.timesteps = sampler.timesteps
         self.notes: dict[str, float] = {}
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -93,11 +94,11 @@ class StudentLoss(DenoisingLoss):
         made = guess.prediction.detach().requires_grad_()
         error = (made - chunk.latents).square().mean()  # no heavier round the mouth, of which least can be known
         verdict = adversarial_losses(self.adversary, made, chunk.latents, given(chunk), generator)
-        (by_error,), (by_verdict,) = (torch.autograd.grad(x, made) for x in (error, verdict.student.mean()))
+        (by_error,), (by_verdict,) = (torch.autograd.grad(x, made) for x in (error, verdict.student))
         balance = VERDICT * by_error.norm() / by_verdict.norm().clamp(min=1e-8) * min(1.0, self.progress / RAMP)
         self.notes = {
             "own_way": error.item(),
-            "fooled": verdict.student.mean().item(),
+            "fooled": verdict.student.item(),
             "adversary": verdict.adversary.item(),
         }
         slope = ((by_error + balance * by_verdict) * guess.prediction).sum()

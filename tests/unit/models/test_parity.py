@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
-from diffusers_networks import image_unet, randomise
+from diffusers import MotionAdapter, UNet2DConditionModel
+from diffusers_networks import image_unet, motion_unet, randomise
 
 from starcaster_core.models.unet import StarcasterUNet, cache_condition
 from starcaster_core.presets import PRESETS, UNetConfig
@@ -21,23 +21,6 @@ REDUCED = UNetConfig(
     norm_num_groups=8,
     lora_rank=4,
 )
-
-
-def motion_unet(config: UNetConfig) -> UNetMotionModel:
-    kinds = ["CrossAttnDownBlockMotion" if attends else "DownBlockMotion" for attends in config.attention_levels]
-    return UNetMotionModel(
-        in_channels=config.in_channels,
-        out_channels=config.in_channels,
-        down_block_types=kinds,
-        up_block_types=[kind.replace("Down", "Up") for kind in reversed(kinds)],
-        block_out_channels=config.block_out_channels,
-        layers_per_block=config.layers_per_block,
-        num_attention_heads=config.num_attention_heads,
-        motion_num_attention_heads=config.motion_num_attention_heads,
-        motion_max_seq_length=config.motion_max_seq_length,
-        cross_attention_dim=config.cross_attention_dim,
-        norm_num_groups=config.norm_num_groups,
-    )
 
 
 def ours_with(weights: dict, config: UNetConfig) -> StarcasterUNet:
