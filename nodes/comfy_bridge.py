@@ -27,6 +27,7 @@ from PIL import Image
 
 from ..starcaster_core.errors import InputError, StarcasterError
 from ..starcaster_core.models.offload import BlockOffload
+from ..starcaster_core.sampling.execution import Execution
 from ..starcaster_core.video import check_name
 
 intermediate_device = management.intermediate_device
@@ -196,6 +197,7 @@ class LoadedModel:
 
     def __init__(self, core: torch.nn.Module):
         self.core = core.eval()
+        self.execution = Execution()
         self._held = _Held(core)
         management.archive_model_dtypes(self._held)
         # Not CoreModelPatcher: that one streams weights through ComfyUI's own layer classes, and the core has plain
@@ -203,6 +205,12 @@ class LoadedModel:
         self.patcher = comfy.model_patcher.ModelPatcher(
             self._held, load_device=management.get_torch_device(), offload_device=management.unet_offload_device()
         )
+
+    def executed(self, execution: Execution) -> LoadedModel:
+        """The same model, whose network is called as `execution` says"""
+        other = copy.copy(self)
+        other.execution = execution
+        return other
 
     def on_device(self) -> torch.nn.Module:
         """The core model, moved to the computing device; other models make room as ComfyUI decides."""

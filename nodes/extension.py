@@ -3,13 +3,23 @@
 from .assemble import AssembleCheckpoint
 from .camera import CameraTrajectory
 from .comfy_bridge import ComfyExtension, install_sample_inputs, register_model_folder
+from .execution import ExecutionOptions
 from .identity import IdentityLoader
 from .model import ModelLoader
 from .sampler import Sampler
 from .speech import AudioEncoder
 from .video import VideoCombine
 
-NODES = [ModelLoader, IdentityLoader, AudioEncoder, CameraTrajectory, Sampler, VideoCombine, AssembleCheckpoint]
+NODES = [
+    ModelLoader,
+    IdentityLoader,
+    AudioEncoder,
+    CameraTrajectory,
+    Sampler,
+    VideoCombine,
+    AssembleCheckpoint,
+    ExecutionOptions,
+]
 
 
 class StarcasterExtension(ComfyExtension):

@@ -97,8 +97,8 @@ class Sampler(io.ComfyNode):
                     default=ModelConfig.context_frames,
                     min=0,
                     max=16,
-                    tooltip="How many of the last frames each chunk looks back at. 0 makes the chunks independent, "
-                    "with visible cuts between them.",
+                    tooltip="How many of the last frames each chunk looks back at: 0 for the built-in model, whose frames "
+                    "go on from each other by themselves, 2 for others.",
                     advanced=True,
                 ),
                 io.Boolean.Input(
@@ -126,6 +126,16 @@ class Sampler(io.ComfyNode):
                     "and changes little.",
                     advanced=True,
                 ),
+                io.Float.Input(
+                    "head_motion",
+                    default=DEFAULTS.head_motion,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="How lively the head turns and looks about while it speaks: 0 keeps it still, 1 is usual. "
+                    "For the built-in model and others that are told how to move.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -149,6 +159,7 @@ class Sampler(io.ComfyNode):
                 SamplerSettings(**widgets),
                 progress=SamplingProgress(cls.hidden.unique_id),
                 should_stop=stop_if_interrupted,
+                execution=model.execution,
             )
             # [1, C, T, h, w] a chunk -> [T, C, h, w], off the device as soon as they are there
             frames = [chunk.latents[0].movedim(1, 0).to(intermediate_device(), torch.float32) for chunk in chunks]

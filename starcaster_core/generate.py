@@ -58,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--scheduler", choices=SCHEDULERS, default=None, help="default: the model's own")
     how.add_argument("--guidance-scale", type=float, default=None, help="default: the model's own")
     how.add_argument(
+        "--head-motion", type=float, default=1.0, help="0 keeps the head still, 1 is usual, 2 twice as lively"
+    )
+    parser.add_argument(
         "--guidance-end", type=float, default=None, help="share of the steps that are guided; default: the model's own"
     )
     how.add_argument("--lambda-audio", type=float, default=defaults.lambda_audio)
@@ -106,12 +109,13 @@ def run(args: argparse.Namespace) -> None:
         scheduler=args.scheduler,
         guidance_scale=args.guidance_scale,
         guidance_end=args.guidance_end,
+        head_motion=args.head_motion,
         lambda_audio=args.lambda_audio,
         lambda_camera=args.lambda_camera,
         use_reference=not args.identity_only,
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    execution = Execution(compile=args.compile, cuda_graphs=args.cuda_graphs and not args.offload)
+    execution = Execution(compile=args.compile, cuda_graphs=args.cuda_graphs)
     with BlockOffload(model.unet, device) if args.offload else nullcontext():
         conditions = Conditions(identity, speech, camera, frames)
         chunks = rollout(model, conditions, settings, progress=show_progress, execution=execution)

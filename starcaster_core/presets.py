@@ -21,6 +21,7 @@ class UNetConfig:
     cross_attention_dim: int = 768  # width of identity, audio and camera tokens
     norm_num_groups: int = 32
     lora_rank: int = 64  # of the self-attention adapters
+    idle_dim: int = 0  # numbers that say how the head moves beside speech, 0 or len(idle.IDLE) (decisions/0011)
     copy_reference: bool = False  # may copy the portrait where it fits; for clean-latents prediction (decisions/0006)
     motion: bool = True  # temporal attention; False leaves a pure image model
     motion_max_seq_length: int = 32  # frames that temporal attention has positions for
@@ -82,6 +83,7 @@ class ModelConfig:
     noise: NoiseConfig = NoiseConfig()
     image_size: int = 512  # side of the square frames, pixels
     fps: float = 25.0
+    turn_portrait: bool = False  # what may be copied is the portrait turned as the head and the camera (decisions/0012)
     chunk_frames: int = 16  # N: frames denoised together
     context_frames: int = 2  # n: last frames of the previous chunk that are looked back at
     steps: int = 25  # default number of sampling steps
@@ -143,6 +145,7 @@ MINI = ModelConfig(
         num_attention_heads=(2, 4, 6),
         cross_attention_dim=128,
         lora_rank=16,
+        idle_dim=7,
         copy_reference=True,
         motion_max_seq_length=16,
         motion_num_attention_heads=(2, 4, 6),
@@ -172,6 +175,7 @@ MINI = ModelConfig(
         shared_noise=0.5,  # neighbours begin alike, in training and sampling (docs/decisions/0005)
     ),
     image_size=128,
+    turn_portrait=True,
     steps=8,
     guidance_scale=2.5,
     guidance_end=0.5,

@@ -163,6 +163,7 @@ class Bench:
                 self.reset_peak()
             self.model.unet.merge_adapters()
             network = Network(self.model, variant.execution)
+            self.looks = prepare_looks(self.model, self.conditions, SamplerSettings())
             branches, preparing = self.timed(self.prepare)
             branches, preparing = self.timed(self.prepare)
             for branch in branches:
@@ -198,9 +199,8 @@ class Bench:
         }
 
     def prepare(self):
-        """What happens once a chunk before the first step; here with the reference, which is read once a clip."""
-        config, side = self.config, self.config.latent_size
-        looks = prepare_looks(self.model, self.conditions, SamplerSettings())
+        """What happens once a chunk before the first step"""
+        config, side, looks = self.config, self.config.latent_size, self.looks
         seen = torch.zeros(1, config.unet.in_channels, config.context_frames, side, side)
         context = self.model.cache_frames(seen, looks.identity)
         return make_branches(self.model, self.conditions, SamplerSettings(), looks, context, 0)
@@ -227,15 +227,17 @@ class Bench:
             return {name: round(1000 * min(self.timed(work)[1] for _ in range(2)), 2) for name, work in parts.items()}
 
     def measure_plain(self) -> dict:
-        """Seconds of a guided step, and of reading the reference and context frames, which happens once a chunk."""
+        """Seconds of a guided step, and of reading the context frames, which happens once a chunk."""
         config, side = self.config, self.config.latent_size
         self.reset_peak()
         plain = PlainComposition(self.model)
         context = torch.zeros(1, config.unet.in_channels, config.context_frames, side, side)
-        tokens, frames = plain_tokens(self.model, self.conditions, context)
+        tokens, portrait = plain_tokens(self.model, self.conditions)
+        plain.read(portrait, tokens["identity"])
+        context = self.model.like_weights(context)
         latents = self.model.like_weights(torch.randn(1, config.unet.in_channels, config.chunk_frames, side, side))
         timestep = torch.tensor(500, device=self.device)
-        reading = min(self.timed(lambda: plain.read(frames, tokens["identity"]))[1] for _ in range(2))
+        reading = min(self.timed(lambda: plain.look_back(context, tokens["identity"]))[1] for _ in range(2))
         step = min(
             self.timed(lambda: plain.predict(latents, timestep, **tokens, guidance_scale=3.0))[1] for _ in range(3)
         )

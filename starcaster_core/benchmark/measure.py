@@ -18,6 +18,7 @@ import torch
 
 from .. import __version__
 from ..camera import CameraMove, preset_path
+from ..idle import idle_motion
 from ..models.checkpoint import load_checkpoint
 from ..models.starcaster import Starcaster
 from ..sampling import Conditions, SamplerSettings, rollout
@@ -112,10 +113,11 @@ def measure_path(model: Starcaster, chunks: int) -> dict:
 
 @torch.no_grad()
 def compare_with_plain(model: Starcaster, settings: SamplerSettings, repeats: int) -> dict:
-    """One chunk, ours and plain in turn.
+    """One chunk in the middle of a video, ours and plain in turn.
 
-    Ours is the sampler's own loop with what it computes once, and asks for the null only where guidance is wanted; plain
-    reads the reference and context frames and then makes the predictions alone, where it is guided at every step.
+    Ours is the sampler's own loop with what it computes once a chunk, and asks for the null only where guidance is wanted;
+    plain reads the context frames, where the model looks back at any, and then makes the predictions alone, where it is
+    guided at every step. Both have read the reference before, once for the whole video.
     Where motion modules are idle, the figures are also those of a model whose motion modules all run, as trained ones do.
     """
     length = model.config.chunk_frames
@@ -123,17 +125,21 @@ def compare_with_plain(model: Starcaster, settings: SamplerSettings, repeats: in
     generator = torch.Generator().manual_seed(0)
     side, channels = model.config.latent_size, model.config.unet.in_channels
     latents = torch.randn(1, channels, length, side, side, generator=generator)
-    context = torch.randn(1, channels, model.config.context_frames, side, side, generator=generator)
+    count = model.config.context_frames
+    context = torch.randn(1, channels, count, side, side, generator=generator) if count else None
     timestep = torch.tensor(500)
     model.unet.merge_adapters()
     network = Network(model)
 
+    looks = prepare_looks(model, conditions, settings)
+
     def prepare():
-        looks = prepare_looks(model, conditions, settings)
-        return make_branches(model, conditions, settings, looks, model.cache_frames(context, looks.identity), 0)
+        seen = None if context is None else model.cache_frames(context, looks.identity)
+        return make_branches(model, conditions, settings, looks, seen, 0)
 
     plain = PlainComposition(model)
-    tokens, frames = plain_tokens(model, conditions, context)
+    tokens, portrait = plain_tokens(model, conditions)
+    plain.read(portrait, tokens["identity"])
 
     def ours():
         denoise(network, prepare(), settings, 0, report=lambda *_: None, stop=lambda: False)
@@ -148,7 +154,11 @@ def compare_with_plain(model: Starcaster, settings: SamplerSettings, repeats: in
             module.silent = True
 
     def theirs():
-        plain.read(frames, tokens["identity"])
+        if context is not None:
+            plain.look_back(model.like_weights(context), tokens["identity"])
+        if model.config.turn_portrait:
+            vectors = model.camera_vectors(conditions.camera, 0, length)
+            plain.turn(model.like_weights(model.turned(looks.reference, tokens["idle"].float(), vectors, None)))
         for _ in range(settings.steps):
             plain.predict(model.like_weights(latents), timestep, **tokens, guidance_scale=settings.guidance_scale)
 
@@ -178,8 +188,8 @@ def ratio_of(ours: Sequence[tuple[float, float]], plain: Sequence[tuple[float, f
 
 
 @torch.no_grad()
-def plain_tokens(model: Starcaster, conditions: Conditions, context: torch.Tensor) -> tuple[dict, torch.Tensor]:
-    """The same conditions as tokens for `PlainComposition.predict`, and as frames for `PlainComposition.read`."""
+def plain_tokens(model: Starcaster, conditions: Conditions) -> tuple[dict, torch.Tensor]:
+    """The same conditions as tokens for `PlainComposition.predict`, and the portrait's latents for `read`."""
     window = model.config.conditioning.speech_window
     frames = model.config.chunk_frames
     rows = torch.arange(-window, frames + window).clamp(0, conditions.speech.frames - 1)
@@ -191,8 +201,9 @@ def plain_tokens(model: Starcaster, conditions: Conditions, context: torch.Tenso
         "nobody": model.identity_tokens.unconditional(1),
         "audio": model.speech_tokens(model.like_weights(conditions.speech.features[rows][None])),
         "camera": model.camera_tokens(model.like_weights(vectors)),
+        "idle": model.like_weights(idle_motion(0, 0, frames, model.config.fps)[None]),
     }
-    return tokens, model.like_weights(torch.cat([model.encode_frames(portrait), context.to(model.device)], dim=2))
+    return tokens, model.like_weights(model.encode_frames(portrait))
 
 
 def describe_machine() -> dict:

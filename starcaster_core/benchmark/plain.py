@@ -1,7 +1,7 @@
 """The yardstick: the same network put together from diffusers' parts, the way reference-net packs do it.
 
-`UNetMotionModel` denoises, a second `UNet2DConditionModel` reads the reference and context frames once a chunk and keeps
-their features. Keys and values of every stream are made anew in every attention, adapters run beside the layers they
+`UNetMotionModel` denoises, a second `UNet2DConditionModel` reads the reference once a clip and context frames once a chunk
+and keeps their features. Keys and values of every stream are made anew in every attention, adapters run beside the layers they
 adapt, and, where there is guidance, both branches are asked at every step. Weights are the model's own, so the answers
 are the same numbers (a test says so); only the way there differs.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from diffusers.models.resnet import ResnetBlock2D
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -88,6 +89,14 @@ class PlainComposition:
             self.reference_in, self.copy_gate = model.unet.reference_in, model.unet.copy_gate
             self.unet.conv_in.register_forward_hook(self.show_portrait)
             self.unet.conv_out.register_forward_hook(self.copy_portrait)
+        self.idle_embedding = getattr(model.unet, "idle_embedding", None)
+        if self.idle_embedding:
+            for module in self.unet.modules():
+                if isinstance(module, ResnetBlock2D):
+                    module.register_forward_pre_hook(self.tell_how_to_move, with_kwargs=True)
+
+    def tell_how_to_move(self, _module, inputs, named):
+        return inputs, named | {"temb": named["temb"] + self.idle} if self.bank_on else named
 
     def show_portrait(self, _module, _inputs, noisy: Tensor) -> Tensor:
         return noisy + self.reference_in(self.portrait) if self.bank_on else noisy
@@ -96,21 +105,38 @@ class PlainComposition:
         return torch.lerp(made, self.portrait, self.copy_gate(inputs[0]).sigmoid()) if self.bank_on else made
 
     @torch.no_grad()
-    def read(self, frames: Tensor, identity: Tensor) -> None:
-        """Once a chunk: frames [1, C, R, h, w], reference and context; identity: tokens [1, L, D]."""
-        self.portrait = frames[:, :, 0]
-        pictures = rearrange(frames, "1 c r h w -> r c h w")
-        self.reference(pictures, 0, encoder_hidden_states=identity.expand(len(pictures), -1, -1))
+    def read(self, reference: Tensor, identity: Tensor) -> None:
+        """Once a clip: reference [1, C, 1, h, w]; identity: tokens [1, L, D]."""
+        self.portrait = reference[:, :, 0]
+        self.banks = [self.features(reference, identity)]
+
+    def turn(self, portraits: Tensor) -> None:
+        """Once a chunk: the portrait turned as every frame, [1, C, T, h, w]"""
+        self.portrait = rearrange(portraits, "1 c t h w -> t c h w")
 
     @torch.no_grad()
-    def predict(self, latents, timestep, identity, nobody, audio, camera, guidance_scale: float) -> Tensor:
+    def look_back(self, context: Tensor, identity: Tensor) -> None:
+        """Once a chunk: context [1, C, R, h, w]"""
+        self.banks = [*self.banks[:1], self.features(context, identity)]
+
+    def features(self, frames: Tensor, identity: Tensor) -> dict[str, Tensor]:
+        """name of a block -> its normed inputs [1, R * h * w, C]"""
+        pictures = rearrange(frames, "1 c r h w -> r c h w")
+        self.recorded = {}
+        self.reference(pictures, 0, encoder_hidden_states=identity.expand(len(pictures), -1, -1))
+        return {block: rearrange(seen, "r l c -> 1 (r l) c") for block, seen in self.recorded.items()}
+
+    @torch.no_grad()
+    def predict(self, latents, timestep, identity, nobody, audio, camera, idle, guidance_scale: float) -> Tensor:
         """One guided prediction, after `read`; without guidance (scale 1) the null is not asked for, as in diffusers'
-        pipelines. latents [1, C, T, h, w]; identity, nobody: tokens [1, L, D]; audio, camera: tokens [1, T, L, D] or None."""
+        pipelines. latents [1, C, T, h, w]; identity, nobody: tokens [1, L, D]; audio, camera: tokens [1, T, L, D] or None;
+        idle [1, T, K]."""
         branches = [(identity, True)] if guidance_scale == 1 else [(nobody, False), (identity, True)]
         answers = []
         for tokens, conditioned in branches:
             self.bank_on = conditioned
             self.audio, self.camera = (audio, camera) if conditioned else (None, None)
+            self.idle = self.idle_embedding(idle[0]) if conditioned and self.idle_embedding else None
             repeated = tokens.repeat_interleave(latents.shape[2], dim=0)
             answers.append(self.unet(latents, timestep, encoder_hidden_states=repeated).sample)
         null, full = answers[0], answers[-1]
@@ -137,8 +163,8 @@ class BankAttention(nn.Module):
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **_):
         seen = hidden_states
         if self.owner.bank_on:
-            bank = rearrange(self.owner.recorded[self.block], "r l c -> 1 (r l) c")
-            seen = torch.cat([hidden_states, bank.expand(len(hidden_states), -1, -1)], dim=1)
+            banks = [bank[self.block].expand(len(hidden_states), -1, -1) for bank in self.owner.banks]
+            seen = torch.cat([hidden_states, *banks], dim=1)
         query, key, value = (
             self.adapted(name, getattr(attn, name), x)
             for name, x in (("to_q", hidden_states), ("to_k", seen), ("to_v", seen))

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from ..idle import MOST_TURN, USUAL_TURN, blinks, drift, glances, look, rotations
 from .visemes import mouth_curves
 
-MOST_TURN = np.array([15.0, 8.0, 5.0])  # degrees of yaw, pitch, roll
-USUAL_TURN = np.array([5.5, 2.8, 1.8])
-EYE_DEGREES = 28.0  # gaze angle at full weight of a look unit, about
+RESTING_BROWS = 0.14  # weight of the inner brows
+BROWS_DOWN = 0.7  # how far brows go down, of how far they would go up
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def perform(
     liveliness = rng.uniform(0.35, 1.2)
     accents = np.convolve(np.pad(loudness, 2), np.array([1, 2, 3, 2, 1]) / 9, mode="valid") - loudness.mean()
 
-    degrees = liveliness * USUAL_TURN * _drift(rng, times, 3)
+    degrees = liveliness * USUAL_TURN * drift(rng, times, 3)
     degrees[:, 1] -= 2.5 * liveliness * accents
     degrees = MOST_TURN * np.tanh(degrees / MOST_TURN)
 
@@ -56,14 +57,15 @@ def perform(
     face.add("mouthSmile", smile * (1 - 0.6 * np.clip(loudness, 0, 1)))
     face.add("cheekSquint", 0.5 * smile)
     mood = rng.normal(0, 0.12)
-    brows = mood + 0.12 * _drift(rng, times, 1)[:, 0] + 0.5 * liveliness * np.clip(accents, 0, None)
-    face.add("browInnerUp", 0.14 + np.clip(brows, 0, 0.6))
+    brows = mood + 0.12 * drift(rng, times, 1)[:, 0] + 0.5 * liveliness * np.clip(accents, 0, None)
+    face.add("browInnerUp", RESTING_BROWS + np.clip(brows, 0, 0.6))
     face.add("browOuterUp", np.clip(0.8 * brows, 0, 0.6))
-    face.add("browDown", np.clip(-0.7 * brows, 0, 0.35))
-    _look(face, rng, times, degrees)
-    blink = _blinks(rng, times)
-    face.add("eyeBlink", blink)
-    return Performance(np.clip(expression, 0, 1), rotations(degrees), degrees.astype(np.float32))
+    face.add("browDown", np.clip(-BROWS_DOWN * brows, 0, 0.35))
+    _look(face, *look(glances(rng, times), degrees).T)
+    face.add("eyeBlink", blinks(rng, times))
+    return Performance(
+        np.clip(expression, 0, 1), rotations(torch.from_numpy(degrees)).numpy(), degrees.astype(np.float32)
+    )
 
 
 def frame_loudness(samples: np.ndarray, sample_rate: int, frames: int, fps: float = 25.0) -> np.ndarray:
@@ -74,21 +76,6 @@ def frame_loudness(samples: np.ndarray, sample_rate: int, frames: int, fps: floa
     padded[: len(heard)] = heard
     rms = np.sqrt((padded.reshape(frames, width) ** 2).mean(axis=1))
     return rms / max(float(np.quantile(rms, 0.9)), 1e-3)
-
-
-def rotations(degrees: np.ndarray) -> np.ndarray:
-    """Head turns [T, 3] of yaw (to the subject's left), pitch (up), roll (image-anticlockwise) -> float32 [T, 3, 3]."""
-    yaw, pitch, roll = np.radians(np.asarray(degrees, np.float64)).T
-    zero, one = np.zeros_like(yaw), np.ones_like(yaw)
-
-    def matrices(*rows):
-        return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
-
-    cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
-    turn = matrices((cy, zero, sy), (zero, one, zero), (-sy, zero, cy))
-    nod = matrices((one, zero, zero), (zero, cp, sp), (zero, -sp, cp))
-    tilt = matrices((cr, -sr, zero), (sr, cr, zero), (zero, zero, one))
-    return (turn @ nod @ tilt).astype(np.float32)
 
 
 class _Face:
@@ -103,40 +90,10 @@ class _Face:
                 self.expression[:, self.columns[name]] += value
 
 
-def _drift(rng: np.random.Generator, times: np.ndarray, channels: int) -> np.ndarray:
-    """Smooth noise [T, channels] of about unit variance: a few slow sines."""
-    total = np.zeros((len(times), channels))
-    for low, high, size in ((0.05, 0.15, 1.0), (0.2, 0.45, 0.75), (0.5, 0.9, 0.32)):
-        rate, phase = rng.uniform(low, high, channels), rng.uniform(0, 2 * np.pi, channels)
-        total += size * np.sin(2 * np.pi * times[:, None] * rate + phase)
-    return total * 1.1
-
-
-def _look(face: _Face, rng: np.random.Generator, times: np.ndarray, head: np.ndarray) -> None:
-    """Gaze: mostly kept on the viewer against the head's turn, with small sudden saccades."""
-    gaze, now, t = np.zeros((len(times), 2)), np.zeros(2), 0.0
-    while t < times[-1]:
-        stay = rng.uniform(0.5, 2.0)
-        gaze[(times >= t) & (times < t + stay)] = now
-        now = rng.normal(0, 1, 2) * [5.0, 3.0] * (rng.random() < 0.6)
-        t += stay
-    gaze = gaze - 0.8 * head[:, :2]
-    right, up = np.clip(gaze[:, 0] / EYE_DEGREES, -0.8, 0.8), np.clip(gaze[:, 1] / EYE_DEGREES, -0.6, 0.6)
+def _look(face: _Face, right: np.ndarray, up: np.ndarray) -> None:
     face.add("eyeLookOutLeft", np.clip(right, 0, None))
     face.add("eyeLookInRight", np.clip(right, 0, None))
     face.add("eyeLookOutRight", np.clip(-right, 0, None))
     face.add("eyeLookInLeft", np.clip(-right, 0, None))
     face.add("eyeLookUp", np.clip(up, 0, None))
     face.add("eyeLookDown", np.clip(-up, 0, None))
-
-
-def _blinks(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
-    """Blink weight [T]: down in 80 ms, up in 160 ms, every few seconds."""
-    blink, t = np.zeros(len(times)), rng.uniform(0, 3.5)
-    while t < times[-1]:
-        since = times - t
-        down = np.clip(1 + since / 0.08, 0, 1)
-        up = np.clip(1 - since / 0.16, 0, 1)
-        blink = np.maximum(blink, np.where(since < 0, down, up))
-        t += rng.uniform(1.6, 5.0)
-    return blink * blink * (3 - 2 * blink)

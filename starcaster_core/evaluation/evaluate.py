@@ -148,6 +148,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--clips", type=int, default=12, help="clips of each kind")
     what.add_argument("--steps", type=int, default=None, help="default: the model's own")
     what.add_argument("--guidance-scale", type=float, default=None, help="default: the model's own")
+    what.add_argument("--head-motion", type=float, default=None, help="0 keeps heads still, 1 is usual")
     what.add_argument("--identity-only", action="store_true", help="the portrait is not shown, only who it is")
     what.add_argument("--seed", type=int, default=0)
     what.add_argument("--drift-seconds", type=float, default=0, help="length of one long clip; 0 leaves it out")
@@ -174,6 +175,7 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         steps=args.steps,
         guidance_scale=args.guidance_scale,
+        head_motion=args.head_motion,
         use_reference=not args.identity_only,
     )
     settings = EvaluationSettings(sampler, args.drift_seconds, args.seed)

@@ -1,6 +1,6 @@
 """How near sampling in few steps comes to a model's own sampling in many, on held-out clips, from the same noise.
 
-    python -m starcaster_core.evaluation.fewstep --teacher mini --student FILE --latents DIR --out figures.json
+    python -m starcaster_core.evaluation.fewstep --teacher FILE --student FILE --latents DIR --out figures.json
 
 Compared are decoded frames in grey levels (0..255): mean squared error to the teacher in 25 steps, to the teacher in its
 own number, and to the clip as the autoencoder gives it back; over the frame and over the mouth's box. `motion` is the mean
@@ -92,7 +92,7 @@ def average(rows: list[dict[str, float]]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--teacher", default="mini", help="'mini' or a checkpoint")
+    parser.add_argument("--teacher", required=True, help="the checkpoint that the students were made from")
     parser.add_argument("--student", nargs="*", default=[], help="checkpoints of students (`train --stage 4-student`)")
     parser.add_argument(
         "--latents", type=Path, required=True, help="folder written by starcaster_core.training.latents"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,11 +55,15 @@ def choose_clips(folders: list[Path], count: int, splits: tuple[str, ...] = HELD
 def film(
     model: Starcaster, clips: list[Clip], sampler: SamplerSettings, report: Callable[[str], None] = lambda line: None
 ) -> list[Take]:
-    """Each clip generated once, from what a user would give; the slow part. `report` is told of every clip."""
+    """Each clip generated once, from what a user would give; the slow part. `report` is told of every clip. Seeds go up from
+    the sampler's, so that no two heads move alike; in a frozen instant they keep still."""
     takes = []
     for number, clip in enumerate(clips, start=1):
         side, truth = model.config.image_size, torch.from_numpy(clip.frames)
-        generated = generate(model, conditions_of(model, clip), sampler)
+        own = replace(sampler, seed=sampler.seed + number - 1)
+        if clip.info["kind"] == "spatial":
+            own = replace(own, head_motion=0.0)
+        generated = generate(model, conditions_of(model, clip), own)
         still = torch.from_numpy(portrait_of(clip))[None].expand(truth.shape)
         videos = (generated, as_bytes(through_autoencoder(model, truth)), resized(truth, side), resized(still, side))
         takes.append(Take(clip, dict(zip(VERSIONS, videos))))

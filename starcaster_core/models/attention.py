@@ -86,11 +86,12 @@ class ConditionCache:
     """One `BlockCache` a transformer block, in the order the UNet runs them, and how strongly the streams speak.
 
     reference: the portrait from `StarcasterUNet.cache_reference`, None without one: its features [B, C0, h, w] and its
-    latents [B, C, h, w].
+    latents [B, C, h, w]. idle: how the head moves, from `StarcasterUNet.cache_idle`, [B * T, 4 * C0], None where it is open.
     """
 
     blocks: list[BlockCache] = field(default_factory=list)
     reference: tuple[Tensor, Tensor] | None = None
+    idle: Tensor | None = None
     lambda_audio: float = 1.0
     lambda_camera: float = 1.0
 
@@ -101,14 +102,15 @@ class ConditionCache:
     def tensors(self) -> list[Tensor]:
         """Everything cached, in a fixed order"""
         cached = [source for block in self.blocks for source in block.sources()] + [self.reference]
-        return [x for pair in cached if pair is not None for x in pair]
+        pairs = [x for pair in cached if pair is not None for x in pair]
+        return pairs if self.idle is None else [*pairs, self.idle]
 
     def kind(self) -> tuple:
         """What decides how a network runs under this condition, besides the tensors' shapes"""
         sources = tuple(
             (*(source is not None for source in block.sources()), block.splits_bank) for block in self.blocks
         )
-        return sources, self.reference is not None, self.lambdas
+        return sources, self.reference is not None, self.idle is not None, self.lambdas
 
     def map(self, change: Callable[[Tensor], Tensor]) -> ConditionCache:
         """The same condition made of changed tensors."""
@@ -117,7 +119,8 @@ class ConditionCache:
             return None if pair is None else (change(pair[0]), change(pair[1]))
 
         blocks = [BlockCache(*map(changed, block.sources()), splits_bank=block.splits_bank) for block in self.blocks]
-        return ConditionCache(blocks, changed(self.reference), *self.lambdas)
+        idle = None if self.idle is None else change(self.idle)
+        return ConditionCache(blocks, changed(self.reference), idle, *self.lambdas)
 
     def copy_(self, other: ConditionCache) -> None:
         """Take over another condition's numbers; both must be of one kind and shape."""

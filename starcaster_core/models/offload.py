@@ -100,6 +100,11 @@ class _Block:
         self.copies = None
 
 
+def is_offloaded(unet: nn.Module) -> bool:
+    """Whether a BlockOffload keeps the blocks' weights now"""
+    return any(block._forward_pre_hooks for block in unet.blocks())
+
+
 def travelling(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The parameters and buffers of a block that come and go with it"""
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:

@@ -9,16 +9,18 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..idle import turns
 from ..presets import ModelConfig
 from ..types import CameraPath, Identity, Speech
 from .attention import ConditionCache, KeyValue
 from .autoencoder import build_autoencoder
 from .conditioning import CameraTokens, IdentityTokens, SpeechTokens
 from .storage import store_in_float8
+from .turn import turn_portrait
 from .unet import StarcasterUNet, cache_condition
 
 # Adapters are merged before use, and the ends and the clock are small and matter to every pixel.
-UNTOUCHED = ("lora", "conv_in", "conv_out", "time_emb", "reference_in", "copy_gate")
+UNTOUCHED = ("lora", "conv_in", "conv_out", "time_emb", "idle_emb", "reference_in", "copy_gate")
 
 
 class Starcaster(nn.Module):
@@ -86,19 +88,46 @@ class Starcaster(nn.Module):
         rows = torch.arange(start - window, start + frames + window).clamp(0, speech.frames - 1)
         return self.unet.cache_audio(self.speech_tokens(self.like_weights(speech.features[rows][None])))
 
-    def cache_camera(self, camera: CameraPath, start: int, frames: int) -> list[KeyValue]:
-        """K, V of frames start .. start + frames - 1; after the path's end the camera stays where it is."""
+    def camera_vectors(self, camera: CameraPath, start: int, frames: int) -> Tensor:
+        """[1, T, 25] of frames start .. start + frames - 1; after the path's end the camera stays where it is"""
         rows = np.arange(start, start + frames).clip(0, camera.frames - 1)
-        vectors = torch.from_numpy(camera.vectors()[rows])[None]
+        return torch.from_numpy(camera.vectors()[rows])[None].to(self.device)
+
+    def cache_camera(self, camera: CameraPath, start: int, frames: int) -> list[KeyValue]:
+        """K, V of frames start .. start + frames - 1, as `camera_vectors` are"""
+        vectors = self.camera_vectors(camera, start, frames)
         return self.unet.cache_camera(self.camera_tokens(self.like_weights(vectors)))
+
+    def cache_idle(self, idle: Tensor) -> Tensor | None:
+        """How the head moves besides speaking (`idle.py`), [1, T, K], as `unet.cache_idle` gives it; None for a network that
+        is not told, and leaves it to chance."""
+        return self.unet.cache_idle(self.like_weights(idle))
 
     def cache_frames(self, latents: Tensor, identity: list[KeyValue]) -> list[KeyValue]:
         """Reference or context frames, latents [1, C, R, h, w] -> K, V for the bank of every block."""
         return self.unet.cache_frames(self.like_weights(latents), identity)
 
-    def cache_reference(self, latents: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The reference's latents [1, C, 1, h, w] as `unet.cache_reference` makes them ready for every frame."""
+    def cache_reference(
+        self,
+        latents: Tensor,
+        idle: Tensor,
+        camera: Tensor | None = None,
+        portrait_camera: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor] | None:
+        """The portrait's latents [B, C, 1, h, w] as `unet.cache_reference` makes them ready for every frame: turned as the
+        head (idle [B, T, K]) and seen from the cameras [B, T, 25], in a model that does so. portrait_camera: as
+        `turn_portrait` takes it."""
+        if self.config.turn_portrait:
+            latents = self.turned(latents, idle, camera, portrait_camera)
         return self.unet.cache_reference(self.like_weights(latents))
+
+    @torch.no_grad()
+    def turned(self, latents: Tensor, idle: Tensor, camera: Tensor | None, portrait_camera: Tensor | None) -> Tensor:
+        """[B, C, 1, h, w] -> [B, C, T, h, w]"""
+        picture = self.vae.decode(self.like_weights(self.to_raw(latents[:, :, 0])))
+        pictures = turn_portrait(picture, turns(idle), camera, portrait_camera)
+        raw = self.vae.encode(self.like_weights(rearrange(pictures, "b t c h w -> (b t) c h w")))
+        return self.from_raw(rearrange(raw.float(), "(b t) c h w -> b c t h w", t=idle.shape[1]))
 
     @staticmethod
     def condition(identity: list[KeyValue], **streams) -> ConditionCache:

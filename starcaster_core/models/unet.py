@@ -114,6 +114,10 @@ class StarcasterUNet(nn.Module):
             nn.init.constant_(self.copy_gate.bias, -1.0)  # a quarter, to begin with
         self.time_proj = Timesteps(channels[0], flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(channels[0], 4 * channels[0])
+        if config.idle_dim:
+            self.idle_embedding = TimestepEmbedding(config.idle_dim, 4 * channels[0])
+            nn.init.zeros_(self.idle_embedding.linear_2.weight)
+            nn.init.zeros_(self.idle_embedding.linear_2.bias)
 
         self.down_blocks = nn.ModuleList()
         skips = [channels[0]]  # channels of every tensor that the way up will take in again
@@ -166,7 +170,9 @@ class StarcasterUNet(nn.Module):
         x = rearrange(latents, "b c t h w -> (b t) c h w").contiguous(memory_format=torch.channels_last)
         x = self.show_portrait(self.conv_in(x), conditions, frames)
         run = Pass(
-            time_embedding=self.embed_time(timesteps, latents).repeat_interleave(frames, dim=0),
+            time_embedding=self.add_idle(
+                self.embed_time(timesteps, latents).repeat_interleave(frames, dim=0), conditions
+            ),
             frames=frames,
             caches=zip(*(one.blocks for one in conditions)),
             lambdas=tuple(one.lambdas for one in conditions),
@@ -185,7 +191,7 @@ class StarcasterUNet(nn.Module):
         if not any(one.reference for one in conditions):
             return x
         shares = zip(x.chunk(len(conditions)), conditions)
-        return join([x + per_frame(one.reference[0], frames) if one.reference else x for x, one in shares])
+        return join([x + for_frames(one.reference[0], len(x)) if one.reference else x for x, one in shares])
 
     def copy_portrait(self, x: Tensor, features: Tensor, conditions: Sequence[ConditionCache], frames: int) -> Tensor:
         if not any(one.reference for one in conditions):
@@ -195,10 +201,16 @@ class StarcasterUNet(nn.Module):
         # Under autocast x and the gate are of lower precision than the portrait.
         return join(
             [
-                torch.lerp(x, per_frame(one.reference[1], frames).to(x.dtype), gate) if one.reference else x
+                torch.lerp(x, for_frames(one.reference[1], len(x)).to(x.dtype), gate) if one.reference else x
                 for x, gate, one in shares
             ]
         )
+
+    def add_idle(self, time_embedding: Tensor, conditions: Sequence[ConditionCache]) -> Tensor:
+        if all(one.idle is None for one in conditions):
+            return time_embedding
+        shares = zip(time_embedding.chunk(len(conditions)), conditions)
+        return join([x if one.idle is None else x + one.idle for x, one in shares])
 
     def embed_time(self, timesteps: Tensor, latents: Tensor) -> Tensor:
         return self.time_embedding(self.time_proj(timesteps.expand(latents.shape[0])).to(latents.dtype))
@@ -254,6 +266,11 @@ class StarcasterUNet(nn.Module):
         flat = rearrange(tokens, "b t l d -> (b t) l d")
         return [block.attn2.camera(flat) for block in self.transformer_blocks()]
 
+    def cache_idle(self, idle: Tensor) -> Tensor | None:
+        """How the head moves besides speaking (`idle.py`), [B, T, idle_dim] -> what every frame's time embedding gets beside,
+        [B * T, 4 * C0]; None for a network that is not told. Once a chunk."""
+        return self.idle_embedding(idle.flatten(0, 1)) if self.config.idle_dim else None
+
     def cache_bank(self, features: list[Tensor]) -> list[KeyValue]:
         """features from `reference_features` -> K, V for every block. Reference: once a clip; context: once a chunk."""
         return [block.attn1.cache_bank(bank) for block, bank in zip(self.transformer_blocks(), features)]
@@ -266,10 +283,10 @@ class StarcasterUNet(nn.Module):
         return self.cache_bank(features)
 
     def cache_reference(self, latents: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The portrait [B, C, 1, h, w], ready to be copied from: features [B, C0, h, w] to be added behind `conv_in`
-        of every frame, and the latents [B, C, h, w] themselves. None for a network that knows it from the bank alone.
-        Once a clip."""
-        portrait = latents[:, :, 0]
+        """The portrait [B, C, R, h, w], R = 1 or one for each frame, ready to be copied from: features [B * R, C0, h, w] to
+        be added behind `conv_in`, and the latents [B * R, C, h, w] themselves. None for a network that knows it from the
+        bank alone."""
+        portrait = rearrange(latents, "b c r h w -> (b r) c h w")
         return (self.reference_in(portrait), portrait) if self.config.copy_reference else None
 
     def reference_features(self, latents: Tensor, identity: list[KeyValue]) -> list[Tensor]:
@@ -302,12 +319,18 @@ class StarcasterUNet(nn.Module):
         return [module for module in self.modules() if isinstance(module, MotionModule)]
 
 
+def for_frames(shared: Tensor, count: int) -> Tensor:
+    """[B or B * T, ...] -> [count = B * T, ...]"""
+    return shared if len(shared) == count else per_frame(shared, count // len(shared))
+
+
 def cache_condition(
     identity: list[KeyValue],
     audio: list[KeyValue] | None = None,
     camera: list[KeyValue] | None = None,
     banks: tuple[list[KeyValue], ...] = (),
     reference: tuple[Tensor, Tensor] | None = None,
+    idle: Tensor | None = None,
     lambda_audio: float = 1.0,
     lambda_camera: float = 1.0,
 ) -> ConditionCache:
@@ -332,4 +355,4 @@ def cache_condition(
         )
         for index in range(len(identity))
     ]
-    return ConditionCache(blocks, reference, lambda_audio, lambda_camera)
+    return ConditionCache(blocks, reference, idle, lambda_audio, lambda_camera)

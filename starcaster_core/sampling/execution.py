@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..models.offload import is_offloaded
 from .guidance import Branch
 
 if TYPE_CHECKING:  # the nodes read this file's settings while ComfyUI starts, when diffusers is not to be imported
@@ -42,14 +43,15 @@ class Network:
         self.model = model
         batched = execution.batch_guidance
         self.batched = model.device.type == "cuda" if batched is None else batched
-        if execution.compile:
-            compile_blocks(model.unet)
+        (compile_blocks if execution.compile else release_blocks)(model.unet)
         self.run = model.unet
         if execution.cuda_graphs:
-            if model.device.type == "cuda":
-                self.run = Replayed(model.unet)
-            else:
+            if model.device.type != "cuda":
                 warnings.warn(f"CUDA graphs need a CUDA device; running without on {model.device}.", stacklevel=3)
+            elif is_offloaded(model.unet):
+                warnings.warn("CUDA graphs need all weights on the device; running without.", stacklevel=3)
+            else:
+                self.run = Replayed(model.unet)
 
     def rounds(self, branches: list[Branch]) -> list[list[Branch]]:
         """The branches that go into one network call each"""

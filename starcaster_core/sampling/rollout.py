@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..idle import TURNS, idle_motion
 from ..presets import ModelConfig
 from ..types import CameraPath, Identity, Speech
 from .execution import Execution, Network
@@ -32,6 +33,8 @@ class SamplerSettings:
         all conditions. What is decided late are details, which gain little from guidance (Kynkaanniemi et al. 2024).
     lambda_audio, lambda_camera: weights of the two streams in cross-attention, 0..1.
     context_frames: last frames of the previous chunk that are looked back at, 0..chunk length; None = the model's own.
+    head_motion: how lively the head turns and looks about, 0..2: 0 keeps it still, 1 is usual. For models that are told
+        (`idle.py`), `mini` among them.
     use_reference: show the portrait to the network; off = identity-only mode, where only the embedding is known.
     seed: 0 .. 2^64 - 1.
     """
@@ -47,6 +50,7 @@ class SamplerSettings:
     lambda_camera: float = 1.0
     context_frames: int | None = None
     use_reference: bool = True
+    head_motion: float = 1.0
 
     def __post_init__(self):
         limits = {
@@ -59,6 +63,7 @@ class SamplerSettings:
             "lambda_audio": (0, 1),
             "lambda_camera": (0, 1),
             "context_frames": (0, 64),
+            "head_motion": (0, 2),
         }
         for setting in fields(self):
             value = getattr(self, setting.name)
@@ -127,18 +132,21 @@ def count_chunks(frames: int, chunk_frames: int) -> int:
 
 @dataclass(frozen=True)
 class Looks:
-    """Who is shown, cached once a clip: K, V of the identity and of nobody; the reference as K, V for the bank and to
-    be copied from (None for a network that does not copy), both None in identity-only mode."""
+    """Who is shown, cached once a clip: K, V of the identity and of nobody; the reference as K, V for the bank and as
+    latents [1, C, 1, h, w], both None in identity-only mode; the camera [1, 25] that saw it, None for one straight ahead,
+    and how its head was turned already, [TURNS]."""
 
     identity: list
     nobody: list
     bank: list | None = None
-    reference: tuple[Tensor, Tensor] | None = None
+    reference: Tensor | None = None
+    seen_from: Tensor | None = None
+    turned: Tensor | float = 0.0
 
-    def with_reference(self, model, latents: Tensor) -> Looks:
+    def with_reference(self, model, latents: Tensor, **pose) -> Looks:
         """latents [1, C, 1, h, w]: one clean frame of the person"""
         bank = model.cache_frames(latents, self.identity)
-        return replace(self, bank=bank, reference=model.cache_reference(latents))
+        return replace(self, bank=bank, reference=latents, **pose)
 
 
 @torch.no_grad()
@@ -190,7 +198,11 @@ def rollout(
             with torch.no_grad():
                 if looks.bank is None:
                     # Identity-only: from now on the person looks like the one just made up.
-                    looks = looks.with_reference(model, latents[:, :, :1])
+                    seen_from, idle = pose_of(model, conditions, settings, 0, 1)
+                    seen_from = None if seen_from is None else seen_from[:, 0]
+                    looks = looks.with_reference(
+                        model, latents[:, :, :1], seen_from=seen_from, turned=idle[0, 0, :TURNS]
+                    )
                 if context_frames:
                     context = model.cache_frames(latents[:, :, -context_frames:], looks.identity)
     finally:
@@ -206,11 +218,17 @@ def make_branches(model, conditions, settings, looks: Looks, context, start) -> 
         audio = model.cache_audio(conditions.speech, start, length)
     if conditions.camera is not None and settings.lambda_camera > 0:
         camera = model.cache_camera(conditions.camera, start, length)
+    view, idle = pose_of(model, conditions, settings, start, length)
+    idle[..., :TURNS] -= looks.turned
+    reference = None
+    if looks.reference is not None:
+        reference = model.cache_reference(looks.reference, idle, view, looks.seen_from)
     condition = partial(
         model.condition,
         looks.identity,
         banks=tuple(bank for bank in (looks.bank, context) if bank is not None),
-        reference=looks.reference,
+        reference=reference,
+        idle=model.cache_idle(idle),
         lambda_audio=settings.lambda_audio,
         lambda_camera=settings.lambda_camera,
     )
@@ -223,6 +241,15 @@ def make_branches(model, conditions, settings, looks: Looks, context, start) -> 
         scale = scales.identity if scales.audio is None else scales.audio
         ladder.append((scale, lambda: condition(audio=audio, camera=camera)))
     return nest(ladder)
+
+
+def pose_of(model, conditions, settings, start: int, frames: int) -> tuple[Tensor | None, Tensor]:
+    """Cameras [1, T, 25], None where they do not count, and how the head moves besides speaking [1, T, K]"""
+    view = None
+    if conditions.camera is not None and settings.lambda_camera > 0:
+        view = model.camera_vectors(conditions.camera, start, frames)
+    idle = idle_motion(settings.seed, start, frames, model.config.fps, settings.head_motion)
+    return view, idle[None].to(model.device)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import InputError
+from ..idle import TURNS
 from ..models.starcaster import Starcaster
 from ..models.unet import cache_condition
 from ..sampling.schedules import alpha_sigma, draw_noise, make_scheduler, predict_clean
@@ -26,15 +27,20 @@ SNR_LIMIT = 5.0  # how much more an error counts where there is little noise
 class Batch:
     """A stretch of L frames of B clips: one chunk, or several in a row (`chunks`).
 
-    latents [B, C, L, h, w]; context [B, C, n, h, w] or None, the frames before; reference [B, C, 1, h, w];
-    speech [B, L + 2 * window, F] or None; camera [B, L, 25] or None; mouth [B, L, 4] as fractions; embedding [B, E]."""
+    latents [B, C, L, h, w]; context [B, C, n, h, w] or None, the frames before; reference [B, C, 1, h, w], seen by
+    portrait_camera [B, 25] or None;
+    speech [B, L + 2 * window, F] or None; camera [B, L, 25] or None; mouth, eyes [B, L, 4] as fractions;
+    idle [B, L, K], turns being those from the reference; embedding [B, E]."""
 
     latents: Tensor
     context: Tensor | None
     reference: Tensor
+    portrait_camera: Tensor | None
     speech: Tensor | None
     camera: Tensor | None
     mouth: Tensor
+    eyes: Tensor
+    idle: Tensor
     embedding: Tensor
 
     def to(self, device: torch.device) -> Batch:
@@ -54,6 +60,8 @@ class Batch:
                 speech=None if self.speech is None else self.speech[:, start : start + frames + margin],
                 camera=None if self.camera is None else self.camera[:, now],
                 mouth=self.mouth[:, now],
+                eyes=self.eyes[:, now],
+                idle=self.idle[:, now],
             )
 
         return [cut(start) for start in range(0, length, frames)]
@@ -86,13 +94,19 @@ def draw_batch(clips: ClipSet, stage: Stage, split: str, window: int, generator:
     def pictures(before: int, after: int) -> Tensor:
         return rearrange(cut(clips.latents, before, after), "b t c h w -> b c t h w")
 
+    portrait = draw_reference(clips.camera[chosen], generator)
+    idle = cut(clips.idle, 0, length)
+    idle[..., :TURNS] -= clips.idle[chosen, portrait, None, :TURNS]
     return Batch(
         latents=pictures(0, length),
         context=pictures(stage.lead, 0) if stage.lead else None,
-        reference=clips.latents[chosen, draw_reference(clips.camera[chosen], generator)].float()[:, :, None],
+        reference=clips.latents[chosen, portrait].float()[:, :, None],
+        portrait_camera=None if kind == "temporal" else clips.camera[chosen, portrait].float(),
         speech=cut(clips.speech, window, length + window) if kind == "temporal" else None,
         camera=None if kind == "temporal" else cut(clips.camera, 0, length),
         mouth=cut(clips.mouth, 0, length),
+        eyes=cut(clips.eyes, 0, length),
+        idle=idle,
         embedding=clips.embedding[chosen],
     )
 
@@ -106,11 +120,11 @@ def draw_reference(camera: Tensor, generator: torch.Generator) -> Tensor:
     return torch.multinomial(torch.maximum(frontal, nearest.float()), 1, generator=generator)[:, 0]
 
 
-def mouth_weights(mouth: Tensor, side: int, weight: float) -> Tensor:
-    """mouth [B, T, 4], fractions -> weights [B, 1, T, side, side] of mean 1, `weight` times larger round the mouth."""
-    centres = (torch.arange(side, device=mouth.device) + 0.5) / side
+def box_weights(box: Tensor, side: int, weight: float) -> Tensor:
+    """box [B, T, 4], fractions -> weights [B, 1, T, side, side] of mean 1, `weight` times larger inside."""
+    centres = (torch.arange(side, device=box.device) + 0.5) / side
     reach = 0.5 / side
-    x0, y0, x1, y1 = (edge[..., None] for edge in mouth.unbind(dim=-1))
+    x0, y0, x1, y1 = (edge[..., None] for edge in box.unbind(dim=-1))
     across = ((centres > x0 - reach) & (centres < x1 + reach)).float()
     down = ((centres > y0 - reach) & (centres < y1 + reach)).float()
     inside = down[..., :, None] * across[..., None, :]
@@ -161,8 +175,9 @@ class DenoisingLoss:
         return self.error(guess, chunk).mean()
 
     def lip_cost(self, guess: Guess, chunk: Batch) -> Tensor:
-        """Scalar, 0 where nothing is heard or it is too early"""
-        if self.lips is None or chunk.camera is not None or self.progress < self.stage.lip_start:
+        """Scalar, 0 where nothing is heard, where a mouth does not move, or it is too early"""
+        unread = chunk.camera is not None or chunk.latents.shape[2] == 1 or self.progress < self.stage.lip_start
+        if self.lips is None or unread:
             return guess.prediction.new_zeros(())
         return self.lips(self.clean(guess), chunk.latents, chunk.mouth)
 
@@ -170,7 +185,7 @@ class DenoisingLoss:
         """Weighted squared error of every latent [B, C, T, h, w]"""
         error = (guess.prediction - guess.target).square() * self.noise_weights(guess.timesteps)
         if batch.camera is None and self.stage.mouth_weight != 1:
-            error = error * mouth_weights(batch.mouth, error.shape[-1], self.stage.mouth_weight)
+            error = error * box_weights(batch.mouth, error.shape[-1], self.stage.mouth_weight)
         return error
 
     def clean(self, guess: Guess) -> Tensor:
@@ -194,16 +209,20 @@ class DenoisingLoss:
         identity = self.identity(batch, nobody)
         cache_frames = self.model.unet.cache_frames
         banks = (cache_frames(batch.reference, identity),) if shown else ()
-        reference = self.model.unet.cache_reference(batch.reference) if shown else None
         context = batch.context if looking_back else None
         if not shown:
             batch = replace(batch, reference=torch.zeros_like(batch.reference))
-        chunks = batch.chunks(stage.frames)
+        chunks = batch.chunks(batch.latents.shape[2] // stage.recursion)
         for index, chunk in enumerate(chunks):
             looked_back_at = index + 1 < len(chunks)
             streams = self.streams(chunk.speech, chunk.camera, deaf or nobody, blind or nobody)
+            if not nobody:
+                streams["idle"] = self.model.unet.cache_idle(chunk.idle)
             past = () if context is None else (cache_frames(self.last_frames(context, generator), identity),)
-            condition = cache_condition(identity, **streams, banks=banks + past, reference=reference)
+            if shown:
+                view = (batch.reference, chunk.idle, chunk.camera, batch.portrait_camera)
+                streams["reference"] = self.model.cache_reference(*view)
+            condition = cache_condition(identity, **streams, banks=banks + past)
             guess = self.guess(chunk.latents, condition, generator, stage.context_timesteps if looked_back_at else None)
             yield chunk, guess
             if looked_back_at and not nobody:

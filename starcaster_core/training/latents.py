@@ -17,14 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.performance import BROWS_DOWN, RESTING_BROWS
 from ..data.shards import Clip, find_shards, read_shard
 from ..errors import FaceError, InputError
+from ..idle import IDLE, in_units
 from ..models.autoencoder import PatchAutoencoder
 from ..models.checkpoint import load_checkpoint
 from ..models.starcaster import Starcaster
 from ..presets import MINI, ModelConfig
 from ..speech.phonetic import PhoneticEncoder
 from .loop import autocast, training_device
+from .rows import Rows
 
 KINDS = ("temporal", "spatial", "joint")
 SPLITS = ("train", "val", "test")
@@ -32,17 +35,21 @@ SPLITS = ("train", "val", "test")
 
 @dataclass
 class ClipSet:
-    """N clips of T frames in memory.
+    """N clips of T frames. Latents and speech may stay in their files (`Rows`); the rest is in memory.
 
     latents: float16 [N, T, C, h, w], unit variance. speech: float16 [N, T, F]. camera: float32 [N, T, 25].
-    mouth: float32 [N, T, 4], box x0, y0, x1, y1 as fractions of the frame. embedding: float32 [N, E].
+    mouth, eyes: float32 [N, T, 4], box x0, y0, x1, y1 as fractions of the frame. idle: float32 [N, T, len(IDLE)], what the
+    head does besides speaking (`starcaster_core/idle.py`), turns being those from straight ahead; zeros where it is not known.
+    embedding: float32 [N, E].
     kind, split: int [N] into KINDS and SPLITS. identity: int [N].
     """
 
-    latents: Tensor
-    speech: Tensor
+    latents: Tensor | Rows
+    speech: Tensor | Rows
     camera: Tensor
     mouth: Tensor
+    eyes: Tensor
+    idle: Tensor
     embedding: Tensor
     kind: Tensor
     split: Tensor
@@ -53,7 +60,9 @@ class ClipSet:
         return ((self.split == SPLITS.index(split)) & (self.kind == KINDS.index(kind))).nonzero()[:, 0]
 
 
+ON_DISK = ("latents", "speech")  # by far the largest
 FRAMES_AT_ONCE = 8  # through the autoencoder
+EYE_MARGIN = 0.03  # of a picture's side, round the eyes
 FACES_A_CLIP = 5  # frames that a recogniser looks at
 
 
@@ -67,11 +76,41 @@ def encode_shard(shard: Path, model: Starcaster, recogniser=None) -> dict[str, T
         rows["speech"].append(encode_sound(model, clip).half())
         rows["camera"].append(torch.cat([poses, lens], dim=1).float())
         rows["mouth"].append(torch.from_numpy(clip.truth["mouth_box"]).float() / clip.frames.shape[1])
+        rows["eyes"].append(torch.from_numpy(eye_boxes(clip)) / clip.frames.shape[1])
+        rows["idle"].append(torch.from_numpy(idle_motion_of(clip)))
         rows["embedding"].append(embedding_of(clip, recogniser))
         rows["kind"].append(torch.tensor(KINDS.index(clip.info["kind"])))
         rows["split"].append(torch.tensor(SPLITS.index(clip.info["split"])))
         rows["identity"].append(torch.tensor(clip.info["identity"]))
     return {name: torch.stack(values).contiguous() for name, values in rows.items()}
+
+
+def eye_boxes(clip: Clip) -> np.ndarray:
+    """One box round both eyes with a margin, float32 [T, 4] in pixels"""
+    names, size = clip.info["landmark_names"], clip.info["size"]
+    eyes = clip.truth["landmarks"][:, ["eye" in name for name in names]]
+    margin = EYE_MARGIN * size
+    return np.concatenate([eyes.min(axis=1) - margin, eyes.max(axis=1) + margin], axis=1).astype(np.float32)
+
+
+def idle_motion_of(clip: Clip) -> np.ndarray:
+    """float32 [T, len(IDLE)], see ClipSet"""
+    if "expression" not in clip.truth:
+        return np.zeros((len(clip.truth["mouth_box"]), len(IDLE)), np.float32)
+    weights = dict(zip(clip.info["unit_names"], clip.truth["expression"].T))
+    right = weights["eyeLookOutLeft"] - weights["eyeLookOutRight"]
+    up = weights["eyeLookUpLeft"] - weights["eyeLookDownLeft"]
+    brows = weights["browInnerUp"] - RESTING_BROWS - weights["browDownLeft"] / BROWS_DOWN
+    gaze = np.stack([right, up], axis=1)
+    return in_units(head_degrees(clip.truth["head_rotation"]), weights["eyeBlinkLeft"], gaze, brows[:, None])
+
+
+def head_degrees(rotation: np.ndarray) -> np.ndarray:
+    """[T, 3, 3] -> yaw, pitch, roll [T, 3]; undoes `performance.rotations`"""
+    yaw = np.arctan2(rotation[:, 0, 2], rotation[:, 2, 2])
+    pitch = np.arcsin(rotation[:, 1, 2])
+    roll = np.arctan2(rotation[:, 1, 0], rotation[:, 1, 1])
+    return np.degrees(np.stack([yaw, pitch, roll], axis=1))
 
 
 def encode_frames(model: Starcaster, frames: np.ndarray) -> Tensor:
@@ -149,14 +188,19 @@ def recogniser_for(config: ModelConfig, folders: list[Path]):
 
 
 def load_clips(folder: Path) -> ClipSet:
-    """All encoded shards of a folder, in memory."""
+    """All encoded shards of a folder. Raises InputError for none, and for those of an earlier version."""
     from safetensors.torch import load_file
 
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise InputError("encoded clips", f"none in {folder}", "Run `python -m starcaster_core.training.latents`.")
     parts = [load_file(file) for file in files]
-    return ClipSet(**{name: torch.cat([part[name] for part in parts]) for name in ClipSet.__annotations__})
+    for file, part in zip(files, parts):
+        if missing := ClipSet.__annotations__.keys() - part.keys():
+            got = f"{file} without {', '.join(sorted(missing))}"
+            raise InputError("clips encoded by this version", got, "Encode them again into an empty folder.")
+    columns = {name: [part[name] for part in parts] for name in ClipSet.__annotations__}
+    return ClipSet(**{name: Rows(rows) if name in ON_DISK else torch.cat(rows) for name, rows in columns.items()})
 
 
 def main() -> None:

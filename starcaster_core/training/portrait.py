@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..models.checkpoint import build, load_checkpoint, read_checkpoint, save_checkpoint
 from ..models.lipreader import LipReader, load_lipreader
 from ..models.starcaster import Starcaster
+from ..models.unet import StarcasterUNet
 from ..presets import PRESETS
 from .diffusion import DenoisingLoss, draw_batch
 from .grids import held_out, sample_grid
@@ -30,24 +31,34 @@ from .memory import recomputing
 from .prepare import LEAST_SHARE, Materials, prepare
 from .recipe import ABLATIONS, Stage, ablate, choose_stages, unfrozen
 from .recipes import RECIPES
-from .student import ADVERSARIAL, StudentLoss, new_student, one_by_one
+from .student import ADVERSARIAL, StudentLoss, for_the_reader, new_student, suited_to
 from .team import Team
 
 MINUTES = 80
 EXPECTATIONS = """What to expect of `mini` on two CPU cores: a run of 2 minutes shows that everything runs, and nothing
-else. The mini that ships took five and a half hours: 155 minutes of them on single frames, 20 as a student. Chunks of 16
-frames, two clips a step, make the mouth definite within minutes, and faces worse. More: docs/training.md."""
+else. The mini that ships took seven hours: 155 minutes of them on single frames, 125 as a student. More: docs/training.md."""
 
 
 def begun_model(name_or_path: str, stages: tuple[Stage, ...], shared_noise: float | None = None) -> Starcaster:
     """A checkpoint to go on from with `stages`, noised as its preset trains: what is published may sample with more noise
-    in common than temporal attention learns anything from (docs/decisions/0005). Who only teaches stays as it is."""
+    in common than temporal attention learns anything from (docs/decisions/0005). Who only teaches stays as it is. One that
+    was not told how heads move, or does not turn its portrait, where the preset is and does, will, and has yet to learn it."""
     model = load_checkpoint(name_or_path, torch.float32)
     config = model.config
     if shared_noise is None:
         trained = PRESETS.get(config.name, config) if any(not stage.student_steps for stage in stages) else config
         shared_noise = trained.noise.shared_noise
     model.config = replace(config, noise=replace(config.noise, shared_noise=shared_noise))
+    preset = PRESETS.get(config.name, config)
+    model.config = replace(model.config, turn_portrait=preset.turn_portrait)
+    told = preset.unet.idle_dim
+    if told and not config.unet.idle_dim:
+        config = replace(model.config, unet=replace(config.unet, idle_dim=told))
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(0)
+            fresh = StarcasterUNet(config.unet).idle_embedding
+        weights = {f"unet.idle_embedding.{name}": value for name, value in fresh.state_dict().items()}
+        model = build(config, model.state_dict() | weights, name_or_path)
     return model
 
 
@@ -111,9 +122,7 @@ def train_stage(
     state, log, curves and sample grids go to `out`."""
     if stage.student_steps:
         teacher = model.eval().requires_grad_(False)
-        model = new_student(teacher, stage.student_steps)
-        if all(module.is_untrained() for module in model.unet.motion_modules()):
-            stage = one_by_one(stage)
+        model = new_student(teacher, stage)
         loss = StudentLoss(model, stage, lip_loss(model, stage, reader, gradient_checkpointing))
         companions, budget = list(loss.adversary.parameters()), replace(budget, **ADVERSARIAL)
     else:
@@ -128,7 +137,8 @@ def train_stage(
 
     def loss_of_draw(number: int):
         generator = step_generator(seed, stage.name, number)
-        batch = draw_batch(clips, stage, "train", window, generator)
+        drawn = for_the_reader(stage, generator) if loss.lips else stage
+        batch = draw_batch(clips, drawn, "train", window, generator)
         with autocast(precision):
             return loss(batch, generator)
 
@@ -185,6 +195,8 @@ def run(args: argparse.Namespace) -> None:
                 loss_scaling=args.precision == "float16",
             )
             stage = replace(stage, clips=stage.clips * args.batch_factor)
+            if stage.student_steps:
+                stage = suited_to(model, stage)
             model = run_stage(model.to(training_device()), stage, budget, materials.latents, reader, args)
     if args.recipe == "mini" and Team().is_main:
         print(EXPECTATIONS, flush=True)

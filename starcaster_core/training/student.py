@@ -20,13 +20,15 @@ from torch import Tensor
 from ..models.starcaster import Starcaster
 from ..sampling.schedules import draw_noise, make_scheduler, predict_clean
 from .adversary import Adversary, Given, adversarial_losses
-from .diffusion import Batch, DenoisingLoss, Guess
+from .diffusion import Batch, DenoisingLoss, Guess, box_weights
 from .lips import LipLoss
 from .recipe import Stage
 
 ADVERSARIAL = {"betas": (0.5, 0.99), "companion_rate": 6.0}  # of the loop: the usual for two that compete
 OWN_WAY = 0.6  # of the batches
 VERDICT = 0.2  # how hard the adversary pulls, in units of the error's pull
+EYES = 2.0  # how much heavier an error weighs there
+READ, READ_AT_ONCE = 0.2, 16  # of the batches; frames in a row
 RAMP = 0.08  # of the stage, in which the adversary's word comes to count
 
 
@@ -92,7 +94,8 @@ class StudentLoss(DenoisingLoss):
         if not isinstance(guess, OwnWay):
             return super().cost(guess, chunk, generator)
         made = guess.prediction.detach().requires_grad_()
-        error = (made - chunk.latents).square().mean()  # no heavier round the mouth, of which least can be known
+        # No heavier round the mouth, of which least can be known. The eyes can: it was told where they look.
+        error = ((made - chunk.latents).square() * box_weights(chunk.eyes, made.shape[-1], EYES)).mean()
         verdict = adversarial_losses(self.adversary, made, chunk.latents, given(chunk), generator)
         (by_error,), (by_verdict,) = (torch.autograd.grad(x, made) for x in (error, verdict.student))
         balance = VERDICT * by_error.norm() / by_verdict.norm().clamp(min=1e-8) * min(1.0, self.progress / RAMP)
@@ -112,19 +115,35 @@ def given(chunk: Batch) -> Given:
     speech = chunk.speech
     if speech is not None:
         speech = speech.unfold(1, speech.shape[1] - frames + 1, 1).flatten(2)
-    return Given(chunk.reference[:, :, 0], chunk.embedding, speech, chunk.camera)
+    return Given(chunk.reference[:, :, 0], chunk.embedding, speech, chunk.camera, chunk.idle)
 
 
-def one_by_one(stage: Stage) -> Stage:
-    """For a model whose temporal attention was never trained: as many frames, each of another clip"""
+def suited_to(teacher: Starcaster, stage: Stage) -> Stage:
+    """A student's stage, or, for a model whose temporal attention was never trained, the same with as many frames one by
+    one, each of another clip"""
+    if not all(module.is_untrained() for module in teacher.unet.motion_modules()):
+        return stage
     return replace(stage, frames=1, clips=stage.clips * stage.frames, motion=False, context=0.0, recursion=1)
 
 
-def new_student(teacher: Starcaster, steps: int) -> Starcaster:
-    """A copy of the teacher whose own settings are so many steps of `lcm` from pure noise, without guidance"""
+def for_the_reader(stage: Stage, generator: torch.Generator) -> Stage:
+    """The same, or, in READ of the batches where frames come one by one, as many frames in rows: mouths are read in motion"""
+    if stage.frames > 1 or torch.rand((), generator=generator).item() >= READ:
+        return stage
+    return replace(stage, frames=READ_AT_ONCE, clips=max(1, stage.clips // READ_AT_ONCE), kinds=(("temporal", 1.0),))
+
+
+def new_student(teacher: Starcaster, stage: Stage) -> Starcaster:
+    """A copy of the teacher whose own settings are the stage's number of steps of `lcm` from pure noise, without guidance,
+    looking back at earlier frames only if it learns to"""
     student = deepcopy(teacher)
-    noise = replace(teacher.config.noise, timestep_spacing="trailing")
     student.config = replace(
-        teacher.config, noise=noise, steps=steps, guidance_scale=1.0, guidance_end=1.0, scheduler="lcm"
+        teacher.config,
+        noise=replace(teacher.config.noise, timestep_spacing="trailing"),
+        steps=stage.student_steps,
+        guidance_scale=1.0,
+        guidance_end=1.0,
+        scheduler="lcm",
+        context_frames=teacher.config.context_frames if stage.context else 0,
     )
     return student

@@ -80,12 +80,11 @@ MINI_RECIPE: tuple[Stage, ...] = (
         kinds=BOTH,
         reference=0.95,
         context=0.5,
-        learning_rate=1e-4,
+        learning_rate=1.5e-4,
         drop_identity=0.0,
         drop_audio=0.0,
         drop_camera=0.0,
         mouth_weight=20.0,
-        lip_weight=0.0,
         student_steps=4,
     ),
 )

@@ -32,9 +32,13 @@ def test_the_plain_composition_gives_the_same_prediction(model, guidance_scale, 
     looks = prepare_looks(model, conditions, settings)
     branches = make_branches(model, conditions, settings, looks, model.cache_frames(context, looks.identity), 0)
     ours = Network(model).predict(latents, timestep[None], branches)
-    tokens, frames = plain_tokens(model, conditions, context)
+    tokens, portrait = plain_tokens(model, conditions)
     plain = PlainComposition(model)
-    plain.read(frames, tokens["identity"])
+    plain.read(portrait, tokens["identity"])
+    if model.config.turn_portrait:
+        vectors = model.camera_vectors(conditions.camera, 0, 16)
+        plain.turn(model.turned(looks.reference, tokens["idle"], vectors, None))
+    plain.look_back(model.like_weights(context), tokens["identity"])
     asked, network = [], plain.unet.forward
     monkeypatch.setattr(plain.unet, "forward", lambda *a, **o: asked.append(1) or network(*a, **o))
     theirs = plain.predict(latents, timestep, **tokens, guidance_scale=settings.guidance_scale)

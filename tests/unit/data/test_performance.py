@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from starcaster_core.data.performance import MOST_TURN, frame_loudness, perform, rotations
+from starcaster_core.data.performance import MOST_TURN, frame_loudness, perform
 from starcaster_core.data.visemes import CLASS_NAMES, CLASS_SHAPES, SHAPES, mouth_curves, shape_vector, shapes_of
+from starcaster_core.idle import rotations
 
 SIDED = "browDown browOuterUp cheekSquint eyeBlink eyeLookDown eyeLookIn eyeLookOut eyeLookUp mouthLowerDown mouthPress"
 SIDED += " mouthSmile mouthStretch mouthUpperUp"
@@ -79,10 +81,10 @@ def test_a_performance_is_bounded_smooth_and_repeatable(seed, frames):
 
 
 def test_a_head_turned_left_and_up_faces_left_and_up():
-    ahead = np.array([0, 0, 1])
-    assert (rotations([[10, 0, 0]])[0] @ ahead)[0] > 0.1
-    assert (rotations([[0, 10, 0]])[0] @ ahead)[1] > 0.1
-    np.testing.assert_allclose(rotations([[0, 0, 0]])[0], np.eye(3), atol=1e-7)
+    ahead = torch.tensor([0.0, 0, 1])
+    left, up, straight = rotations(torch.tensor([[10, 0, 0], [0, 10, 0], [0, 0, 0]]))
+    assert (left @ ahead)[0] > 0.1 and (up @ ahead)[1] > 0.1
+    torch.testing.assert_close(straight, torch.eye(3))
 
 
 def test_loudness_of_silence_is_zero_and_of_a_short_sound_ends():

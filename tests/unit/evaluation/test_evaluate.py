@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from starcaster_core import cli
 from starcaster_core.data.shards import Clip, shard_path, write_shard
 from starcaster_core.errors import CheckpointError, InputError
-from starcaster_core.evaluation import identity
+from starcaster_core.evaluation import footage, identity
 from starcaster_core.evaluation.evaluate import ADVICE, EvaluationSettings, evaluate_model, wrong_inputs
 from starcaster_core.evaluation.footage import VERSIONS, Take, choose_clips, film
 from starcaster_core.evaluation.instruments import Instruments, load_instruments
@@ -89,6 +89,15 @@ def test_each_clip_is_filmed_once_and_the_same_again(folder):
     assert (take.videos["still"] == take.videos["still"][0]).all()
     again = film(model, clips, sampler)[0]
     assert all(torch.equal(again.videos[name], take.videos[name]) for name in VERSIONS)
+
+
+def test_no_two_heads_move_alike_and_those_of_frozen_instants_do_not_move(folder, monkeypatch):
+    model, asked = load_checkpoint("tiny"), []
+    nothing = torch.zeros(32, 64, 64, 3, dtype=torch.uint8)
+    monkeypatch.setattr(footage, "generate", lambda _, conditions, sampler: asked.append(sampler) or nothing)
+    film(model, choose_clips([folder], 2), SamplerSettings.of(model.config, seed=7, head_motion=0.5))
+    assert [settings.seed for settings in asked] == [7, 8, 9, 10, 11, 12]
+    assert [settings.head_motion for settings in asked] == [0.5, 0.5, 0, 0, 0.5, 0.5]  # temporal, spatial, joint
 
 
 def test_what_cannot_be_read_is_left_out_and_named(folder, make_clip):

@@ -29,6 +29,8 @@ def test_a_model_is_at_no_distance_from_itself_and_at_some_from_another_way():
         speech=torch.randn(1, 4, 64, generator=draw).half(),
         camera=torch.eye(4).flatten().repeat(1, 4, 1).repeat(1, 1, 2)[..., :25],
         mouth=torch.tensor([0.25, 0.5, 0.75, 0.75]).expand(1, 4, 4),
+        eyes=torch.tensor([0.3, 0.3, 0.7, 0.45]).expand(1, 4, 4),
+        idle=torch.zeros(1, 4, 7),
         embedding=torch.randn(1, 128, generator=draw),
         kind=torch.tensor([0]),
         split=torch.tensor([2]),

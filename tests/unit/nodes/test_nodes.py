@@ -18,7 +18,8 @@ def errors(module):
 def test_sampler_defaults_are_the_core_s(module):
     defaults = module("starcaster_core.sampling").SamplerSettings()
     widgets = {i.id: i for i in module("nodes.sampler").Sampler.define_schema().inputs}
-    for name in ("seed", "steps", "scheduler", "guidance_scale", "lambda_audio", "lambda_camera", "use_reference"):
+    widely = ("seed", "steps", "scheduler", "guidance_scale", "lambda_audio", "lambda_camera", "use_reference")
+    for name in (*widely, "guidance_end", "head_motion"):
         assert widgets[name].default == getattr(defaults, name)
     assert (widgets["seed"].min, widgets["seed"].max) == (0, 2**64 - 1)
 
@@ -147,7 +148,28 @@ def test_the_sampler_tells_of_streams_that_are_not_trained(module, monkeypatch):
     core.untrained = ("audio",)
     speech = module("starcaster_core.types").Speech(torch.zeros(1, 64), 0.04, "phonetic")
     identity = module("starcaster_core.types").Identity(np.ones(128, np.float32), None)
-    model = SimpleNamespace(core=core, sampling=lambda: nullcontext(core))
+    model = SimpleNamespace(core=core, execution=None, sampling=lambda: nullcontext(core))
     with torch.no_grad():
         sampler.Sampler.execute(model, identity, 1.0, speech=speech, steps=1, use_reference=False)
     assert "mouth will not follow" in said[0]
+
+
+def test_execution_options_reach_the_network_and_leave_the_model_that_came_in(module, bridge, monkeypatch):
+    node, sampling = module("nodes.execution").ExecutionOptions, module("starcaster_core.sampling")
+    execution = module("starcaster_core.sampling.execution").Execution
+    model = bridge.LoadedModel(module("starcaster_core.models.checkpoint").load_checkpoint("tiny"))
+    (other,) = node.execute(model, batch_guidance="on", compile=True, cuda_graphs=False).result
+    assert other.execution == execution(batch_guidance=True, compile=True, cuda_graphs=False)
+    assert model.execution == execution() and other.core is model.core
+    assert (
+        node.execute(model, batch_guidance="auto", compile=False, cuda_graphs=False).result[0].execution == execution()
+    )
+
+    asked = []
+    monkeypatch.setattr(sampling, "rollout", lambda *a, **options: asked.append(options["execution"]) or iter(()))
+    monkeypatch.setattr(module("nodes.sampler").Sampler, "hidden", SimpleNamespace(unique_id=None))
+    identity = module("starcaster_core.types").Identity(np.ones(128, np.float32), None)
+    for one in (model, other):
+        with pytest.raises((RuntimeError, ValueError)):  # nothing to join
+            module("nodes.sampler").Sampler.execute(one, identity, 1.0)
+    assert asked == [model.execution, other.execution]

@@ -64,6 +64,8 @@ def test_compiled_blocks_give_the_same_video(model, conditions, monkeypatch):
     compiled = video(model, conditions, Execution(compile=True), steps=1)
     assert graphs, "nothing was compiled"
     torch.testing.assert_close(compiled, plain, rtol=1e-3, atol=1e-3)
+    graphs.clear()
+    assert torch.equal(video(model, conditions, steps=1), plain) and not graphs, "compiled only where it was asked for"
 
 
 @pytest.mark.slow

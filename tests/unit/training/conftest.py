@@ -14,10 +14,18 @@ def noise_clip(number: int, kind: str) -> Clip:
     rng = np.random.default_rng(number)
     poses = np.repeat(np.eye(4, dtype=np.float32)[None], FRAMES, axis=0)
     poses[:, 2, 3] = 2.7
-    info = {"split": "train", "kind": kind, "fps": 25.0, "identity": number}
+    info = {
+        "split": "train",
+        "kind": kind,
+        "fps": 25.0,
+        "identity": number,
+        "size": SIDE,
+        "landmark_names": ["left_eye", "right_eye"],
+    }
     truth = {
         "world_from_cam": poses,
         "intrinsics": np.repeat(np.eye(3, dtype=np.float32)[None], FRAMES, axis=0),
+        "landmarks": np.tile(np.array([[40, 24], [24, 24]], np.float32), (FRAMES, 1, 1)),
         "mouth_box": np.tile(np.array([16, 40, 48, 56], np.float32), (FRAMES, 1)),
         "embedding": rng.normal(size=128).astype(np.float32),
     }

@@ -11,7 +11,7 @@ from starcaster_core.errors import InputError
 from starcaster_core.models.checkpoint import random_model
 from starcaster_core.presets import PRESETS
 from starcaster_core.sampling.schedules import predict_clean
-from starcaster_core.training.diffusion import SNR_LIMIT, DenoisingLoss, draw_batch, draw_reference, mouth_weights
+from starcaster_core.training.diffusion import SNR_LIMIT, DenoisingLoss, box_weights, draw_batch, draw_reference
 from starcaster_core.training.latents import ClipSet
 from starcaster_core.training.portrait import choose_trainable
 from starcaster_core.training.recipe import Stage
@@ -33,6 +33,8 @@ def clips():
         speech=number[:, :, None].expand(-1, -1, 64).half(),
         camera=camera,
         mouth=torch.tensor([0.25, 0.5, 0.75, 0.75]).expand(CLIPS, LENGTH, 4),
+        eyes=torch.tensor([0.3, 0.3, 0.7, 0.45]).expand(CLIPS, LENGTH, 4),
+        idle=number[:, :, None].expand(-1, -1, 7),
         embedding=torch.arange(CLIPS).float()[:, None].expand(-1, 128),
         kind=torch.arange(CLIPS) % 2,
         split=torch.zeros(CLIPS, dtype=torch.long),
@@ -102,7 +104,7 @@ def test_the_reference_is_seen_from_the_front_where_there_is_a_frontal_frame():
 
 def test_the_mouth_counts_more_and_the_mean_stays_one():
     box = torch.tensor([0.25, 0.5, 0.75, 0.75]).expand(2, 3, 4)
-    weights = mouth_weights(box, 16, 4.0)
+    weights = box_weights(box, 16, 4.0)
     assert weights.shape == (2, 1, 3, 16, 16)
     assert torch.allclose(weights.mean(dim=(-1, -2)), torch.ones(2, 1, 3))
     inside, outside = weights[0, 0, 0, 10, 8], weights[0, 0, 0, 2, 8]
@@ -113,8 +115,8 @@ def test_the_mouth_counts_more_and_the_mean_stays_one():
 def test_frames_are_trained_with_the_noise_they_are_sampled_with(share):
     config = PRESETS["tiny"]
     model = random_model(replace(config, noise=replace(config.noise, shared_noise=share)))
-    nothing = torch.zeros(2, 16, 8, 16, 16)
-    noisy, timesteps, _ = DenoisingLoss(model, STAGE).add_noise(nothing, torch.Generator().manual_seed(0))
+    nothing, draws = torch.zeros(2, 16, 8, 16, 16), torch.Generator().manual_seed(0)
+    noisy, timesteps, _ = DenoisingLoss(model, STAGE).add_noise(nothing, draws)
     one, other = noisy[0, :, 2].flatten(), noisy[0, :, 5].flatten()
     assert torch.corrcoef(torch.stack([one, other]))[0, 1].item() == pytest.approx(share, abs=0.05)
     _, sigma = DenoisingLoss(model, STAGE).scales(timesteps)

@@ -44,6 +44,8 @@ def test_clips_are_encoded_once_and_keep_their_kind(tmp_path, model, clip):
     assert clips.speech.shape == (2, FRAMES, 64) and clips.camera.shape == (2, FRAMES, 25)
     assert [KINDS[kind] for kind in clips.kind] == ["temporal", "spatial"]
     torch.testing.assert_close(clips.mouth[0, 0], torch.tensor([0.25, 0.625, 0.75, 0.875]))
+    torch.testing.assert_close(clips.eyes[1, 0], torch.tensor([0.345, 0.345, 0.655, 0.405]))
+    assert not clips.idle.any()  # nobody knows
     assert encode_shards(tmp_path, latents, model) == 0
 
 
@@ -136,6 +138,8 @@ def clips_in_memory(seed: int = 0) -> ClipSet:
         speech=torch.randn(4, FRAMES, 64, generator=generator).half(),
         camera=camera,
         mouth=torch.tensor([0.25, 0.5, 0.75, 0.75]).expand(4, FRAMES, 4),
+        eyes=torch.tensor([0.3, 0.3, 0.7, 0.45]).expand(4, FRAMES, 4),
+        idle=torch.randn(4, FRAMES, 7, generator=generator),
         embedding=torch.randn(4, 128, generator=generator),
         kind=torch.tensor([0, 1, 0, 1]),
         split=torch.zeros(4, dtype=torch.long),

@@ -20,7 +20,7 @@ from starcaster_core.sampling.execution import Network
 from starcaster_core.sampling.guidance import Branch
 from starcaster_core.sampling.rollout import denoise
 from starcaster_core.training import adversary as opponent
-from starcaster_core.training import portrait
+from starcaster_core.training import diffusion, portrait
 from starcaster_core.training import student as module
 from starcaster_core.training.adversary import Adversary, Given, adversarial_losses
 from starcaster_core.training.diffusion import DenoisingLoss, draw_batch
@@ -28,7 +28,7 @@ from starcaster_core.training.latents import ClipSet
 from starcaster_core.training.loop import LoopSettings
 from starcaster_core.training.portrait import choose_trainable
 from starcaster_core.training.recipe import Stage
-from starcaster_core.training.student import StudentLoss, given, new_student
+from starcaster_core.training.student import StudentLoss, for_the_reader, given, new_student, suited_to
 
 CLIPS, LENGTH, FRAMES = 4, 20, 8
 STAGE = Stage(
@@ -56,6 +56,8 @@ def clips() -> ClipSet:
         speech=draw(LENGTH, 64).half(),
         camera=draw(LENGTH, 25),
         mouth=torch.tensor([0.25, 0.5, 0.75, 0.75]).expand(CLIPS, LENGTH, 4),
+        eyes=torch.tensor([0.3, 0.3, 0.7, 0.45]).expand(CLIPS, LENGTH, 4),
+        idle=draw(LENGTH, 7),
         embedding=draw(128),
         kind=torch.arange(CLIPS) % 2,
         split=torch.zeros(CLIPS, dtype=torch.long),
@@ -79,7 +81,7 @@ def teacher():
 
 @pytest.fixture
 def student(teacher):
-    student = new_student(teacher, STAGE.student_steps)
+    student = new_student(teacher, STAGE)
     choose_trainable(student, STAGE)
     return student
 
@@ -118,7 +120,9 @@ def test_its_own_way_is_the_samplers(clips, student, monkeypatch):
     with torch.no_grad():
         identity = unet.cache_identity(tokens(batch.embedding))
         bank = unet.cache_frames(batch.reference, identity)
-        condition = cache_condition(identity, banks=(bank,), reference=unet.cache_reference(batch.reference))
+        condition = cache_condition(
+            identity, banks=(bank,), reference=student.cache_reference(batch.reference, batch.idle)
+        )
         monkeypatch.setattr(module, "draw_noise", numbered())
         made = loss.go_own_way(batch.latents, condition, generator(), to_the_end=True).prediction
     draw = numbered()
@@ -181,7 +185,7 @@ def test_error_and_verdict_pull_as_hard_as_they_are_to(clips, student):
     loss, batch = StudentLoss(student, STAGE), batch_of(clips)
     made = torch.randn(batch.latents.shape, generator=generator(), requires_grad=True)
     guess = module.OwnWay(made, batch.latents, made, torch.tensor([499, 499]))
-    error = (made - batch.latents).square().mean()
+    error = ((made - batch.latents).square() * diffusion.box_weights(batch.eyes, 8, module.EYES)).mean()
     (by_error,) = torch.autograd.grad(error, made, retain_graph=True)
 
     def pull(progress: float) -> torch.Tensor:
@@ -214,7 +218,7 @@ def test_where_the_portrait_was_not_shown_the_adversary_does_not_see_it(clips, s
 def test_an_adversary_learns_what_is_true_and_the_made_comes_nearer(frames):
     torch.manual_seed(0)
     adversary = Adversary(4, speech_dim=6, identity_dim=8, side=8, width=8)
-    who = Given(torch.randn(8, 4, 8, 8), torch.randn(8, 8), torch.randn(8, frames, 6), None)
+    who = Given(torch.randn(8, 4, 8, 8), torch.randn(8, 8), torch.randn(8, frames, 6), None, torch.randn(8, frames, 7))
     true = torch.ones(8, 4, frames, 8, 8) + 0.1 * torch.randn(8, 4, frames, 8, 8)
     made = torch.nn.Parameter(torch.zeros_like(true))
     optimizer = torch.optim.Adam([{"params": adversary.parameters()}, {"params": [made], "lr": 0.02}], lr=3e-3)
@@ -229,7 +233,7 @@ def test_an_adversary_learns_what_is_true_and_the_made_comes_nearer(frames):
 
 def test_losses_reach_only_those_they_are_for():
     adversary = Adversary(4, speech_dim=6, identity_dim=8, side=8, width=8)
-    who = Given(torch.randn(2, 4, 8, 8), torch.randn(2, 8), None, torch.randn(2, 1, 25))
+    who = Given(torch.randn(2, 4, 8, 8), torch.randn(2, 8), None, torch.randn(2, 1, 25), torch.randn(2, 1, 7))
     true, made = torch.randn(2, 4, 1, 8, 8), torch.nn.Parameter(torch.randn(2, 4, 1, 8, 8))
     losses = adversarial_losses(adversary, made, true, who, generator())
     losses.student.mean().backward()
@@ -241,7 +245,7 @@ def test_losses_reach_only_those_they_are_for():
 
 def test_a_steep_adversary_costs_and_a_flat_one_does_not(monkeypatch):
     adversary = Adversary(4, speech_dim=6, identity_dim=8, side=8, width=8)
-    who = Given(torch.randn(2, 4, 8, 8), torch.randn(2, 8), None, None)
+    who = Given(torch.randn(2, 4, 8, 8), torch.randn(2, 8), None, None, torch.zeros(2, 1, 7))
     true, made = torch.randn(2, 2, 4, 1, 8, 8, generator=generator())
 
     def cost(steepness: float, slope: float) -> float:
@@ -266,9 +270,41 @@ def test_where_temporal_attention_was_never_trained_frames_are_taken_one_by_one(
             parameter.data.zero_()
     for number, model in enumerate((teacher, silent)):
         budget = LoopSettings(0, steps=1, show_minutes=9)
-        student = portrait.train_stage(model, clips, STAGE, budget, tmp_path / str(number), seed=0)
+        stage = suited_to(model, STAGE)
+        student = portrait.train_stage(model, clips, stage, budget, tmp_path / str(number), seed=0)
     assert seen == [(2, FRAMES), (2 * FRAMES, 1)]
     assert all(module.is_untrained() for module in student.unet.motion_modules())
+
+
+def test_where_frames_come_one_by_one_some_come_in_a_row_for_the_lip_reader(clips, teacher):
+    singles = replace(STAGE, frames=1, clips=32)
+    draws = [for_the_reader(singles, generator(seed)) for seed in range(200)]
+    rows = [stage for stage in draws if stage.frames > 1]
+    assert {(stage.frames, stage.clips, stage.kinds) for stage in rows} == {(16, 2, (("temporal", 1.0),))}
+    assert 0.5 * module.READ < len(rows) / len(draws) < 2 * module.READ
+    assert all(stage == singles for stage in draws if stage.frames == 1)
+    assert for_the_reader(STAGE, generator()) == STAGE
+
+
+def test_a_lip_reader_reads_rows_and_no_single_frames(clips, student):
+    class Reader:
+        def __call__(self, predicted, true, boxes):
+            return (predicted - true).square().mean()
+
+    singles = replace(STAGE, frames=1, clips=4, motion=False, lip_weight=2.0)
+    loss = StudentLoss(student, singles, Reader())
+    _, numbers = loss(batch_of(clips, stage=singles), generator())
+    assert numbers["lips"] == 0.0
+    row = batch_of(clips, stage=replace(singles, frames=8, clips=1))
+    worth, numbers = loss(row, generator())
+    assert numbers["lips"] > 0
+    assert worth.item() == pytest.approx(numbers["temporal"] + 2 * numbers["lips"], rel=1e-5)
+
+
+def test_a_student_looks_back_only_if_it_learned_to(teacher):
+    assert new_student(teacher, STAGE).config.context_frames == 0
+    looking = replace(STAGE, context=0.5)
+    assert new_student(teacher, looking).config.context_frames == teacher.config.context_frames == 2
 
 
 def test_two_processes_begin_with_the_same_adversary(student):
@@ -280,7 +316,7 @@ def test_a_saved_student_is_generated_with_in_its_own_few_steps(tmp_path, teache
     from starcaster_core.identity import save_identity
     from starcaster_core.types import Identity
 
-    save_checkpoint(tmp_path / "student.safetensors", new_student(teacher, 4), {})
+    save_checkpoint(tmp_path / "student.safetensors", new_student(teacher, STAGE), {})
     used = []
     monkeypatch.setattr(generate, "rollout", lambda *arguments, **options: used.append(arguments[2]) or [])
     monkeypatch.setattr(generate, "film", lambda *arguments: argparse.Namespace(frames=0, seconds=0))

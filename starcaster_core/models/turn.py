@@ -1,0 +1,100 @@
+"""The portrait as it would look from elsewhere: what can be copied when the head has turned or the camera has moved.
+
+Every picture element looks along its ray at an ellipsoid where heads are, turned as the head is, and takes the colour
+that the same place has in the portrait; where that was hidden, of the edge. Hair and all that is no ellipsoid come out wrong; a
+network that may copy decides where (docs/decisions/0012). Coordinates: docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..camera.poses import intrinsics, world_from_cam
+
+CENTRE, RADII = (0.0, -0.02, -0.02), (0.205, 0.28, 0.22)  # of the mean head of the synthetic world
+PIVOT = (0.0, -0.175, -0.072)  # where it turns
+FADE = 0.6  # ellipsoid radii beyond its rim, over which what turns with the head comes to rest
+EDGE = 0.3  # cosine between the portrait's view and the place on the head that stands in for what was hidden
+GRID = 32  # rays a side: the shifts are smooth
+
+
+def turn_portrait(
+    portrait: Tensor, turns: Tensor, camera: Tensor | None = None, portrait_camera: Tensor | None = None
+) -> Tensor:
+    """portrait [B, 3, S, S] -> [B, T, 3, S, S], as seen when the head has turned by the rotations `turns` [B, T, 3, 3] from
+    the portrait's pose, from the cameras [B, T, 25] (pose, intrinsics).
+
+    portrait_camera: [B, 25], None: from straight ahead. camera None: from where the portrait was taken.
+    """
+    batch, frames = turns.shape[:2]
+    if portrait_camera is None:
+        portrait_camera = frontal_camera().to(portrait.device).expand(batch, -1)
+    before = portrait_camera.float().repeat_interleave(frames, dim=0)
+    now = before if camera is None else camera.float().flatten(0, 1)
+    moved = F.interpolate(shifts(now, turns.float().flatten(0, 1), before), portrait.shape[-2:], mode="bilinear")
+    grid = (
+        2 * (places(portrait.shape[-1], portrait.device) + moved.movedim(1, -1)) - 1
+    )  # as grid_sample counts, -1 .. 1
+    repeated = portrait.float().repeat_interleave(frames, dim=0)
+    turned = F.grid_sample(repeated, grid, padding_mode="border", align_corners=False)
+    return turned.unflatten(0, (batch, frames))
+
+
+def places(side: int, device: torch.device) -> Tensor:
+    """The middles of a picture's elements, x right and y down as shares of its side, [side, side, 2]"""
+    ticks = (torch.arange(side, device=device) + 0.5) / side
+    down, right = torch.meshgrid(ticks, ticks, indexing="ij")
+    return torch.stack([right, down], dim=-1)
+
+
+def shifts(camera: Tensor, turns: Tensor, portrait_camera: Tensor) -> Tensor:
+    """How far from its own place each looks in the portrait, [N, 2, GRID, GRID], x right and y down as shares of its side;
+    cameras [N, 25], turns [N, 3, 3]"""
+
+    def row(numbers) -> Tensor:
+        return torch.tensor(numbers, device=camera.device)
+
+    centre, radii, pivot = row(CENTRE), row(RADII), row(PIVOT)
+    here = places(GRID, camera.device).flatten(0, 1)  # [P, 2]
+
+    pose, lens = unpack(camera)
+    rays = (here - lens[:, None, :2, 2]) / torch.stack([lens[:, 0, 0], lens[:, 1, 1]], dim=-1)[:, None]
+    rays = F.pad(rays, (0, 1), value=1.0) @ pose[:, :3, :3].mT
+    # The head at rest, and everything else turned the other way
+    origin = (pivot + (pose[:, None, :3, 3] - pivot) @ turns - centre) / radii
+    rays = rays @ turns / radii
+    square, along = rays.square().sum(dim=-1, keepdim=True), (origin * rays).sum(dim=-1, keepdim=True)
+    off_centre = (origin.square().sum(dim=-1, keepdim=True) - along.square() / square).clamp(min=0)
+    reach = ((1 - off_centre).clamp(min=0) / square).sqrt()  # 0 beyond the rim: as near as the ray comes
+    met = origin + (-along / square - reach) * rays
+
+    pose, lens = unpack(portrait_camera)
+    towards = (pose[:, None, :3, 3] - centre) / radii
+    distance = towards.norm(dim=-1, keepdim=True)
+    towards = towards / distance
+    facing = (met * towards).sum(dim=-1, keepdim=True)
+    rim = F.normalize(met - facing * towards, dim=-1) * (1 - EDGE**2) ** 0.5 + EDGE * towards
+    hidden = (facing < 0.9 / distance) & (
+        off_centre < 1
+    )  # beyond the rim that the portrait's camera sees, and a little
+    met = torch.where(hidden, rim, met) * radii + centre
+    seen = (met - pose[:, None, :3, 3]) @ pose[:, :3, :3]
+    seen = seen[..., :2] / seen[..., 2:] * torch.stack([lens[:, 0, 0], lens[:, 1, 1]], dim=-1)[:, None]
+    seen = seen + lens[:, None, :2, 2]
+    beyond = ((off_centre.sqrt() - 1) / FADE).clamp(0, 1)
+    rest = beyond * beyond * (3 - 2 * beyond)
+    return ((1 - rest) * (seen - here)).mT.unflatten(-1, (GRID, GRID))
+
+
+def unpack(camera: Tensor) -> tuple[Tensor, Tensor]:
+    """[N, 25] -> world_from_cam [N, 4, 4], intrinsics [N, 3, 3] in image sides"""
+    return camera[:, :16].unflatten(-1, (4, 4)), camera[:, 16:].unflatten(-1, (3, 3))
+
+
+def frontal_camera() -> Tensor:
+    """[25]"""
+    pose, lens = world_from_cam(np.zeros(1), np.zeros(1))[0], intrinsics(1)[0]
+    return torch.from_numpy(np.concatenate([pose.reshape(16), lens.reshape(9)])).float()
