@@ -58,9 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--scheduler", choices=SCHEDULERS, default=None, help="default: the model's own")
     how.add_argument("--guidance-scale", type=float, default=None, help="default: the model's own")
     how.add_argument(
-        "--head-motion", type=float, default=1.0, help="0 keeps the head still, 1 is usual, 2 twice as lively"
+        "--head-motion",
+        type=float,
+        default=defaults.head_motion,
+        help="0 keeps the head still, 1 is usual, 2 twice as lively",
     )
-    parser.add_argument(
+    how.add_argument(
         "--guidance-end", type=float, default=None, help="share of the steps that are guided; default: the model's own"
     )
     how.add_argument("--lambda-audio", type=float, default=defaults.lambda_audio)

@@ -7,12 +7,12 @@ network that may copy decides where (docs/decisions/0012). Coordinates: docs/arc
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..camera.poses import intrinsics, world_from_cam
+from ..types import CameraPath
 
 CENTRE, RADII = (0.0, -0.02, -0.02), (0.205, 0.28, 0.22)  # of the mean head of the synthetic world
 PIVOT = (0.0, -0.175, -0.072)  # where it turns
@@ -35,9 +35,8 @@ def turn_portrait(
     before = portrait_camera.float().repeat_interleave(frames, dim=0)
     now = before if camera is None else camera.float().flatten(0, 1)
     moved = F.interpolate(shifts(now, turns.float().flatten(0, 1), before), portrait.shape[-2:], mode="bilinear")
-    grid = (
-        2 * (places(portrait.shape[-1], portrait.device) + moved.movedim(1, -1)) - 1
-    )  # as grid_sample counts, -1 .. 1
+    # As grid_sample counts, -1 .. 1
+    grid = 2 * (places(portrait.shape[-1], portrait.device) + moved.movedim(1, -1)) - 1
     repeated = portrait.float().repeat_interleave(frames, dim=0)
     turned = F.grid_sample(repeated, grid, padding_mode="border", align_corners=False)
     return turned.unflatten(0, (batch, frames))
@@ -60,41 +59,40 @@ def shifts(camera: Tensor, turns: Tensor, portrait_camera: Tensor) -> Tensor:
     centre, radii, pivot = row(CENTRE), row(RADII), row(PIVOT)
     here = places(GRID, camera.device).flatten(0, 1)  # [P, 2]
 
-    pose, lens = unpack(camera)
-    rays = (here - lens[:, None, :2, 2]) / torch.stack([lens[:, 0, 0], lens[:, 1, 1]], dim=-1)[:, None]
-    rays = F.pad(rays, (0, 1), value=1.0) @ pose[:, :3, :3].mT
+    rotation, position, focal, middle = unpack(camera)
+    rays = F.pad((here - middle) / focal, (0, 1), value=1.0) @ rotation.mT
     # The head at rest, and everything else turned the other way
-    origin = (pivot + (pose[:, None, :3, 3] - pivot) @ turns - centre) / radii
+    origin = (pivot + (position - pivot) @ turns - centre) / radii
     rays = rays @ turns / radii
     square, along = rays.square().sum(dim=-1, keepdim=True), (origin * rays).sum(dim=-1, keepdim=True)
     off_centre = (origin.square().sum(dim=-1, keepdim=True) - along.square() / square).clamp(min=0)
     reach = ((1 - off_centre).clamp(min=0) / square).sqrt()  # 0 beyond the rim: as near as the ray comes
     met = origin + (-along / square - reach) * rays
 
-    pose, lens = unpack(portrait_camera)
-    towards = (pose[:, None, :3, 3] - centre) / radii
+    rotation, position, focal, middle = unpack(portrait_camera)
+    towards = (position - centre) / radii
     distance = towards.norm(dim=-1, keepdim=True)
     towards = towards / distance
     facing = (met * towards).sum(dim=-1, keepdim=True)
     rim = F.normalize(met - facing * towards, dim=-1) * (1 - EDGE**2) ** 0.5 + EDGE * towards
-    hidden = (facing < 0.9 / distance) & (
-        off_centre < 1
-    )  # beyond the rim that the portrait's camera sees, and a little
+    # Beyond the rim that the portrait's camera sees, and a little
+    hidden = (facing < 0.9 / distance) & (off_centre < 1)
     met = torch.where(hidden, rim, met) * radii + centre
-    seen = (met - pose[:, None, :3, 3]) @ pose[:, :3, :3]
-    seen = seen[..., :2] / seen[..., 2:] * torch.stack([lens[:, 0, 0], lens[:, 1, 1]], dim=-1)[:, None]
-    seen = seen + lens[:, None, :2, 2]
+    seen = (met - position) @ rotation
+    seen = seen[..., :2] / seen[..., 2:] * focal + middle
     beyond = ((off_centre.sqrt() - 1) / FADE).clamp(0, 1)
     rest = beyond * beyond * (3 - 2 * beyond)
     return ((1 - rest) * (seen - here)).mT.unflatten(-1, (GRID, GRID))
 
 
-def unpack(camera: Tensor) -> tuple[Tensor, Tensor]:
-    """[N, 25] -> world_from_cam [N, 4, 4], intrinsics [N, 3, 3] in image sides"""
-    return camera[:, :16].unflatten(-1, (4, 4)), camera[:, 16:].unflatten(-1, (3, 3))
+def unpack(camera: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """[N, 25] -> rotation [N, 3, 3] and position [N, 1, 3] in the world, focal lengths and principal point [N, 1, 2] in image
+    sides"""
+    pose, lens = camera[:, :16].unflatten(-1, (4, 4)), camera[:, 16:].unflatten(-1, (3, 3))
+    focal = torch.stack([lens[:, 0, 0], lens[:, 1, 1]], dim=-1)
+    return pose[:, :3, :3], pose[:, None, :3, 3], focal[:, None], lens[:, None, :2, 2]
 
 
 def frontal_camera() -> Tensor:
     """[25]"""
-    pose, lens = world_from_cam(np.zeros(1), np.zeros(1))[0], intrinsics(1)[0]
-    return torch.from_numpy(np.concatenate([pose.reshape(16), lens.reshape(9)])).float()
+    return torch.from_numpy(CameraPath(world_from_cam(0.0, 0.0)[None], intrinsics(1)).vectors()[0])

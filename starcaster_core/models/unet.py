@@ -168,7 +168,7 @@ class StarcasterUNet(nn.Module):
         frames = latents.shape[2]
         conditions = [condition] if isinstance(condition, ConditionCache) else condition
         x = rearrange(latents, "b c t h w -> (b t) c h w").contiguous(memory_format=torch.channels_last)
-        x = self.show_portrait(self.conv_in(x), conditions, frames)
+        x = self.show_portrait(self.conv_in(x), conditions)
         run = Pass(
             time_embedding=self.add_idle(
                 self.embed_time(timesteps, latents).repeat_interleave(frames, dim=0), conditions
@@ -184,16 +184,16 @@ class StarcasterUNet(nn.Module):
         x = self.go_through_middle(x, run)
         x = self.go_up(x, skips, run)
         features = self.conv_act(self.conv_norm_out(x))
-        x = self.copy_portrait(self.conv_out(features), features, conditions, frames)
+        x = self.copy_portrait(self.conv_out(features), features, conditions)
         return rearrange(x, "(b t) c h w -> b c t h w", t=frames)
 
-    def show_portrait(self, x: Tensor, conditions: Sequence[ConditionCache], frames: int) -> Tensor:
+    def show_portrait(self, x: Tensor, conditions: Sequence[ConditionCache]) -> Tensor:
         if not any(one.reference for one in conditions):
             return x
         shares = zip(x.chunk(len(conditions)), conditions)
         return join([x + for_frames(one.reference[0], len(x)) if one.reference else x for x, one in shares])
 
-    def copy_portrait(self, x: Tensor, features: Tensor, conditions: Sequence[ConditionCache], frames: int) -> Tensor:
+    def copy_portrait(self, x: Tensor, features: Tensor, conditions: Sequence[ConditionCache]) -> Tensor:
         if not any(one.reference for one in conditions):
             return x
         gates = self.copy_gate(features).sigmoid()

@@ -216,9 +216,9 @@ def make_branches(model, conditions, settings, looks: Looks, context, start) -> 
     audio = camera = None
     if conditions.speech is not None and settings.lambda_audio > 0:
         audio = model.cache_audio(conditions.speech, start, length)
-    if conditions.camera is not None and settings.lambda_camera > 0:
-        camera = model.cache_camera(conditions.camera, start, length)
     view, idle = pose_of(model, conditions, settings, start, length)
+    if view is not None:
+        camera = model.cache_camera(conditions.camera, start, length)
     idle[..., :TURNS] -= looks.turned
     reference = None
     if looks.reference is not None:

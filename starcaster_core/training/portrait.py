@@ -45,21 +45,25 @@ def begun_model(name_or_path: str, stages: tuple[Stage, ...], shared_noise: floa
     was not told how heads move, or does not turn its portrait, where the preset is and does, will, and has yet to learn it."""
     model = load_checkpoint(name_or_path, torch.float32)
     config = model.config
-    if shared_noise is None:
-        trained = PRESETS.get(config.name, config) if any(not stage.student_steps for stage in stages) else config
-        shared_noise = trained.noise.shared_noise
-    model.config = replace(config, noise=replace(config.noise, shared_noise=shared_noise))
     preset = PRESETS.get(config.name, config)
-    model.config = replace(model.config, turn_portrait=preset.turn_portrait)
-    told = preset.unet.idle_dim
-    if told and not config.unet.idle_dim:
-        config = replace(model.config, unet=replace(config.unet, idle_dim=told))
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(0)
-            fresh = StarcasterUNet(config.unet).idle_embedding
-        weights = {f"unet.idle_embedding.{name}": value for name, value in fresh.state_dict().items()}
-        model = build(config, model.state_dict() | weights, name_or_path)
+    if shared_noise is None:
+        trained = preset if any(not stage.student_steps for stage in stages) else config
+        shared_noise = trained.noise.shared_noise
+    noise = replace(config.noise, shared_noise=shared_noise)
+    model.config = replace(config, noise=noise, turn_portrait=preset.turn_portrait)
+    if preset.unet.idle_dim and not config.unet.idle_dim:
+        return told_how_to_move(model, preset.unet.idle_dim)
     return model
+
+
+def told_how_to_move(model: Starcaster, idle_dim: int) -> Starcaster:
+    """The same model with the weights that are to learn it, which say nothing yet"""
+    config = replace(model.config, unet=replace(model.config.unet, idle_dim=idle_dim))
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        fresh = StarcasterUNet(config.unet).idle_embedding
+    weights = {f"unet.idle_embedding.{name}": value for name, value in fresh.state_dict().items()}
+    return build(config, model.state_dict() | weights, config.name)
 
 
 def choose_trainable(model: Starcaster, stage: Stage) -> list[torch.nn.Parameter]:
