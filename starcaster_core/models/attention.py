@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention import FeedForward
-from einops import rearrange
+from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from .norm import GroupNorm
@@ -24,6 +25,16 @@ from .storage import weight_of
 
 KeyValue = tuple[Tensor, Tensor]  # each [B, heads, L, C / heads]
 FEW = 16  # keys or queries
+
+
+class Folded(NamedTuple):
+    """Keys and values of a few tokens, with the projections of what attends to them inside: keys, values [B * T, K, C];
+    sizes: how many of the K, heads times tokens, are of each source, whose softmaxes are apart; lambdas: within the values."""
+
+    keys: Tensor
+    values: Tensor
+    sizes: list[int]
+    lambdas: tuple[float, float]
 
 
 @dataclass
@@ -34,6 +45,7 @@ class BlockCache:
     audio, camera: [B * T, heads, L, d], tokens of each frame's own.
     bank: [B, heads, R * h * w, d], the reference and context frames.
     splits_bank: attend to frame and bank apart, then merge the two (see `attend_apart`), instead of side by side.
+    folded: identity, audio and camera as `DecoupledCrossAttention.fold` makes one of them while sampling on a CPU.
     """
 
     identity: KeyValue | None = None
@@ -41,6 +53,7 @@ class BlockCache:
     camera: KeyValue | None = None
     bank: KeyValue | None = None
     splits_bank: bool = False
+    folded: Folded | None = field(default=None, repr=False)
     _room: KeyValue | None = field(default=None, repr=False)
 
     def beside_bank(self, key: Tensor, value: Tensor) -> KeyValue:
@@ -61,9 +74,9 @@ class BlockCache:
     def sources(self) -> tuple[KeyValue | None, ...]:
         return self.identity, self.audio, self.camera, self.bank
 
-    def forget_room(self) -> None:
-        """To be called when the bank's numbers have changed in place."""
-        self._room = None
+    def forget(self) -> None:
+        """What was made of the numbers, which have changed in place."""
+        self._room = self.folded = None
 
 
 def per_frame(shared: Tensor, frames: int) -> Tensor:
@@ -127,7 +140,7 @@ class ConditionCache:
         for mine, its in zip(self.tensors(), other.tensors()):
             mine.copy_(its)
         for block in self.blocks:
-            block.forget_room()
+            block.forget()
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -339,6 +352,8 @@ class DecoupledCrossAttention(nn.Module):
 
     def forward(self, x: Tensor, caches: Sequence[BlockCache], lambdas: Sequence[tuple[float, float]]) -> Tensor:
         """x [B * T, h * w, C] -> the same shape. caches, and lambda_a and lambda_c: one for each share of the batch."""
+        if self.is_worth_folding(x, caches):
+            return join([self.look_up(*share) for share in zip(x.chunk(len(caches)), caches, lambdas)])
         queries = split_heads(self.to_q(x), self.heads).chunk(len(caches))
         return self.to_out[0](join([self.listen(*share) for share in zip(queries, caches, lambdas)]))
 
@@ -348,6 +363,42 @@ class DecoupledCrossAttention(nn.Module):
             if stream is not None and weight != 0:
                 z = z + weight * attend(query, *stream)
         return z
+
+    def is_worth_folding(self, x: Tensor, caches: Sequence[BlockCache]) -> bool:
+        """Sampling on a CPU, with fewer keys, of all heads together, than channels"""
+        if x.device.type != "cpu" or torch.is_grad_enabled():
+            return False
+        sources = ((cache.identity, cache.audio, cache.camera) for cache in caches)
+        tokens = max(sum(key.shape[2] for key, _ in filter(None, each)) for each in sources)
+        return self.heads * tokens < x.shape[-1]
+
+    def look_up(self, x: Tensor, cache: BlockCache, lambdas: tuple[float, float]) -> Tensor:
+        """What `forward` gives of one condition, over folded keys and values. The softmaxes run along the positions in
+        memory, which are many, and not along the keys, which are few."""
+        if cache.folded is None or cache.folded.lambdas != lambdas:
+            cache.folded = self.fold(cache, lambdas, len(x))
+        keys, values, sizes, _ = cache.folded
+        scores = keys @ x.mT
+        shares = [
+            rearrange(each, "b (h l) q -> b h l q", h=self.heads).softmax(dim=2) for each in scores.split(sizes, 1)
+        ]
+        weights = torch.cat([share.flatten(1, 2) for share in shares], dim=1)
+        return torch.baddbmm(self.to_out[0].bias, weights.mT, values)
+
+    def fold(self, cache: BlockCache, lambdas: tuple[float, float], frames: int) -> Folded:
+        """softmax(x W_q K^T / sqrt(d)) V W_o = softmax(x [W_q K^T / sqrt(d)]) [V W_o]: what stands in brackets, once a chunk,
+        spares both projections of every position at every step."""
+        to_q = rearrange(weight_of(self.to_q), "(h d) c -> h d c", h=self.heads).float()
+        to_out = rearrange(weight_of(self.to_out[0]), "c (h d) -> h d c", h=self.heads).float()
+        scale = to_q.shape[1] ** -0.5
+        keys, values = [], []
+        for source, weight in zip((cache.identity, cache.audio, cache.camera), (1.0, *lambdas)):
+            if source is None or weight == 0:
+                continue
+            for folded, tokens, map_, factor in zip((keys, values), source, (to_q, to_out), (scale, weight)):
+                product = einsum(tokens.float(), map_, "b h l d, h d c -> b h l c").flatten(1, 2) * factor
+                folded.append(per_frame(product.to(tokens.dtype), frames // len(product)))
+        return Folded(torch.cat(keys, dim=1), torch.cat(values, dim=1), [key.shape[1] for key in keys], lambdas)
 
     def attend_identity(self, query: Tensor, identity: KeyValue) -> Tensor:
         # All frames of a clip share these few keys, so the frames are laid end to end instead of copying the keys.

@@ -44,6 +44,7 @@ def load_checkpoint(
         model = build(config, weights, name, dtype or cpu_precision())
         model.untrained = tuple(provenance.get("untrained", ()))
     model = model.set_precision(dtype or cpu_precision()).eval().requires_grad_(False)
+    model.unet.to(memory_format=torch.channels_last)  # as its convolutions want their weights
     if float8:
         model.store_in_float8()
     return model

@@ -113,18 +113,26 @@ class Starcaster(nn.Module):
         idle: Tensor,
         camera: Tensor | None = None,
         portrait_camera: Tensor | None = None,
+        picture: Tensor | None = None,
     ) -> tuple[Tensor, Tensor] | None:
         """The portrait's latents [B, C, 1, h, w] as `unet.cache_reference` makes them ready for every frame: turned as the
         head (idle [B, T, K]) and seen from the cameras [B, T, 25], in a model that does so. portrait_camera: as
-        `turn_portrait` takes it."""
+        `turn_portrait` takes it. picture: as `open_portrait` gives it, if that is at hand."""
         if self.config.turn_portrait:
-            latents = self.turned(latents, idle, camera, portrait_camera)
+            picture = self.open_portrait(latents) if picture is None else picture
+            latents = self.turned(picture, idle, camera, portrait_camera)
         return self.unet.cache_reference(self.like_weights(latents))
 
     @torch.no_grad()
-    def turned(self, latents: Tensor, idle: Tensor, camera: Tensor | None, portrait_camera: Tensor | None) -> Tensor:
-        """[B, C, 1, h, w] -> [B, C, T, h, w]"""
-        picture = self.vae.decode(self.like_weights(self.to_raw(latents[:, :, 0])))
+    def open_portrait(self, latents: Tensor) -> Tensor | None:
+        """[B, C, 1, h, w] -> the picture [B, 3, S, S], -1..1, that is to be turned; None in a model that does not."""
+        if not self.config.turn_portrait:
+            return None
+        return self.vae.decode(self.like_weights(self.to_raw(latents[:, :, 0])))
+
+    @torch.no_grad()
+    def turned(self, picture: Tensor, idle: Tensor, camera: Tensor | None, portrait_camera: Tensor | None) -> Tensor:
+        """[B, 3, S, S] -> latents [B, C, T, h, w]"""
         pictures = turn_portrait(picture, turns(idle), camera, portrait_camera)
         raw = self.vae.encode(self.like_weights(rearrange(pictures, "b t c h w -> (b t) c h w")))
         return self.from_raw(rearrange(raw.float(), "(b t) c h w -> b c t h w", t=idle.shape[1]))

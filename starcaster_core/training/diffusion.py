@@ -192,6 +192,10 @@ class DenoisingLoss:
         """x0 in one step [B, C, T, h, w]"""
         return predict_clean(guess.prediction, guess.noisy, guess.timesteps, self.alphas_cumprod, self.kind)
 
+    def finished(self, guess: Guess) -> Tensor:
+        """The chunk as the next one looks back at it, without gradient [B, C, T, h, w]"""
+        return self.clean(guess).detach()
+
     def roll_out(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[Batch, Guess]]:
         """Self-forcing: chunk after chunk with one noisy look at each, under the conditions that chance leaves. The first
         looks back at the clip, the later ones at what the model made of the chunk before; no gradient flows back there.
@@ -223,13 +227,14 @@ class DenoisingLoss:
                 view = (batch.reference, chunk.idle, chunk.camera, batch.portrait_camera)
                 streams["reference"] = self.model.cache_reference(*view)
             condition = cache_condition(identity, **streams, banks=banks + past)
-            guess = self.guess(chunk.latents, condition, generator, stage.context_timesteps if looked_back_at else None)
+            guess = self.guess(chunk.latents, condition, generator, looked_back_at)
             yield chunk, guess
             if looked_back_at and not nobody:
-                context = self.clean(guess).detach() if chance(stage.self_forcing) else chunk.latents
+                context = self.finished(guess) if chance(stage.self_forcing) else chunk.latents
 
-    def guess(self, latents: Tensor, condition, generator: torch.Generator, last: int | None) -> Guess:
+    def guess(self, latents: Tensor, condition, generator: torch.Generator, looked_back_at: bool) -> Guess:
         stage = self.stage
+        last = stage.context_timesteps if looked_back_at else None
         noisy, timesteps, target = self.add_noise(latents, generator, last)
         prediction = self.model.unet(noisy, timesteps, condition, motion=stage.motion, adapters=stage.adapters)
         return Guess(prediction.float(), target, noisy, timesteps)

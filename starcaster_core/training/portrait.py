@@ -31,7 +31,7 @@ from .memory import recomputing
 from .prepare import LEAST_SHARE, Materials, prepare
 from .recipe import ABLATIONS, Stage, ablate, choose_stages, unfrozen
 from .recipes import RECIPES
-from .student import ADVERSARIAL, StudentLoss, for_the_reader, new_student, suited_to
+from .student import ADVERSARIAL, IN_CHUNKS, StudentLoss, for_the_reader, new_student, suited_to
 from .team import Team
 
 MINUTES = 80
@@ -64,6 +64,16 @@ def told_how_to_move(model: Starcaster, idle_dim: int) -> Starcaster:
         fresh = StarcasterUNet(config.unet).idle_embedding
     weights = {f"unet.idle_embedding.{name}": value for name, value in fresh.state_dict().items()}
     return build(config, model.state_dict() | weights, config.name)
+
+
+def without_additions(model: Starcaster) -> Starcaster:
+    """The paper's network: the portrait is in the bank alone, neither copied nor turned, and how the head moves is left to
+    chance (docs/decisions/0006, 0011 and 0012)"""
+    unet = replace(model.config.unet, copy_reference=False, idle_dim=0)
+    config = replace(model.config, unet=unet, turn_portrait=False)
+    fresh = Starcaster(config)
+    kept = {name: weight for name, weight in model.state_dict().items() if name in fresh.state_dict()}
+    return build(config, kept, config.name)
 
 
 def choose_trainable(model: Starcaster, stage: Stage) -> list[torch.nn.Parameter]:
@@ -128,7 +138,8 @@ def train_stage(
         teacher = model.eval().requires_grad_(False)
         model = new_student(teacher, stage)
         loss = StudentLoss(model, stage, lip_loss(model, stage, reader, gradient_checkpointing))
-        companions, budget = list(loss.adversary.parameters()), replace(budget, **ADVERSARIAL)
+        companions = list(loss.adversary.parameters())
+        budget = replace(budget, **(ADVERSARIAL | IN_CHUNKS if stage.frames > 1 else ADVERSARIAL))
     else:
         loss = DenoisingLoss(model, stage, lip_loss(model, stage, reader, gradient_checkpointing))
         companions = []
@@ -180,6 +191,8 @@ def run(args: argparse.Namespace) -> None:
     model = begun_model(args.init, chosen, args.shared_noise) if args.init else None
     if model is None:
         model = new_model(PRESETS[args.recipe], materials.autoencoder, materials.speech, args.seed)
+    if "additions" in args.without:
+        model = without_additions(model)
     reader = load_lipreader(materials.lipreader) if materials.lipreader else None
     minutes = minutes_left(args.out / "minutes.json", minutes, begun)
     whole = sum(stage.share for stage in chosen)
@@ -254,8 +267,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--without",
         nargs="+",
         default=[],
-        choices=ABLATIONS,
-        help="leave a part of the recipe out, to see what it does",
+        choices=(*ABLATIONS, "additions"),
+        help="leave a part of the recipe out, to see what it does; additions: what the paper's network does not have",
     )
     parser.add_argument("--data", type=Path, help="folder of shards; default: synthetic ones are rendered")
     parser.add_argument("--latents", type=Path, help="folder of encoded clips; default: made from --data")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from .lips import LipLoss
 from .recipe import Stage
 
 ADVERSARIAL = {"betas": (0.5, 0.99), "companion_rate": 6.0}  # of the loop: the usual for two that compete
+IN_CHUNKS = {"companion_rate": 2.0}  # of few clips a step an adversary as fast as that learns nothing but those
 OWN_WAY = 0.6  # of the batches
 VERDICT = 0.2  # how hard the adversary pulls, in units of the error's pull
 EYES = 2.0  # how much heavier an error weighs there
@@ -32,8 +34,15 @@ READ, READ_AT_ONCE = 0.2, 16  # of the batches; frames in a row
 RAMP = 0.08  # of the stage, in which the adversary's word comes to count
 
 
-class OwnWay(Guess):
-    """What the student made from pure noise; prediction: clean latents"""
+class OwnWay(NamedTuple):
+    """What the student made from pure noise: as a `Guess` where it was stopped to learn, prediction being clean latents;
+    end: where its way led, without gradient, None if it did not go on"""
+
+    prediction: Tensor
+    target: Tensor
+    noisy: Tensor
+    timesteps: Tensor
+    end: Tensor | None = None
 
 
 class StudentLoss(DenoisingLoss):
@@ -66,18 +75,18 @@ class StudentLoss(DenoisingLoss):
         low_enough = self.timesteps[self.timesteps < last]
         return low_enough[torch.randint(len(low_enough), (count,), generator=generator)]
 
-    def guess(self, latents: Tensor, condition, generator: torch.Generator, last: int | None) -> Guess:
-        if torch.rand((), generator=generator).item() >= OWN_WAY:
-            return super().guess(latents, condition, generator, last)
-        return self.go_own_way(latents, condition, generator, to_the_end=last is not None)
+    def guess(self, latents: Tensor, condition, generator: torch.Generator, looked_back_at: bool) -> Guess | OwnWay:
+        # Sampling looks back at nothing but finished chunks.
+        if not looked_back_at and torch.rand((), generator=generator).item() >= OWN_WAY:
+            return super().guess(latents, condition, generator, looked_back_at)
+        return self.go_own_way(latents, condition, generator, to_the_end=looked_back_at)
 
     def go_own_way(self, latents: Tensor, condition, generator: torch.Generator, to_the_end: bool = False) -> OwnWay:
-        """As the sampler goes, to the end or to anywhere; gradient through the last step."""
-        share, stage, stop = self.model.config.noise.shared_noise, self.stage, len(self.timesteps) - 1
-        if not to_the_end:
-            stop = torch.randint(stop + 1, (), generator=generator).item()
-        x = clean = None
-        for step, timestep in enumerate(self.timesteps[: stop + 1]):
+        """As the sampler goes, to anywhere, with gradient through the last step; or from there on to the end, without."""
+        share, stage, steps = self.model.config.noise.shared_noise, self.stage, len(self.timesteps)
+        stop = torch.randint(steps, (), generator=generator).item()
+        clean, learned = None, None
+        for step, timestep in enumerate(self.timesteps if to_the_end else self.timesteps[: stop + 1]):
             noise = draw_noise(latents.shape, share, generator, generator).to(latents)
             alpha, sigma = self.scales(timestep)
             x = noise if clean is None else alpha * clean + sigma * noise
@@ -85,12 +94,17 @@ class StudentLoss(DenoisingLoss):
             with torch.set_grad_enabled(step == stop and torch.is_grad_enabled()):
                 said = self.model.unet(x, timesteps, condition, motion=stage.motion, adapters=stage.adapters).float()
                 clean = predict_clean(said, x, timesteps, self.alphas_cumprod, self.kind)
-        return OwnWay(clean, latents, x, timesteps)
+            if step == stop:
+                learned, clean = OwnWay(clean, latents, x, timesteps), clean.detach()
+        return learned._replace(end=clean) if to_the_end else learned
 
-    def clean(self, guess: Guess) -> Tensor:
+    def clean(self, guess: Guess | OwnWay) -> Tensor:
         return guess.prediction if isinstance(guess, OwnWay) else super().clean(guess)
 
-    def cost(self, guess: Guess, chunk: Batch, generator: torch.Generator) -> Tensor:
+    def finished(self, guess: OwnWay) -> Tensor:
+        return guess.end
+
+    def cost(self, guess: Guess | OwnWay, chunk: Batch, generator: torch.Generator) -> Tensor:
         if not isinstance(guess, OwnWay):
             return super().cost(guess, chunk, generator)
         made = guess.prediction.detach().requires_grad_()
@@ -123,7 +137,8 @@ def suited_to(teacher: Starcaster, stage: Stage) -> Stage:
     one, each of another clip"""
     if not all(module.is_untrained() for module in teacher.unet.motion_modules()):
         return stage
-    return replace(stage, frames=1, clips=stage.clips * stage.frames, motion=False, context=0.0, recursion=1)
+    frames = stage.clips * stage.frames * stage.recursion
+    return replace(stage, frames=1, clips=frames, motion=False, context=0.0, recursion=1)
 
 
 def for_the_reader(stage: Stage, generator: torch.Generator) -> Stage:

@@ -77,6 +77,8 @@ MINI_RECIPE: tuple[Stage, ...] = (
     Stage(
         "4-student",
         share=0.30,
+        clips=1,
+        recursion=2,
         kinds=BOTH,
         reference=0.95,
         context=0.5,

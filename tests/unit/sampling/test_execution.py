@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -164,6 +165,67 @@ def test_plain_products_over_few_keys_equal_fused_attention(monkeypatch, queries
     monkeypatch.setattr(attention, "has_amx", lambda: False)
     wanted = attention.attend(query.float(), key.float(), value.float())
     torch.testing.assert_close(attention.attend(query, key, value).float(), wanted, rtol=0.02, atol=0.02)
+
+
+def cross_attention(audio: bool = True, camera: bool = True):
+    """A layer, and two clips of four frames, six positions and few tokens as two conditions"""
+    from starcaster_core.models.attention import BlockCache, DecoupledCrossAttention
+
+    torch.manual_seed(0)
+    layer = DecoupledCrossAttention(64, 24, heads=2)
+    for stream in (layer.audio, layer.camera):
+        torch.nn.init.normal_(stream.to_v.weight)
+
+    def cache():
+        streams = [layer.audio(torch.randn(4, 3, 24)) if audio else None, layer.camera(torch.randn(4, 2, 24))]
+        return BlockCache(layer.cache_identity(torch.randn(1, 5, 24)), streams[0], streams[1] if camera else None)
+
+    return layer, torch.randn(8, 6, 64), [cache(), cache()], [(1.0, 0.3), (0.5, 0.0)]
+
+
+@pytest.mark.parametrize("streams", [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("dtype, error", [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
+def test_folded_cross_attention_equals_the_long_way(streams, dtype, error):
+    with torch.no_grad():
+        layer, x, caches, lambdas = cross_attention(*streams)
+    wanted = layer(x, caches, lambdas)  # as in training, where nothing is folded
+    assert wanted.requires_grad and caches[0].folded is None
+    layer = layer.to(dtype)
+    with torch.no_grad():
+        for cache in caches:
+            pairs = (pair and tuple(part.to(dtype) for part in pair) for pair in cache.sources())
+            cache.identity, cache.audio, cache.camera, _ = pairs
+        folded = layer(x.to(dtype), caches, lambdas)
+    assert caches[0].folded and folded.dtype == dtype
+    torch.testing.assert_close(folded.float(), wanted.detach(), rtol=error, atol=error)
+
+
+@torch.no_grad()
+def test_what_was_folded_is_folded_anew_when_it_changes():
+    from starcaster_core.models.attention import ConditionCache
+
+    layer, x, (cache, other), (lambdas, others) = cross_attention()
+    x = x[:4]
+
+    def seen(cache, lambdas=lambdas):
+        cache.folded = None
+        return layer(x, [cache], [lambdas])
+
+    wanted = seen(other)
+    assert not torch.allclose(seen(cache), wanted)
+    torch.testing.assert_close(layer(x, [cache], [others]), seen(cache, others))
+    seen(cache)
+    ConditionCache([cache]).copy_(ConditionCache([other]))
+    torch.testing.assert_close(layer(x, [cache], [lambdas]), wanted)
+
+
+@torch.no_grad()
+def test_more_keys_than_channels_are_not_folded():
+    layer, x, caches, lambdas = cross_attention()
+    long = [replace(cache, identity=layer.cache_identity(torch.randn(1, 28, 24))) for cache in caches]
+    assert layer.is_worth_folding(x, caches) and not layer.is_worth_folding(x, long)
+    layer(x, long, lambdas)
+    assert long[0].folded is None
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from starcaster_core.data.shards import shard_path, write_shard
 from starcaster_core.models.checkpoint import load_checkpoint, random_model, read_checkpoint, save_checkpoint
+from starcaster_core.models.unet import cache_condition
 from starcaster_core.presets import PRESETS
 from starcaster_core.training import portrait
 from starcaster_core.training.diffusion import DenoisingLoss, draw_batch
@@ -20,7 +21,13 @@ from starcaster_core.training.grids import decoded, held_out, sample_grid
 from starcaster_core.training.latents import KINDS, ClipSet, encode_shards, load_clips
 from starcaster_core.training.loop import LoopSettings
 from starcaster_core.training.memory import recomputing
-from starcaster_core.training.portrait import begun_model, choose_trainable, minutes_left, train_stage
+from starcaster_core.training.portrait import (
+    begun_model,
+    choose_trainable,
+    minutes_left,
+    train_stage,
+    without_additions,
+)
 from starcaster_core.training.recipes import RECIPES
 
 FRAMES = 36
@@ -126,6 +133,24 @@ def test_a_checkpoint_is_noised_as_its_preset_trains_unless_it_only_teaches(tmp_
     assert begin(trained).config.noise.shared_noise == begin([*trained, student]).config.noise.shared_noise == 0.5
     assert begin([student]).config.noise.shared_noise == 1.0
     assert begin([student], 0.3).config.noise.shared_noise == 0.3
+
+
+@torch.no_grad()
+def test_without_additions_the_network_is_the_papers(model):
+    """The same weights but for what was added, which says nothing where no portrait is shown and nobody tells of the head."""
+    added = random_model(replace(model.config, turn_portrait=True)).eval()
+    assert added.config.unet.copy_reference and added.config.unet.idle_dim
+    bare = without_additions(added).eval()
+    unet = bare.config.unet
+    assert not (unet.copy_reference or unet.idle_dim or bare.config.turn_portrait)
+    assert bare.unet.cache_reference(torch.zeros(1, 16, 1, 8, 8)) is None and bare.unet.cache_idle(None) is None
+    latents = torch.randn(1, 16, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def asked(one):
+        identity = one.unet.cache_identity(one.identity_tokens(torch.ones(1, 128)))
+        return one.unet(latents, torch.tensor([500]), cache_condition(identity))
+
+    torch.testing.assert_close(asked(bare), asked(added))
 
 
 def clips_in_memory(seed: int = 0) -> ClipSet:

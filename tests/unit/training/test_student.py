@@ -124,7 +124,7 @@ def test_its_own_way_is_the_samplers(clips, student, monkeypatch):
             identity, banks=(bank,), reference=student.cache_reference(batch.reference, batch.idle)
         )
         monkeypatch.setattr(module, "draw_noise", numbered())
-        made = loss.go_own_way(batch.latents, condition, generator(), to_the_end=True).prediction
+        made = loss.go_own_way(batch.latents, condition, generator(), to_the_end=True).end
     draw = numbered()
     monkeypatch.setattr(schedules, "draw_noise", draw)
     monkeypatch.setattr(sys.modules[denoise.__module__], "draw_noise", draw)
@@ -171,14 +171,26 @@ def test_the_other_batches_are_its_teachers_lesson_at_its_own_timesteps(clips, s
     assert lessons > 8 and own > 8 and timesteps == {999, 749, 499, 249}
 
 
-def test_what_the_next_chunk_looks_back_at_is_finished_or_had_little_noise(clips, student):
-    stage = replace(STAGE, recursion=2, frames=4, context=1.0, context_timesteps=700)
-    loss, first, second = StudentLoss(student, stage), {}, set()
+def test_what_the_next_chunk_looks_back_at_went_all_its_own_way_and_learned_somewhere_on_it(
+    clips, student, monkeypatch
+):
+    stage = replace(STAGE, recursion=2, frames=4, context=1.0)
+    shown, loss, learned, second = [], StudentLoss(student, stage), set(), set()
+    cache_frames = type(student.unet).cache_frames
+
+    def spy(self, latents, identity):
+        shown.append(latents)
+        return cache_frames(self, latents, identity)
+
+    monkeypatch.setattr(type(student.unet), "cache_frames", spy)
     for seed in range(16):
         (_, one), (_, other) = loss.roll_out(batch_of(clips, stage=stage), generator(seed))
-        first.setdefault(type(one), set()).update(one.timesteps.tolist())
-        second |= set(other.timesteps.tolist())
-    assert first == {module.OwnWay: {249}, module.Guess: {499, 249}} and 999 in second
+        assert type(one) is module.OwnWay and one.prediction.requires_grad and not one.end.requires_grad
+        assert torch.equal(shown[-1], one.end[:, :, -2:])
+        assert torch.equal(one.end, one.prediction) == (one.timesteps[0] == 249)  # where it learned from the last step
+        learned.add(one.timesteps[0].item())
+        second.add(type(other))
+    assert learned == {999, 749, 499, 249} and second == {module.OwnWay, module.Guess}
 
 
 def test_error_and_verdict_pull_as_hard_as_they_are_to(clips, student):
@@ -274,6 +286,24 @@ def test_where_temporal_attention_was_never_trained_frames_are_taken_one_by_one(
         student = portrait.train_stage(model, clips, stage, budget, tmp_path / str(number), seed=0)
     assert seen == [(2, FRAMES), (2 * FRAMES, 1)]
     assert all(module.is_untrained() for module in student.unet.motion_modules())
+
+
+def test_frames_one_by_one_are_as_many_as_in_chunks_in_a_row(teacher):
+    silent = deepcopy(teacher)
+    for module_ in silent.unet.motion_modules():
+        torch.nn.init.zeros_(module_.proj_out.weight)
+        torch.nn.init.zeros_(module_.proj_out.bias)
+    single = suited_to(silent, replace(STAGE, clips=1, recursion=2))
+    assert (single.clips, single.frames, single.recursion) == (2 * FRAMES, 1, 1)
+
+
+def test_an_adversary_of_few_clips_learns_more_slowly(tmp_path, clips, teacher, monkeypatch):
+    paces = []
+    monkeypatch.setattr(portrait, "train", lambda model, loss, budget, *rest: paces.append(budget.companion_rate))
+    for frames in (1, FRAMES):
+        stage = replace(STAGE, frames=frames, motion=frames > 1)
+        portrait.train_stage(teacher, clips, stage, LoopSettings(0, steps=1), tmp_path, seed=0)
+    assert paces == [6.0, 2.0]
 
 
 def test_where_frames_come_one_by_one_some_come_in_a_row_for_the_lip_reader(clips, teacher):

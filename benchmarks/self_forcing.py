@@ -1,0 +1,189 @@
+"""Does a network that looked back at its own frames in training hold a video better than one that looked back at the clip's?
+
+    python benchmarks/self_forcing.py --init MODEL --latents LATENTS --probe PROBE.safetensors --steps 400 --out OUT
+
+Trains two students of MODEL that differ in nothing else: the paper's network (without what this project adds to it),
+chunks of talking clips, two in a row. No portrait is shown, so that hair, clothes, background and light are known
+from the last frames alone, and what is lost of them is lost for good. Then both go on from two frames of each held-out
+clip for `--seconds`, and are held against the clip. `--way self` or `--way teacher` trains one of them only, so that
+two processes can share the work. OUT gets the figures as JSON and frames as a picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from starcaster_core.evaluation.drift import sharpness
+from starcaster_core.evaluation.probe import load_probe
+from starcaster_core.evaluation.statistics import Share, summary
+from starcaster_core.models.checkpoint import load_checkpoint, save_checkpoint
+from starcaster_core.models.starcaster import Starcaster
+from starcaster_core.sampling.schedules import seeded_generator
+from starcaster_core.training.diffusion import Batch
+from starcaster_core.training.latents import ClipSet, load_clips
+from starcaster_core.training.loop import LoopSettings, autocast
+from starcaster_core.training.portrait import begun_model, train_stage, without_additions
+from starcaster_core.training.recipe import Stage
+from starcaster_core.training.recipes import RECIPES
+from starcaster_core.training.student import StudentLoss
+
+WAYS = {"self": 1.0, "teacher": 0.0}  # probability that a chunk looks back at what was made of the one before
+CLIPS = 2  # a step
+SHOWN = 4  # clips in the picture
+FIGURES = ("colour", "picture", "sharpness", "pose")
+
+
+def stage_of(way: str, context_frames: tuple[int, int]) -> Stage:
+    student = next(stage for stage in RECIPES["mini"] if stage.student_steps)
+    return replace(
+        student,
+        name=f"{way}-forcing",
+        clips=CLIPS,
+        kinds=(("temporal", 1.0),),
+        reference=0.0,
+        context=1.0,
+        context_frames=context_frames,
+        self_forcing=WAYS[way],
+        lip_weight=0.0,
+    )
+
+
+def trained(args: argparse.Namespace, way: str, clips: ClipSet) -> Starcaster:
+    file = args.out / f"{way}.safetensors"
+    if not file.exists():
+        stage = stage_of(way, tuple(args.context_frames))
+        budget = LoopSettings(minutes=0, steps=args.steps, show_minutes=1e9)
+        model = without_additions(begun_model(args.init, (stage,)))
+        model = train_stage(model, clips, stage, budget, args.out, args.seed)
+        save_checkpoint(file, model, {"way": way, "steps": args.steps, "seed": args.seed}, dtype=torch.float32)
+    return load_checkpoint(file, torch.float32)
+
+
+def long_batch(clips: ClipSet, index: int, frames: int, window: int) -> Batch:
+    """A clip over and over, to be gone on with from its own last frames"""
+    total = clips.latents.shape[1]
+
+    def cut(rows, before: int = 0, after: int = 0) -> Tensor:
+        at = torch.arange(-before, frames + after) % total
+        return rows[torch.tensor([index])[:, None], at[None]].float()
+
+    latents = rearrange(cut(clips.latents), "b t c h w -> b c t h w")
+    return Batch(
+        latents=latents,
+        context=latents[:, :, total - 2 : total],
+        reference=latents[:, :, :1],
+        portrait_camera=None,
+        speech=cut(clips.speech, window, window),
+        camera=None,
+        mouth=cut(clips.mouth),
+        eyes=cut(clips.eyes),
+        idle=cut(clips.idle),
+        embedding=clips.embedding[index : index + 1],
+    )
+
+
+@torch.no_grad()
+def gone_on_with(model: Starcaster, clips: ClipSet, index: int, seconds: float) -> Tensor:
+    """-> pictures [T, S, S, 3], 0..255"""
+    length = model.config.chunk_frames
+    chunks = 1 + round(seconds * model.config.fps / length)  # the last is never looked back at, nor finished
+    stage = replace(stage_of("self", (2, 2)), recursion=chunks, drop_identity=0.0, drop_audio=0.0, drop_camera=0.0)
+    batch = long_batch(clips, index, chunks * length, model.config.conditioning.speech_window)
+    loss = StudentLoss(model, stage)
+    with autocast():
+        rolling = loss.roll_out(batch, seeded_generator(0, index, "go on"))
+        made = [guess.end for _, guess in islice(rolling, chunks - 1)]
+        return torch.cat([model.decode_frames(chunk) for chunk in made]) * 255
+
+
+def figures(video: Tensor, truth: Tensor, probe) -> dict[str, float | Share]:
+    """Of a stretch of video, beside the clip. colour: how far the mean colour is off, grey levels. picture: how far the mean
+    picture is, the same. sharpness: ratio to the clip's. pose: deviation of yaw and pitch, ratio to the clip's."""
+    mean, wanted = video.mean(dim=0), truth.mean(dim=0)
+    moved, moves = (probe.read(frames / 255)[:, 1:].std(axis=0).sum() for frames in (video, truth))
+    return {
+        "colour": (mean.mean(dim=(0, 1)) - wanted.mean(dim=(0, 1))).abs().mean().item(),
+        "picture": (mean - wanted).square().mean().sqrt().item(),
+        "sharpness": (sharpness(video).mean() / sharpness(truth).mean()).item(),
+        "pose": Share(float(moved), float(moves)),
+    }
+
+
+def compare(models: dict[str, Starcaster], clips: ClipSet, probe, args: argparse.Namespace) -> dict:
+    held = torch.cat([clips.where(split, "temporal") for split in ("val", "test")]).tolist()
+    stretches = {"first": slice(0, args.stretch), "last": slice(-args.stretch, None)}
+    measured: dict[str, dict[str, list[dict]]] = {way: {at: [] for at in stretches} for way in models}
+    rows = []
+    for index in held:
+        one = next(iter(models.values()))
+        latents = clips.latents[torch.tensor([index])[:, None], torch.arange(clips.latents.shape[1])[None]].float()
+        truth = one.decode_frames(latents.transpose(1, 2)) * 255
+        for way, model in models.items():
+            video = gone_on_with(model, clips, index, args.seconds)
+            for at, stretch in stretches.items():
+                measured[way][at].append(figures(video[stretch], truth, probe))
+            if len(rows) < SHOWN * len(models):
+                shown = video[torch.linspace(0, len(video) - 1, 8).long()]
+                rows.append(torch.cat([truth[-1], *shown], dim=1))
+        print(json.dumps({"clip": index}), flush=True)
+    picture(torch.cat(rows).clamp(0, 255).round().byte().numpy(), args.out / "frames.png")
+    means = {
+        way: {at: {name: summary([clip[name] for clip in found]) for name in FIGURES} for at, found in by.items()}
+        for way, by in measured.items()
+    }
+    return means | {"self_minus_teacher": differences(measured)} if len(models) == len(WAYS) else means
+
+
+def differences(measured: dict) -> dict:
+    """Clip by clip, so that what is hard for both does not hide what sets them apart"""
+
+    def value(figure: float | Share) -> float:
+        return figure.part / figure.whole if isinstance(figure, Share) else figure
+
+    def apart(at: str, name: str) -> list[float]:
+        pairs = zip(measured["self"][at], measured["teacher"][at])
+        return [value(mine[name]) - value(other[name]) for mine, other in pairs]
+
+    return {at: {name: summary(apart(at, name)) for name in FIGURES} for at in measured["self"]}
+
+
+def picture(rows: np.ndarray, path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(rows).save(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--init", required=True, help="a checkpoint whose temporal attention is trained")
+    parser.add_argument("--latents", type=Path, required=True, help="encoded clips, held-out ones among them")
+    parser.add_argument("--probe", required=True, help="probe.safetensors, which reads head poses")
+    parser.add_argument("--way", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--context-frames", nargs=2, type=int, default=[2, 2], help="fewest and most in training")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--stretch", type=int, default=48, help="frames at either end that are measured")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    clips = load_clips(args.latents)
+    models = {way: trained(args, way, clips) for way in args.way}
+    result = {"settings": {"steps": args.steps, "seconds": args.seconds, "context_frames": args.context_frames}}
+    result |= compare(models, clips, load_probe(args.probe), args)
+    (args.out / "self-forcing.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
