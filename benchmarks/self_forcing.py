@@ -2,11 +2,12 @@
 
     python benchmarks/self_forcing.py --init MODEL --latents LATENTS --probe PROBE.safetensors --steps 400 --out OUT
 
-Trains two students of MODEL that differ in nothing else: the paper's network (without what this project adds to it),
+Trains students of MODEL that differ in nothing else: the paper's network (without what this project adds to it),
 chunks of talking clips, two in a row. No portrait is shown, so that hair, clothes, background and light are known
-from the last frames alone, and what is lost of them is lost for good. Then both go on from two frames of each held-out
-clip for `--seconds`, and are held against the clip. `--way self` or `--way teacher` trains one of them only, so that
-two processes can share the work. OUT gets the figures as JSON and frames as a picture.
+from the last frames alone, and what is lost of them is lost for good. Then all go on from two frames of each held-out
+clip for `--seconds`, and are held against the clip. A third, `longer`, sees up to eight frames of the chunk before in
+training, as the paper has it, and two, like the others, when it goes on. `--way self` and the like train one of them only,
+so that processes can share the work. OUT gets the figures as JSON and frames as a picture.
 """
 
 from __future__ import annotations
@@ -36,13 +37,15 @@ from starcaster_core.training.recipe import Stage
 from starcaster_core.training.recipes import RECIPES
 from starcaster_core.training.student import StudentLoss
 
-WAYS = {"self": 1.0, "teacher": 0.0}  # probability that a chunk looks back at what was made of the one before
+# Probability that a chunk looks back at what was made of the one before; fewest and most frames of it
+WAYS = {"self": (1.0, (2, 2)), "teacher": (0.0, (2, 2)), "longer": (1.0, (2, 8))}
 CLIPS = 2  # a step
 SHOWN = 4  # clips in the picture
 FIGURES = ("colour", "picture", "sharpness", "pose")
 
 
-def stage_of(way: str, context_frames: tuple[int, int]) -> Stage:
+def stage_of(way: str) -> Stage:
+    self_forcing, context_frames = WAYS[way]
     student = next(stage for stage in RECIPES["mini"] if stage.student_steps)
     return replace(
         student,
@@ -52,7 +55,7 @@ def stage_of(way: str, context_frames: tuple[int, int]) -> Stage:
         reference=0.0,
         context=1.0,
         context_frames=context_frames,
-        self_forcing=WAYS[way],
+        self_forcing=self_forcing,
         lip_weight=0.0,
     )
 
@@ -60,7 +63,7 @@ def stage_of(way: str, context_frames: tuple[int, int]) -> Stage:
 def trained(args: argparse.Namespace, way: str, clips: ClipSet) -> Starcaster:
     file = args.out / f"{way}.safetensors"
     if not file.exists():
-        stage = stage_of(way, tuple(args.context_frames))
+        stage = stage_of(way)
         budget = LoopSettings(minutes=0, steps=args.steps, show_minutes=1e9)
         model = without_additions(begun_model(args.init, (stage,)))
         model = train_stage(model, clips, stage, budget, args.out, args.seed)
@@ -96,7 +99,7 @@ def gone_on_with(model: Starcaster, clips: ClipSet, index: int, seconds: float) 
     """-> pictures [T, S, S, 3], 0..255"""
     length = model.config.chunk_frames
     chunks = 1 + round(seconds * model.config.fps / length)  # the last is never looked back at, nor finished
-    stage = replace(stage_of("self", (2, 2)), recursion=chunks, drop_identity=0.0, drop_audio=0.0, drop_camera=0.0)
+    stage = replace(stage_of("self"), recursion=chunks, drop_identity=0.0, drop_audio=0.0, drop_camera=0.0)
     batch = long_batch(clips, index, chunks * length, model.config.conditioning.speech_window)
     loss = StudentLoss(model, stage)
     with autocast():
@@ -140,20 +143,20 @@ def compare(models: dict[str, Starcaster], clips: ClipSet, probe, args: argparse
         way: {at: {name: summary([clip[name] for clip in found]) for name in FIGURES} for at, found in by.items()}
         for way, by in measured.items()
     }
-    return means | {"self_minus_teacher": differences(measured)} if len(models) == len(WAYS) else means
+    others = [way for way in models if way != "self" and "self" in models]
+    return means | {f"self_minus_{way}": differences(measured["self"], measured[way]) for way in others}
 
 
-def differences(measured: dict) -> dict:
+def differences(one: dict, other: dict) -> dict:
     """Clip by clip, so that what is hard for both does not hide what sets them apart"""
 
     def value(figure: float | Share) -> float:
         return figure.part / figure.whole if isinstance(figure, Share) else figure
 
     def apart(at: str, name: str) -> list[float]:
-        pairs = zip(measured["self"][at], measured["teacher"][at])
-        return [value(mine[name]) - value(other[name]) for mine, other in pairs]
+        return [value(mine[name]) - value(its[name]) for mine, its in zip(one[at], other[at])]
 
-    return {at: {name: summary(apart(at, name)) for name in FIGURES} for at in measured["self"]}
+    return {at: {name: summary(apart(at, name)) for name in FIGURES} for at in one}
 
 
 def picture(rows: np.ndarray, path: Path) -> None:
@@ -168,7 +171,6 @@ def main() -> None:
     parser.add_argument("--latents", type=Path, required=True, help="encoded clips, held-out ones among them")
     parser.add_argument("--probe", required=True, help="probe.safetensors, which reads head poses")
     parser.add_argument("--way", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--context-frames", nargs=2, type=int, default=[2, 2], help="fewest and most in training")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--stretch", type=int, default=48, help="frames at either end that are measured")
@@ -179,7 +181,7 @@ def main() -> None:
     torch.set_num_threads(args.threads or torch.get_num_threads())
     clips = load_clips(args.latents)
     models = {way: trained(args, way, clips) for way in args.way}
-    result = {"settings": {"steps": args.steps, "seconds": args.seconds, "context_frames": args.context_frames}}
+    result = {"settings": {"steps": args.steps, "seconds": args.seconds, "seed": args.seed}}
     result |= compare(models, clips, load_probe(args.probe), args)
     (args.out / "self-forcing.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))

@@ -4,12 +4,15 @@
 
 HELD_OUT: clips of people nobody was trained on (`synth --splits val,test`). Written to docs/images:
 gallery-people.jpg and .mp4 (16 of them talking), gallery-views.jpg and .mp4 (one, seen from all sides), gallery-long.jpg
-and .mp4 (60 seconds in one go).
+and .mp4 (60 seconds in one go), gallery-photos.jpg and .mp4 (photo-like pictures talking; these alone without --data).
+The last are thumbnails of text-to-image and text-to-video templates that ComfyUI itself installs (MIT licence): made by other
+models from a sentence, they look like photos and show nobody. `--pictures DIR` keeps them, to be measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +23,29 @@ from starcaster_core.data.overview import in_turn
 from starcaster_core.data.shards import SAMPLE_RATE, Clip
 from starcaster_core.evaluation.drift import film_long
 from starcaster_core.evaluation.footage import choose_clips, conditions_of, film, generate, portrait_of
+from starcaster_core.identity import make_identity
 from starcaster_core.models.checkpoint import load_checkpoint
 from starcaster_core.models.starcaster import Starcaster
 from starcaster_core.sampling import Conditions, SamplerSettings
+from starcaster_core.speech import load_audio, mono16k
 from starcaster_core.video import write_video
 
-IMAGES = Path(__file__).parents[1] / "docs" / "images"
+ROOT = Path(__file__).parents[1]
+IMAGES, ASSETS = ROOT / "docs" / "images", ROOT / "starcaster_core" / "assets"
 PEOPLE, SECONDS = 16, 60
+PACKAGES = tuple(f"comfyui_workflow_templates_media_{kind}" for kind in ("image", "video", "api"))
+PHOTO_LIKE = (  # nearly frontal ones first
+    "video_wan2_2_14B_t2v-1",
+    "image_z_image_turbo-1",
+    "flux_dev_checkpoint_example-1",
+    "image_hidream_o1-1",
+    "hidream_i1_full-1",
+    "flux1_krea_dev-1",
+    "api_stability_ai_stable_image_ultra_t2i-1",
+    "image_kandinsky5_t2i-1",
+    "api_reve_image_create-1",
+    "image_longcat_text_to_image-1",
+)
 SWEEP = CameraMove("oscillate", yaw=40.0, pitch=10.0, period=4.0)
 
 
@@ -56,6 +75,37 @@ def long(model: Starcaster, clips: list[Clip], settings: SamplerSettings) -> Non
     movie([take.video.numpy()], sound, model, "long")
 
 
+def photos(model: Starcaster, settings: SamplerSettings, kept: Path | None) -> None:
+    """Each portrait, then six moments; and all at once, saying the shipped sentence."""
+    sound, rate = load_audio(ASSETS / "voice.flac")
+    speech = model.encode_speech(mono16k(sound, rate))
+    films, strips = [], []
+    for name in PHOTO_LIKE:
+        found = photo_like(name)
+        if kept:
+            kept.mkdir(parents=True, exist_ok=True)
+            found.save(kept / f"{name.removesuffix('-1')}.png")
+        who = make_identity([np.asarray(found, np.float32) / 255], model.config.image_size)
+        films.append(generate(model, Conditions(who, speech), settings).numpy())
+        strips.append(moments(films[-1], 6, who.portrait))
+    rows = [np.concatenate(strips[first : first + 2], axis=1) for first in range(0, len(strips), 2)]
+    picture(np.concatenate(rows), "photos")
+    half = len(films) // 2
+    grid = np.concatenate([np.concatenate(films[:half], axis=2), np.concatenate(films[half:], axis=2)], axis=1)
+    movie([grid], sound, model, "photos", rate)
+
+
+def photo_like(name: str) -> Image.Image:
+    """Out of ComfyUI's templates, where they are installed; of a video its first frame"""
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            path = Path(folder) / "templates" / f"{name}.webp"
+            if path.exists():
+                return Image.open(path).convert("RGB")
+    raise SystemExit(f"{name} is in none of {', '.join(PACKAGES)}: pip install comfyui-workflow-templates")
+
+
 def moments(frames: np.ndarray, count: int, portrait: np.ndarray) -> np.ndarray:
     """The portrait and evenly spaced frames in a row: uint8 [S, (count + 1) * S, 3]"""
     chosen = frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
@@ -68,19 +118,24 @@ def picture(pixels: np.ndarray, name: str) -> None:
     print(path)
 
 
-def movie(frames: list[np.ndarray], sound: np.ndarray, model: Starcaster, name: str) -> None:
+def movie(frames: list[np.ndarray], sound: np.ndarray, model: Starcaster, name: str, rate: int = SAMPLE_RATE) -> None:
+    """sound: [N] or [channels, N]"""
     path = IMAGES / f"gallery-{name}.mp4"
-    write_video(path, frames, model.config.fps, audio=(sound[None], SAMPLE_RATE))
+    write_video(path, frames, model.config.fps, audio=(np.atleast_2d(sound), rate))
     print(path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, nargs="+", required=True)
+    parser.add_argument("--data", type=Path, nargs="+")
     parser.add_argument("--model", default="mini")
+    parser.add_argument("--pictures", type=Path, help="folder for the photo-like pictures")
     args = parser.parse_args()
     model = load_checkpoint(args.model)
     settings = SamplerSettings.of(model.config)
+    photos(model, settings, args.pictures)
+    if not args.data:
+        return
     found: dict[int, Clip] = {}
     for clip in choose_clips(args.data, 4 * PEOPLE):
         if clip.info["kind"] == "temporal":

@@ -83,9 +83,21 @@ class Stage(nn.Module):
         return [column[index] for index in range(len(self.resnets)) for column in columns if index < len(column)]
 
 
-def residual(config: UNetConfig, channels_in: int, channels_out: int) -> ResnetBlock2D:
+class ResidualBlock(ResnetBlock2D):
+    """diffusers', of the kind that is used here, without the steps of its other kinds: nothing is divided by one, and
+    pictures stay channels last in training too."""
+
+    def forward(self, x: Tensor, time_embedding: Tensor) -> Tensor:
+        """x [B * T, C, h, w]; time_embedding [B * T, 4 * C0] -> [B * T, channels_out, h, w]"""
+        hidden = self.conv1(self.nonlinearity(self.norm1(x)))
+        hidden = hidden + self.time_emb_proj(self.nonlinearity(time_embedding))[:, :, None, None]
+        hidden = self.conv2(self.nonlinearity(self.norm2(hidden)))
+        return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+def residual(config: UNetConfig, channels_in: int, channels_out: int) -> ResidualBlock:
     groups, eps = config.norm_num_groups, 1e-5
-    block = ResnetBlock2D(
+    block = ResidualBlock(
         in_channels=channels_in,
         out_channels=channels_out,
         temb_channels=4 * config.block_out_channels[0],

@@ -155,6 +155,24 @@ def test_plain_products_in_bfloat16_equal_fused_attention(monkeypatch):
         torch.testing.assert_close(attention.attend(query, key, value).float(), wanted, rtol=0.05, atol=0.02)
 
 
+@pytest.mark.parametrize("size", [0.1, 1.0, 4.0, 40.0])
+@torch.no_grad()
+def test_scores_of_any_size_are_weighed_as_by_fused_attention(monkeypatch, size):
+    """Small ones without looking for the largest first, and large ones, which would be infinite, with"""
+    from starcaster_core.models import attention
+
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 2, n, 32, generator=generator) for n in (24, 48, 48))
+    query *= size
+    ways = []
+    for name in ("softly", "in_proportion"):
+        real = getattr(attention, name)
+        monkeypatch.setattr(attention, name, lambda *a, real=real, name=name: ways.append(name) or real(*a))
+    wanted = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    torch.testing.assert_close(attention.attend_plainly(query, key, value), wanted, rtol=1e-4, atol=1e-5)
+    assert set(ways) == {"in_proportion" if size < 40 else "softly"}
+
+
 @pytest.mark.parametrize("queries, keys", [(48, 5), (16, 16), (4, 2), (48, 16)])
 @torch.no_grad()
 def test_plain_products_over_few_keys_equal_fused_attention(monkeypatch, queries, keys):
