@@ -181,7 +181,9 @@ def in_proportion(scores: Tensor, value: Tensor) -> Tensor:
 
 def are_small(query: Tensor, key: Tensor) -> bool:
     """Is no product of theirs beyond what may be exponentiated and added up as it is? No product is larger than that of the
-    two lengths."""
+    two lengths. A compiler, which cannot look, is told no."""
+    if torch.compiler.is_compiling():
+        return False
     longest = query.square().sum(dim=-1).max() * key.square().sum(dim=-1).max()
     return bool(longest < MOST_SCORE**2)
 
