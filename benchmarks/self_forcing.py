@@ -18,9 +18,9 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
 from einops import rearrange
+from PIL import Image
 from torch import Tensor
 
 from starcaster_core.evaluation.drift import sharpness
@@ -125,11 +125,10 @@ def compare(models: dict[str, Starcaster], clips: ClipSet, probe, args: argparse
     held = torch.cat([clips.where(split, "temporal") for split in ("val", "test")]).tolist()
     stretches = {"first": slice(0, args.stretch), "last": slice(-args.stretch, None)}
     measured: dict[str, dict[str, list[dict]]] = {way: {at: [] for at in stretches} for way in models}
-    rows = []
+    rows, one = [], next(iter(models.values()))
     for index in held:
-        one = next(iter(models.values()))
-        latents = clips.latents[torch.tensor([index])[:, None], torch.arange(clips.latents.shape[1])[None]].float()
-        truth = one.decode_frames(latents.transpose(1, 2)) * 255
+        whole = long_batch(clips, index, clips.latents.shape[1], window=0)
+        truth = one.decode_frames(whole.latents) * 255
         for way, model in models.items():
             video = gone_on_with(model, clips, index, args.seconds)
             for at, stretch in stretches.items():
@@ -138,7 +137,7 @@ def compare(models: dict[str, Starcaster], clips: ClipSet, probe, args: argparse
                 shown = video[torch.linspace(0, len(video) - 1, 8).long()]
                 rows.append(torch.cat([truth[-1], *shown], dim=1))
         print(json.dumps({"clip": index}), flush=True)
-    picture(torch.cat(rows).clamp(0, 255).round().byte().numpy(), args.out / "frames.png")
+    Image.fromarray(torch.cat(rows).clamp(0, 255).round().byte().numpy()).save(args.out / "frames.png")
     means = {
         way: {at: {name: summary([clip[name] for clip in found]) for name in FIGURES} for at, found in by.items()}
         for way, by in measured.items()
@@ -157,12 +156,6 @@ def differences(one: dict, other: dict) -> dict:
         return [value(mine[name]) - value(its[name]) for mine, its in zip(one[at], other[at])]
 
     return {at: {name: summary(apart(at, name)) for name in FIGURES} for at in one}
-
-
-def picture(rows: np.ndarray, path: Path) -> None:
-    from PIL import Image
-
-    Image.fromarray(rows).save(path)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from starcaster_core.data.overview import in_turn
 from starcaster_core.data.shards import SAMPLE_RATE, Clip
 from starcaster_core.evaluation.drift import film_long
 from starcaster_core.evaluation.footage import choose_clips, conditions_of, film, generate, portrait_of
-from starcaster_core.identity import make_identity
+from starcaster_core.identity import as_rgb, make_identity, read_picture
 from starcaster_core.models.checkpoint import load_checkpoint
 from starcaster_core.models.starcaster import Starcaster
 from starcaster_core.sampling import Conditions, SamplerSettings
@@ -53,8 +53,7 @@ def people(model: Starcaster, clips: list[Clip], settings: SamplerSettings) -> N
     """The portrait, then six moments, two people a row; and all of them in turn with their sound."""
     films = [take.videos["generated"].numpy() for take in film(model, clips, settings, print)]
     strips = [moments(made, 6, portrait_of(clip)) for made, clip in zip(films, clips)]
-    rows = [np.concatenate(strips[first : first + 2], axis=1) for first in range(0, len(strips), 2)]
-    picture(np.concatenate(rows), "people")
+    picture(two_a_row(strips), "people")
     sound = np.concatenate([clip.audio for clip in clips])
     movie([in_turn(films, 4)], sound, model, "people")
 
@@ -77,33 +76,36 @@ def long(model: Starcaster, clips: list[Clip], settings: SamplerSettings) -> Non
 
 def photos(model: Starcaster, settings: SamplerSettings, kept: Path | None) -> None:
     """Each portrait, then six moments; and all at once, saying the shipped sentence."""
-    sound, rate = load_audio(ASSETS / "voice.flac")
-    speech = model.encode_speech(mono16k(sound, rate))
+    sound = mono16k(*load_audio(ASSETS / "voice.flac"))
+    speech = model.encode_speech(sound)
     films, strips = [], []
     for name in PHOTO_LIKE:
         found = photo_like(name)
         if kept:
             kept.mkdir(parents=True, exist_ok=True)
-            found.save(kept / f"{name.removesuffix('-1')}.png")
-        who = make_identity([np.asarray(found, np.float32) / 255], model.config.image_size)
+            Image.fromarray(found).save(kept / f"{name.removesuffix('-1')}.png")
+        who = make_identity([found], model.config.image_size)
         films.append(generate(model, Conditions(who, speech), settings).numpy())
         strips.append(moments(films[-1], 6, who.portrait))
-    rows = [np.concatenate(strips[first : first + 2], axis=1) for first in range(0, len(strips), 2)]
-    picture(np.concatenate(rows), "photos")
+    picture(two_a_row(strips), "photos")
     half = len(films) // 2
     grid = np.concatenate([np.concatenate(films[:half], axis=2), np.concatenate(films[half:], axis=2)], axis=1)
-    movie([grid], sound, model, "photos", rate)
+    movie([grid], sound.numpy(), model, "photos")
 
 
-def photo_like(name: str) -> Image.Image:
-    """Out of ComfyUI's templates, where they are installed; of a video its first frame"""
+def photo_like(name: str) -> np.ndarray:
+    """Out of ComfyUI's templates, where they are installed, uint8 [H, W, 3]; of a video its first frame"""
     for package in PACKAGES:
         spec = importlib.util.find_spec(package)
         for folder in (spec and spec.submodule_search_locations) or ():
             path = Path(folder) / "templates" / f"{name}.webp"
             if path.exists():
-                return Image.open(path).convert("RGB")
+                return as_rgb(read_picture(path))
     raise SystemExit(f"{name} is in none of {', '.join(PACKAGES)}: pip install comfyui-workflow-templates")
+
+
+def two_a_row(strips: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.concatenate(strips[first : first + 2], axis=1) for first in range(0, len(strips), 2)])
 
 
 def moments(frames: np.ndarray, count: int, portrait: np.ndarray) -> np.ndarray:
@@ -118,10 +120,9 @@ def picture(pixels: np.ndarray, name: str) -> None:
     print(path)
 
 
-def movie(frames: list[np.ndarray], sound: np.ndarray, model: Starcaster, name: str, rate: int = SAMPLE_RATE) -> None:
-    """sound: [N] or [channels, N]"""
+def movie(frames: list[np.ndarray], sound: np.ndarray, model: Starcaster, name: str) -> None:
     path = IMAGES / f"gallery-{name}.mp4"
-    write_video(path, frames, model.config.fps, audio=(np.atleast_2d(sound), rate))
+    write_video(path, frames, model.config.fps, audio=(sound[None], SAMPLE_RATE))
     print(path)
 
 

@@ -158,7 +158,7 @@ def compare_with_plain(model: Starcaster, settings: SamplerSettings, repeats: in
             plain.look_back(model.like_weights(context), tokens["identity"])
         if model.config.turn_portrait:
             vectors = model.camera_vectors(conditions.camera, 0, length)
-            plain.turn(model.like_weights(model.turned(looks.picture, tokens["idle"].float(), vectors, None)))
+            plain.turn(model.like_weights(model.turned(looks.reference, tokens["idle"].float(), vectors, None)))
         for _ in range(settings.steps):
             plain.predict(model.like_weights(latents), timestep, **tokens, guidance_scale=settings.guidance_scale)
 

@@ -109,25 +109,24 @@ class Starcaster(nn.Module):
 
     def cache_reference(
         self,
-        latents: Tensor,
+        portrait: Tensor,
         idle: Tensor,
         camera: Tensor | None = None,
         portrait_camera: Tensor | None = None,
-        picture: Tensor | None = None,
     ) -> tuple[Tensor, Tensor] | None:
-        """The portrait's latents [B, C, 1, h, w] as `unet.cache_reference` makes them ready for every frame: turned as the
+        """The portrait, from `open_portrait`, as `unet.cache_reference` makes it ready for every frame: turned as the
         head (idle [B, T, K]) and seen from the cameras [B, T, 25], in a model that does so. portrait_camera: as
-        `turn_portrait` takes it. picture: as `open_portrait` gives it, if that is at hand."""
+        `turn_portrait` takes it. Once a chunk."""
         if self.config.turn_portrait:
-            picture = self.open_portrait(latents) if picture is None else picture
-            latents = self.turned(picture, idle, camera, portrait_camera)
-        return self.unet.cache_reference(self.like_weights(latents))
+            portrait = self.turned(portrait, idle, camera, portrait_camera)
+        return self.unet.cache_reference(self.like_weights(portrait))
 
     @torch.no_grad()
-    def open_portrait(self, latents: Tensor) -> Tensor | None:
-        """[B, C, 1, h, w] -> the picture [B, 3, S, S], -1..1, that is to be turned; None in a model that does not."""
+    def open_portrait(self, latents: Tensor) -> Tensor:
+        """[B, C, 1, h, w] -> what `cache_reference` takes: the picture [B, 3, S, S], -1..1, in a model that turns it, else the
+        latents. Once a clip."""
         if not self.config.turn_portrait:
-            return None
+            return latents
         return self.vae.decode(self.like_weights(self.to_raw(latents[:, :, 0])))
 
     @torch.no_grad()

@@ -132,22 +132,21 @@ def count_chunks(frames: int, chunk_frames: int) -> int:
 
 @dataclass(frozen=True)
 class Looks:
-    """Who is shown, cached once a clip: K, V of the identity and of nobody; the reference as K, V for the bank, as
-    latents [1, C, 1, h, w] and as a picture to be turned, all None in identity-only mode; the camera [1, 25] that saw it, None for one straight ahead,
+    """Who is shown, cached once a clip: K, V of the identity and of nobody; the reference as K, V for the bank and
+    as `model.open_portrait` gives it, both None in identity-only mode; the camera [1, 25] that saw it, None for one straight ahead,
     and how its head was turned already, [TURNS]."""
 
     identity: list
     nobody: list
     bank: list | None = None
     reference: Tensor | None = None
-    picture: Tensor | None = None
     seen_from: Tensor | None = None
     turned: Tensor | float = 0.0
 
     def with_reference(self, model, latents: Tensor, **pose) -> Looks:
         """latents [1, C, 1, h, w]: one clean frame of the person"""
         bank = model.cache_frames(latents, self.identity)
-        return replace(self, bank=bank, reference=latents, picture=model.open_portrait(latents), **pose)
+        return replace(self, bank=bank, reference=model.open_portrait(latents), **pose)
 
 
 @torch.no_grad()
@@ -223,7 +222,7 @@ def make_branches(model, conditions, settings, looks: Looks, context, start) -> 
     idle[..., :TURNS] -= looks.turned
     reference = None
     if looks.reference is not None:
-        reference = model.cache_reference(looks.reference, idle, view, looks.seen_from, looks.picture)
+        reference = model.cache_reference(looks.reference, idle, view, looks.seen_from)
     condition = partial(
         model.condition,
         looks.identity,

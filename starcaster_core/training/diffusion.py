@@ -133,12 +133,14 @@ def box_weights(box: Tensor, side: int, weight: float) -> Tensor:
 
 
 class Guess(NamedTuple):
-    """What the network said of a noisy chunk: prediction, target and the noisy latents [B, C, T, h, w]; timesteps [B]."""
+    """What the network said of a noisy chunk: prediction, target and the noisy latents [B, C, T, h, w]; timesteps [B];
+    end: the finished chunk, without gradient, where there is a better one than x0 in one step."""
 
     prediction: Tensor
     target: Tensor
     noisy: Tensor
     timesteps: Tensor
+    end: Tensor | None = None
 
 
 class DenoisingLoss:
@@ -194,7 +196,7 @@ class DenoisingLoss:
 
     def finished(self, guess: Guess) -> Tensor:
         """The chunk as the next one looks back at it, without gradient [B, C, T, h, w]"""
-        return self.clean(guess).detach()
+        return self.clean(guess).detach() if guess.end is None else guess.end
 
     def roll_out(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[Batch, Guess]]:
         """Self-forcing: chunk after chunk with one noisy look at each, under the conditions that chance leaves. The first
@@ -214,7 +216,9 @@ class DenoisingLoss:
         cache_frames = self.model.unet.cache_frames
         banks = (cache_frames(batch.reference, identity),) if shown else ()
         context = batch.context if looking_back else None
-        if not shown:
+        if shown:
+            portrait = self.model.open_portrait(batch.reference)
+        else:
             batch = replace(batch, reference=torch.zeros_like(batch.reference))
         chunks = batch.chunks(batch.latents.shape[2] // stage.recursion)
         for index, chunk in enumerate(chunks):
@@ -224,8 +228,8 @@ class DenoisingLoss:
                 streams["idle"] = self.model.unet.cache_idle(chunk.idle)
             past = () if context is None else (cache_frames(self.last_frames(context, generator), identity),)
             if shown:
-                view = (batch.reference, chunk.idle, chunk.camera, batch.portrait_camera)
-                streams["reference"] = self.model.cache_reference(*view)
+                view = (chunk.idle, chunk.camera, batch.portrait_camera)
+                streams["reference"] = self.model.cache_reference(portrait, *view)
             condition = cache_condition(identity, **streams, banks=banks + past)
             guess = self.guess(chunk.latents, condition, generator, looked_back_at)
             yield chunk, guess

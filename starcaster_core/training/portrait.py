@@ -71,8 +71,8 @@ def without_additions(model: Starcaster) -> Starcaster:
     chance (docs/decisions/0006, 0011 and 0012)"""
     unet = replace(model.config.unet, copy_reference=False, idle_dim=0)
     config = replace(model.config, unet=unet, turn_portrait=False)
-    fresh = Starcaster(config)
-    kept = {name: weight for name, weight in model.state_dict().items() if name in fresh.state_dict()}
+    added = ("reference_in", "copy_gate", "idle_embedding")
+    kept = {name: weight for name, weight in model.state_dict().items() if not any(part in name for part in added)}
     return build(config, kept, config.name)
 
 
@@ -267,7 +267,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--without",
         nargs="+",
         default=[],
-        choices=(*ABLATIONS, "additions"),
+        choices=ABLATIONS,
         help="leave a part of the recipe out, to see what it does; additions: what the paper's network does not have",
     )
     parser.add_argument("--data", type=Path, help="folder of shards; default: synthetic ones are rendered")

@@ -27,8 +27,9 @@ class Stage:
     context: probability that the first chunk sees the frames before it; the later ones always see the chunk before.
     context_frames: fewest and most last frames of the chunk before that are shown (sampling shows the fewest).
     self_forcing: probability that a later chunk looks back at what the model itself made of the chunk before (its
-    one-step prediction, no gradient) instead of at the clip. context_timesteps: a chunk that is to be looked back at is
-    noised with timesteps below this; one-step predictions from nearly pure noise are blurred beyond use.
+    one-step prediction, or what a student makes in all its steps; no gradient) instead of at the clip. context_timesteps:
+    a chunk that is to be looked back at is noised with timesteps below this; one-step predictions from nearly pure noise
+    are blurred beyond use.
     trainable: parts of parameter names; () = all of the denoiser and its token encoders.
     drop_identity, drop_audio, drop_camera: probability of hiding a condition, for guidance.
     adapters: LoRA, bank, speech and camera in use; without them the bare image model learns, from identity alone.
@@ -137,11 +138,12 @@ ABLATIONS = {
     "self-forcing": without_self_forcing,
     "stage3": without_views,
     "stages": in_one_stage,
+    "additions": tuple,  # not of a stage, but of the network (portrait.py: without_additions)
 }
 
 
 def ablate(stages: tuple[Stage, ...], without: Collection[str]) -> tuple[Stage, ...]:
-    """A recipe without some of ABLATIONS; other names are not about stages"""
+    """A recipe without some of ABLATIONS"""
     for name in without:
-        stages = ABLATIONS.get(name, tuple)(stages)
+        stages = ABLATIONS[name](stages)
     return stages

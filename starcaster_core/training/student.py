@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,15 +33,9 @@ READ, READ_AT_ONCE = 0.2, 16  # of the batches; frames in a row
 RAMP = 0.08  # of the stage, in which the adversary's word comes to count
 
 
-class OwnWay(NamedTuple):
-    """What the student made from pure noise: as a `Guess` where it was stopped to learn, prediction being clean latents;
-    end: where its way led, without gradient, None if it did not go on"""
-
-    prediction: Tensor
-    target: Tensor
-    noisy: Tensor
-    timesteps: Tensor
-    end: Tensor | None = None
+class OwnWay(Guess):
+    """What the student made from pure noise, where it was stopped to learn; prediction: clean latents; end: where its way
+    led, if it went on"""
 
 
 class StudentLoss(DenoisingLoss):
@@ -72,10 +65,9 @@ class StudentLoss(DenoisingLoss):
 
     def draw_timesteps(self, count: int, generator: torch.Generator, last: int) -> Tensor:
         """Out of those of sampling"""
-        low_enough = self.timesteps[self.timesteps < last]
-        return low_enough[torch.randint(len(low_enough), (count,), generator=generator)]
+        return self.timesteps[torch.randint(len(self.timesteps), (count,), generator=generator)]
 
-    def guess(self, latents: Tensor, condition, generator: torch.Generator, looked_back_at: bool) -> Guess | OwnWay:
+    def guess(self, latents: Tensor, condition, generator: torch.Generator, looked_back_at: bool) -> Guess:
         # Sampling looks back at nothing but finished chunks.
         if not looked_back_at and torch.rand((), generator=generator).item() >= OWN_WAY:
             return super().guess(latents, condition, generator, looked_back_at)
@@ -98,13 +90,10 @@ class StudentLoss(DenoisingLoss):
                 learned, clean = OwnWay(clean, latents, x, timesteps), clean.detach()
         return learned._replace(end=clean) if to_the_end else learned
 
-    def clean(self, guess: Guess | OwnWay) -> Tensor:
+    def clean(self, guess: Guess) -> Tensor:
         return guess.prediction if isinstance(guess, OwnWay) else super().clean(guess)
 
-    def finished(self, guess: OwnWay) -> Tensor:
-        return guess.end
-
-    def cost(self, guess: Guess | OwnWay, chunk: Batch, generator: torch.Generator) -> Tensor:
+    def cost(self, guess: Guess, chunk: Batch, generator: torch.Generator) -> Tensor:
         if not isinstance(guess, OwnWay):
             return super().cost(guess, chunk, generator)
         made = guess.prediction.detach().requires_grad_()

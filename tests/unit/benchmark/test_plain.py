@@ -37,7 +37,7 @@ def test_the_plain_composition_gives_the_same_prediction(model, guidance_scale, 
     plain.read(portrait, tokens["identity"])
     if model.config.turn_portrait:
         vectors = model.camera_vectors(conditions.camera, 0, 16)
-        plain.turn(model.turned(looks.picture, tokens["idle"], vectors, None))
+        plain.turn(model.turned(looks.reference, tokens["idle"], vectors, None))
     plain.look_back(model.like_weights(context), tokens["identity"])
     asked, network = [], plain.unet.forward
     monkeypatch.setattr(plain.unet, "forward", lambda *a, **o: asked.append(1) or network(*a, **o))

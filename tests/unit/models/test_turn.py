@@ -97,13 +97,13 @@ def test_a_model_that_turns_has_a_portrait_for_every_frame_and_another_has_one()
     latents = torch.randn(2, 16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     idle = torch.zeros(2, 4, len(IDLE))
     idle[:, 2, 0] = 2.0
-    features, portraits = model.cache_reference(latents, idle)
+    features, portraits = model.cache_reference(model.open_portrait(latents), idle)
     assert len(features) == len(portraits) == 8
     by_frame = portraits.unflatten(0, (2, 4))
     torch.testing.assert_close(by_frame[:, 0], by_frame[:, 3])
     assert not torch.allclose(by_frame[:, 0], by_frame[:, 2], atol=0.05)
     model.config = replace(model.config, turn_portrait=False)
-    _, portraits = model.cache_reference(latents, idle)
+    _, portraits = model.cache_reference(model.open_portrait(latents), idle)
     assert torch.equal(portraits, latents[:, :, 0])
 
 

@@ -121,7 +121,9 @@ def test_its_own_way_is_the_samplers(clips, student, monkeypatch):
         identity = unet.cache_identity(tokens(batch.embedding))
         bank = unet.cache_frames(batch.reference, identity)
         condition = cache_condition(
-            identity, banks=(bank,), reference=student.cache_reference(batch.reference, batch.idle)
+            identity,
+            banks=(bank,),
+            reference=student.cache_reference(student.open_portrait(batch.reference), batch.idle),
         )
         monkeypatch.setattr(module, "draw_noise", numbered())
         made = loss.go_own_way(batch.latents, condition, generator(), to_the_end=True).end
