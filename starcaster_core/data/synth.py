@@ -52,7 +52,8 @@ class Settings:
     """Everything that decides the clips. `people`: identity seeds are below this. kinds: (name, share) pairs. filmed:
     share of the clips that went through a camera with faults (`heads/film.py`); the others are as rendered. natural: share
     of the clips spoken in a natural voice (`natural.py`), where the split has one; with any, sets made on different
-    kinds of processor may differ."""
+    kinds of processor may differ. static_yaw: degrees from the front within which the camera of "temporal" clips stands;
+    half as many above and below."""
 
     clips: int
     frames: int = 48
@@ -63,6 +64,7 @@ class Settings:
     splits: tuple[str, ...] = SPLITS
     filmed: float = 0.6
     natural: float = 0.0
+    static_yaw: float = 12.0
 
 
 def make_clip(settings: Settings, number: int) -> Clip:
@@ -82,7 +84,10 @@ def make_clip(settings: Settings, number: int) -> Clip:
     )
     if kind == "spatial":
         score = _frozen(score, rng, kit.unit_names)
-    poses = _static_camera(rng, settings.frames) if kind == "temporal" else camera_path(rng, settings.frames)
+    if kind == "temporal":
+        poses = _static_camera(rng, settings.frames, settings.static_yaw)
+    else:
+        poses = camera_path(rng, settings.frames)
     look = sample_look(moment_seed)
 
     lens = default_intrinsics(FOCAL * (1.0 if kind == "temporal" else float(np.exp(rng.uniform(-1, 1) * FOCAL_SPREAD))))
@@ -170,8 +175,8 @@ def _through(knots: np.ndarray, t: np.ndarray) -> np.ndarray:
     return np.convolve(np.pad(dense, width, mode="edge"), kernel / kernel.sum(), mode="same")[width:-width]
 
 
-def _static_camera(rng: np.random.Generator, frames: int) -> np.ndarray:
-    pose = look_at_origin(rng.uniform(-12, 12), rng.uniform(-6, 6))
+def _static_camera(rng: np.random.Generator, frames: int, yaw: float) -> np.ndarray:
+    pose = look_at_origin(rng.uniform(-yaw, yaw), rng.uniform(-yaw / 2, yaw / 2))
     return np.repeat(pose[None], frames, axis=0)
 
 
@@ -334,6 +339,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kinds", default="temporal:0.6,spatial:0.4", help="shares of temporal, spatial and joint")
     parser.add_argument("--filmed", type=float, default=0.6, help="share of the clips with a camera's faults, 0..1")
     parser.add_argument("--natural", type=float, default=0.0, help="share of the clips in natural voices, 0..1")
+    parser.add_argument(
+        "--static-yaw",
+        type=float,
+        default=12.0,
+        help="temporal clips: how far from the front the camera stands, degrees",
+    )
     parser.add_argument("--splits", default=",".join(SPLITS), help="which people to use: train, val, test")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet of the first clips to this PNG")
@@ -354,6 +365,7 @@ def run(args: argparse.Namespace) -> int:
         splits=tuple(args.splits.split(",")),
         filmed=args.filmed,
         natural=args.natural,
+        static_yaw=args.static_yaw,
     )
     make_set(settings, args.out, args.workers)
     write_statistics(args.out)

@@ -102,7 +102,7 @@ def draw_batch(clips: ClipSet, stage: Stage, split: str, window: int, generator:
         context=pictures(stage.lead, 0) if stage.lead else None,
         reference=clips.latents[chosen, portrait].float()[:, :, None],
         portrait_camera=None if kind == "temporal" else clips.camera[chosen, portrait].float(),
-        speech=cut(clips.speech, window, length + window) if kind == "temporal" else None,
+        speech=None if kind == "spatial" else cut(clips.speech, window, length + window),
         camera=None if kind == "temporal" else cut(clips.camera, 0, length),
         mouth=cut(clips.mouth, 0, length),
         eyes=cut(clips.eyes, 0, length),
@@ -164,7 +164,7 @@ class DenoisingLoss:
             costs.append(self.cost(guess, chunk, generator))
             lips.append(self.lip_cost(guess, chunk))
         loss, lip = torch.stack(costs).mean(), torch.stack(lips).mean()
-        temporal = batch.camera is None
+        temporal = batch.speech is not None
         numbers = {"temporal": loss.item() if temporal else 0.0, "is_temporal": float(temporal)}
         if self.stage.recursion > 1:
             numbers |= {"first": costs[0].item(), "last": costs[-1].item()}
@@ -178,7 +178,7 @@ class DenoisingLoss:
 
     def lip_cost(self, guess: Guess, chunk: Batch) -> Tensor:
         """Scalar, 0 where nothing is heard, where a mouth does not move, or it is too early"""
-        unread = chunk.camera is not None or chunk.latents.shape[2] == 1 or self.progress < self.stage.lip_start
+        unread = chunk.speech is None or chunk.latents.shape[2] == 1 or self.progress < self.stage.lip_start
         if self.lips is None or unread:
             return guess.prediction.new_zeros(())
         return self.lips(self.clean(guess), chunk.latents, chunk.mouth)
@@ -186,7 +186,7 @@ class DenoisingLoss:
     def error(self, guess: Guess, batch: Batch) -> Tensor:
         """Weighted squared error of every latent [B, C, T, h, w]"""
         error = (guess.prediction - guess.target).square() * self.noise_weights(guess.timesteps)
-        if batch.camera is None and self.stage.mouth_weight != 1:
+        if batch.speech is not None and self.stage.mouth_weight != 1:
             error = error * box_weights(batch.mouth, error.shape[-1], self.stage.mouth_weight)
         return error
 

@@ -121,6 +121,15 @@ def run_stage(
     return model
 
 
+def with_clips_at_hand(stage: Stage, clips: ClipSet) -> Stage:
+    """Without joint clips where there are none, saying so: sets of an earlier version and real videos have none. Any other
+    kind that is missing is an error when it is drawn."""
+    if "joint" not in dict(stage.kinds) or len(clips.where("train", "joint")):
+        return stage
+    print(json.dumps({"stage": stage.name, "no clips": "joint, so voice and camera are learned apart"}), flush=True)
+    return replace(stage, kinds=tuple((kind, share) for kind, share in stage.kinds if kind != "joint"))
+
+
 def train_stage(
     model: Starcaster,
     clips: ClipSet,
@@ -134,6 +143,7 @@ def train_stage(
 ) -> Starcaster:
     """Trains `model` in place on clips in memory, or a student of it that is another one, and returns what was trained;
     state, log, curves and sample grids go to `out`."""
+    stage = with_clips_at_hand(stage, clips)
     if stage.student_steps:
         teacher = model.eval().requires_grad_(False)
         model = new_student(teacher, stage)

@@ -30,7 +30,8 @@ SHARES = {
 }  # of the minutes; the denoiser's is the rest
 LEAST_SHARE = 0.4  # of the minutes that the denoiser gets, however long the others took
 FRAMES, PEOPLE = 48, 2000  # of a clip; to draw from
-SHARD = ("temporal", "spatial", "temporal", "spatial", "temporal")  # kinds of a shard's clips
+# Kinds of a shard's clips, and how far from the front the still cameras stand, degrees
+SHARD = (("temporal", 12.0), ("spatial", 0.0), ("temporal", 45.0), ("spatial", 0.0), ("joint", 0.0))
 UTTERANCES_A_MINUTE = 100  # for the speech encoder: more training, more to hear
 
 
@@ -151,5 +152,7 @@ def make_shard(folder: Path, number: int, size: int, seed: int, split: str) -> N
     path = shard_path(folder, number)
     if not path.exists():
         first = number * len(SHARD)
-        plans = [Settings(0, FRAMES, size, seed, PEOPLE, ((kind, 1.0),), (split,)) for kind in SHARD]
+        plans = [
+            Settings(0, FRAMES, size, seed, PEOPLE, ((kind, 1.0),), (split,), static_yaw=yaw) for kind, yaw in SHARD
+        ]
         write_shard(path, (make_clip(plan, first + i) for i, plan in enumerate(plans)))

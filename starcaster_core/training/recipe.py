@@ -20,8 +20,8 @@ class Stage:
     share: of the time budget, beside the other stages that are run. frames: T of a chunk (1 = single images).
     clips: batch size of a draw. parts: draws whose gradients add up to a step, 0 = one a process.
     steps: how many make the whole stage, for a recipe that counts steps and not minutes.
-    kinds: shares of clip kinds in the batches; a batch is of one kind, so view and time are never trained jointly.
-    Temporal batches hear the speech and see no camera; spatial batches are told the camera and hear nothing.
+    kinds: shares of clip kinds in the batches, each of which is of one kind. Temporal batches hear the speech and see no
+    camera; spatial ones are told the camera and hear nothing; joint ones, which the paper's stages never see, both.
     recursion: F, chunks rolled out one after the other, each with a loss of its own.
     reference: probability that the portrait is shown.
     context: probability that the first chunk sees the frames before it; the later ones always see the chunk before.

@@ -117,6 +117,14 @@ def test_camera_paths_stay_in_range_and_are_smooth():
         assert np.abs(np.diff(yaw)).max() < 16
 
 
+def test_a_still_camera_stands_as_far_aside_as_asked():
+    yaw = [
+        np.degrees(np.arctan2(*synth._static_camera(np.random.default_rng(seed), 2, 45.0)[0, [0, 2], 3]))
+        for seed in range(40)
+    ]
+    assert 35 < np.abs(yaw).max() <= 45.01 and np.std(yaw) > 15
+
+
 @pytest.mark.parametrize("kind", ["temporal", "spatial", "joint"])
 def test_a_rendered_clip_is_a_function_of_its_seed(kind):
     make = partial(synth.make_clip, synth.Settings(clips=1, frames=3, size=48, seed=11, kinds=((kind, 1.0),)))

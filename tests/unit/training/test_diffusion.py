@@ -11,8 +11,15 @@ from starcaster_core.errors import InputError
 from starcaster_core.models.checkpoint import random_model
 from starcaster_core.presets import PRESETS
 from starcaster_core.sampling.schedules import predict_clean
-from starcaster_core.training.diffusion import SNR_LIMIT, DenoisingLoss, box_weights, draw_batch, draw_reference
-from starcaster_core.training.latents import ClipSet
+from starcaster_core.training.diffusion import (
+    SNR_LIMIT,
+    DenoisingLoss,
+    Guess,
+    box_weights,
+    draw_batch,
+    draw_reference,
+)
+from starcaster_core.training.latents import KINDS, ClipSet
 from starcaster_core.training.portrait import choose_trainable
 from starcaster_core.training.recipe import Stage
 from starcaster_core.training.recipes.mini import MINI_RECIPE
@@ -86,6 +93,25 @@ def test_a_spatial_batch_sees_its_cameras_and_hears_nothing(clips):
     assert batch.speech is None
     for chunk in batch.chunks(FRAMES):
         torch.testing.assert_close(chunk.camera[..., 3] * 1000, chunk.latents[:, 0, :, 0, 0])
+
+
+def test_a_joint_batch_hears_and_sees_the_same_frames(clips):
+    joint = replace(clips, kind=torch.full_like(clips.kind, KINDS.index("joint")))
+    batch = batch_of(joint, kinds=(("joint", 1.0),))
+    assert batch.portrait_camera.shape == (3, 25)
+    for chunk in batch.chunks(FRAMES):
+        numbers = chunk.latents[:, 0, :, 0, 0]
+        assert torch.equal(chunk.speech[:, 2:-2, 0], numbers)
+        torch.testing.assert_close(chunk.camera[..., 3] * 1000, numbers)
+
+
+def test_a_mouth_counts_more_wherever_something_is_said(clips, loss):
+    joint = replace(clips, kind=torch.full_like(clips.kind, KINDS.index("joint")))
+    for kind, of in (("temporal", clips), ("joint", joint), ("spatial", clips)):
+        batch = batch_of(of, kinds=((kind, 1.0),), recursion=1)
+        ones = torch.ones_like(batch.latents)
+        error = loss.error(Guess(ones, 0 * ones, ones, torch.full((3,), 999)), batch)
+        assert (error.max() > 2 * error.min()) == (kind != "spatial"), kind
 
 
 @pytest.mark.parametrize("changes", [{"recursion": 4}, {"kinds": (("joint", 1.0),)}])

@@ -26,6 +26,7 @@ from starcaster_core.training.portrait import (
     choose_trainable,
     minutes_left,
     train_stage,
+    with_clips_at_hand,
     without_additions,
 )
 from starcaster_core.training.recipes import RECIPES
@@ -133,6 +134,16 @@ def test_a_checkpoint_is_noised_as_its_preset_trains_unless_it_only_teaches(tmp_
     assert begin(trained).config.noise.shared_noise == begin([*trained, student]).config.noise.shared_noise == 0.5
     assert begin([student]).config.noise.shared_noise == 1.0
     assert begin([student], 0.3).config.noise.shared_noise == 0.3
+
+
+def test_a_set_without_joint_clips_is_learned_from_all_the_same_and_it_is_said(tmp_path, model, clip, capsys):
+    encode(tmp_path, model, clip)
+    clips, student = load_clips(tmp_path / "latents"), RECIPES["mini"][-1]
+    assert {kind for kind, _ in with_clips_at_hand(student, clips).kinds} == {"temporal", "spatial"}
+    assert "joint" in capsys.readouterr().out
+    clips.kind[0] = KINDS.index("joint")
+    assert with_clips_at_hand(student, clips) == student  # no speaking clip either: an error when one is drawn
+    assert not capsys.readouterr().out
 
 
 @torch.no_grad()

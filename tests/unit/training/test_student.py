@@ -24,7 +24,7 @@ from starcaster_core.training import diffusion, portrait
 from starcaster_core.training import student as module
 from starcaster_core.training.adversary import Adversary, Given, adversarial_losses
 from starcaster_core.training.diffusion import DenoisingLoss, draw_batch
-from starcaster_core.training.latents import ClipSet
+from starcaster_core.training.latents import KINDS, ClipSet
 from starcaster_core.training.loop import LoopSettings
 from starcaster_core.training.portrait import choose_trainable
 from starcaster_core.training.recipe import Stage
@@ -91,19 +91,21 @@ def its_own_way(monkeypatch):
     monkeypatch.setattr(module, "OWN_WAY", 1.0)
 
 
-@pytest.mark.parametrize("kind", ["temporal", "spatial"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_student_and_adversary_learn_and_nobody_else(clips, teacher, student, kind, its_own_way):
+    clips = replace(clips, kind=torch.full_like(clips.kind, KINDS.index(kind)))
     loss = StudentLoss(student, STAGE)
     loss.progress = 1.0
     loss(batch_of(clips, kind), generator())[0].backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
     taught = {name for name, p in student.named_parameters() if p.grad is not None and p.grad.any()}
-    stream = {"temporal": "audio", "spatial": "camera"}[kind]
-    for part in ("conv_in", "lora", "copy_gate", "identity_tokens", f"attn2.{stream}", "motion_modules"):
+    streams = {"temporal": ["audio"], "spatial": ["camera"], "joint": ["audio", "camera"]}[kind]
+    parts = ("conv_in", "lora", "copy_gate", "identity_tokens", "motion_modules")
+    for part in (*parts, *(f"attn2.{stream}" for stream in streams)):
         assert any(part in name for name in taught), part
     assert not any(name.startswith(("vae.", "speech_encoder.")) for name in taught)
     learning = {name for name, p in loss.adversary.named_parameters() if p.grad is not None and p.grad.any()}
-    silent = {"temporal": "seen", "spatial": "heard"}[kind]
+    silent = {"temporal": ("seen",), "spatial": ("heard",), "joint": ()}[kind]
     assert learning == {n for n, _ in loss.adversary.named_parameters() if not n.startswith(silent)}
 
 
