@@ -11,7 +11,6 @@ import json
 import logging
 import shutil
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import comfy.model_management as management
@@ -26,9 +25,9 @@ from comfy_api.latest import ComfyExtension, InputImpl, io, ui
 from PIL import Image
 
 from ..starcaster_core.errors import InputError, StarcasterError
-from ..starcaster_core.models.offload import BlockOffload
 from ..starcaster_core.sampling.execution import Execution
 from ..starcaster_core.video import check_name
+from .operations import adopt, move_the_rest
 
 intermediate_device = management.intermediate_device
 
@@ -200,8 +199,12 @@ class LoadedModel:
         self.execution = Execution()
         self._held = _Held(core)
         management.archive_model_dtypes(self._held)
-        # Not CoreModelPatcher: that one streams weights through ComfyUI's own layer classes, and the core has plain
-        # torch layers, which must be moved whole.
+        # All but the small parts, which tell the core its device and are always there.
+        for part in (*core.unet.blocks(), core.vae, core.identity_tokens, core.speech_encoder):
+            if part is not None:
+                adopt(part)
+        # Not CoreModelPatcher, which decides weight by weight and anew for every call: fused projections and recorded
+        # graphs want to know for a whole clip where weights are.
         self.patcher = comfy.model_patcher.ModelPatcher(
             self._held, load_device=management.get_torch_device(), offload_device=management.unet_offload_device()
         )
@@ -213,29 +216,11 @@ class LoadedModel:
         return other
 
     def on_device(self) -> torch.nn.Module:
-        """The core model, moved to the computing device; other models make room as ComfyUI decides."""
-        management.load_models_gpu([self.patcher], memory_required=self._activations, force_full_load=True)
+        """The core model, ready to compute. Other models make room as ComfyUI decides; of what does not fit, or where the
+        user asked to save VRAM, the large layers' weights stay in main memory and come when it is their turn."""
+        management.load_models_gpu([self.patcher], memory_required=self._activations)
+        move_the_rest(self.core, self.patcher.load_device)
         return self.core
-
-    @contextmanager
-    def sampling(self):
-        """The core model, ready to sample. Where it is too large for the device, or the user asked ComfyUI to save VRAM,
-        the UNet's blocks stay in main memory and come one after the other."""
-        if self._fits():
-            yield self.on_device()
-            return
-        device, unet = self.patcher.load_device, self.core.unet
-        logging.info("STARCaster: the model's blocks stay in main memory and visit %s one by one", device)
-        self.patcher.detach()
-        management.free_memory(self._activations + management.module_size(self.core) // 2, device)
-        others = [part for name, part in self.core.named_children() if name != "unet"]
-        try:
-            for part in others:
-                part.to(device)
-            with BlockOffload(unet, device):
-                yield self.core
-        finally:
-            self.core.to(self.patcher.offload_device)
 
     @property
     def _activations(self) -> int:
@@ -243,15 +228,6 @@ class LoadedModel:
         `benchmark/account.py`, forward pass only"""
         config = self.core.config
         return 256 * config.chunk_frames * config.image_size**2 * self.core.dtype.itemsize
-
-    def _fits(self) -> bool:
-        device = self.patcher.load_device
-        if management.is_device_cpu(device):
-            return True
-        if management.vram_state in (management.VRAMState.LOW_VRAM, management.VRAMState.NO_VRAM):
-            return False
-        wanted = self.patcher.model_size() + self._activations + management.extra_reserved_memory()
-        return wanted <= management.get_total_memory(device)
 
 
 class _Held(torch.nn.Module):

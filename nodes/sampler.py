@@ -152,17 +152,16 @@ class Sampler(io.ComfyNode):
 
         conditions = Conditions(identity, speech, camera, _frames(speech, camera, seconds, model.core.config.fps))
         tell_user(cls.hidden.unique_id, " ".join(model.core.warnings(speech, camera)))
-        with model.sampling() as core:
-            chunks = rollout(
-                core,
-                conditions,
-                SamplerSettings(**widgets),
-                progress=SamplingProgress(cls.hidden.unique_id),
-                should_stop=stop_if_interrupted,
-                execution=model.execution,
-            )
-            # [1, C, T, h, w] a chunk -> [T, C, h, w], off the device as soon as they are there
-            frames = [chunk.latents[0].movedim(1, 0).to(intermediate_device(), torch.float32) for chunk in chunks]
+        chunks = rollout(
+            model.on_device(),
+            conditions,
+            SamplerSettings(**widgets),
+            progress=SamplingProgress(cls.hidden.unique_id),
+            should_stop=stop_if_interrupted,
+            execution=model.execution,
+        )
+        # [1, C, T, h, w] a chunk -> [T, C, h, w], off the device as soon as they are there
+        frames = [chunk.latents[0].movedim(1, 0).to(intermediate_device(), torch.float32) for chunk in chunks]
         return io.NodeOutput({"samples": torch.cat(frames)})
 
 

@@ -262,9 +262,9 @@ class LoRA(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.up(self.down(x))
 
-    def delta(self) -> Tensor:
-        """[out, in]: what is added to the frozen weight when the two are merged."""
-        return self.up.weight @ self.down.weight
+    def delta(self, device: torch.device | None = None) -> Tensor:
+        """[out, in]: what is added to the frozen weight when the two are merged. device: where to, if elsewhere."""
+        return self.up.weight.to(device) @ self.down.weight.to(device)
 
 
 class ExtendedSelfAttention(nn.Module):
@@ -289,7 +289,7 @@ class ExtendedSelfAttention(nn.Module):
         if not adapters or not self.lora:
             return layer(x)
         if self._merged is not None:
-            return F.linear(x, self._merged[name], layer.bias)
+            return F.linear(x, self._merged[name], None if layer.bias is None else layer.bias.to(x.device))
         return layer(x) + self.lora[name](x)
 
     def merge(self, device: torch.device | None = None) -> None:
@@ -297,7 +297,7 @@ class ExtendedSelfAttention(nn.Module):
         Call again after changing weights. device: where to keep them, if not where the base ones are."""
         layers = {name: self.to_out[0] if name == "to_out" else getattr(self, name) for name in self.lora}
         with torch.no_grad():
-            merged = {name: (weight_of(layer) + self.lora[name].delta()).to(device) for name, layer in layers.items()}
+            merged = {name: weight_of(layer, device) + self.lora[name].delta(device) for name, layer in layers.items()}
             if merged:
                 joint = torch.cat([merged[name] for name in ("to_q", "to_k", "to_v")])
                 merged |= {"qkv": joint, **dict(zip(("to_q", "to_k", "to_v"), joint.chunk(3)))}

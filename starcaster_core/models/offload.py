@@ -101,8 +101,11 @@ class _Block:
 
 
 def is_offloaded(unet: nn.Module) -> bool:
-    """Whether a BlockOffload keeps the blocks' weights now"""
-    return any(block._forward_pre_hooks for block in unet.blocks())
+    """Whether weights come to the device only for their turn: sent by a BlockOffload, or fetched by whoever lent the layers"""
+    device = unet.conv_in.weight.device
+    return any(
+        block._forward_pre_hooks or any(x.device != device for x in block.parameters()) for block in unet.blocks()
+    )
 
 
 def travelling(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

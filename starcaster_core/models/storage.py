@@ -15,9 +15,10 @@ from ..errors import InputError
 SMALLEST = 2**12  # weights; below that the scales and the extra work buy nothing
 
 
-def weight_of(layer: nn.Module) -> Tensor:
-    """A layer's weight in the precision it computes in, whether or not it is stored in eight bits."""
-    return layer.full_weight() if is_compact(layer) else layer.weight
+def weight_of(layer: nn.Module, device: torch.device | None = None) -> Tensor:
+    """A layer's weight in the precision it computes in, whether or not it is stored in eight bits; on `device`, or where it
+    is."""
+    return layer.full_weight(device) if is_compact(layer) else layer.weight.to(device)
 
 
 def is_compact(layer: nn.Module) -> bool:
@@ -27,18 +28,23 @@ def is_compact(layer: nn.Module) -> bool:
 class Compact:
     """Mixed into a layer whose weight is float8; `scale` [out, 1, ...] has the precision it computes in."""
 
-    def full_weight(self) -> Tensor:
-        return self.weight.to(self.scale.dtype) * self.scale
+    def full_weight(self, device: torch.device | None = None) -> Tensor:
+        """In the precision it computes in, on `device` or where it is; it travels in eight bits."""
+        return self.weight.to(device).to(self.scale.dtype) * self.scale.to(device)
+
+    def here(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias beside x, from wherever they are kept"""
+        return self.full_weight(x.device), None if self.bias is None else self.bias.to(x.device)
 
 
 class CompactLinear(Compact, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.full_weight(), self.bias)
+        return F.linear(x, *self.here(x))
 
 
 class CompactConv2d(Compact, nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.full_weight(), self.bias)
+        return self._conv_forward(x, *self.here(x))
 
 
 COMPACT = {nn.Linear: CompactLinear, nn.Conv2d: CompactConv2d}

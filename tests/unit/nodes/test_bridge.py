@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -104,31 +105,66 @@ def test_a_loaded_model_comes_onto_the_device(bridge, core):
     assert model.patcher.model_size() > 0
 
 
-def test_a_model_too_large_for_its_device_is_sampled_block_by_block(bridge, core, monkeypatch):
-    model = bridge.LoadedModel(core)
-    with model.sampling() as whole:
-        assert whole is core and not core.unet.mid_block.resnets[0]._forward_hooks
-    latents = torch.randn(1, 16, 2, 8, 8, generator=torch.Generator().manual_seed(0)).to(core.dtype)
-
-    def answer():
+def answer(core, latents):
+    core.unet.merge_adapters()
+    try:
         with torch.no_grad():
-            condition = core.condition(core.cache_identity(None))
-            return core.unet(latents, torch.tensor([9]), condition)
+            identity = core.cache_identity(None)
+            bank = core.cache_frames(torch.zeros_like(latents[:, :, :1]), identity)
+            speech = core.unet.cache_audio(core.speech_tokens(latents.new_ones(1, 2 + 4, 64)))
+            reference = core.unet.cache_reference(latents[:, :, :1])
+            condition = core.condition(identity, audio=speech, banks=(bank,), reference=reference)
+            said = core.unet(latents, torch.tensor([9], device=latents.device), condition)
+            return core.vae.decode(said[:, :, 0])
+    finally:
+        core.unet.unmerge_adapters()
 
-    wanted = answer()
-    monkeypatch.setattr(bridge.management, "is_device_cpu", lambda device: False)
-    for memory, offloaded in ((2**20, True), (2**40, False)):
-        monkeypatch.setattr(bridge.management, "get_total_memory", lambda device, memory=memory: memory)
-        monkeypatch.setattr(bridge.management, "vram_state", bridge.management.VRAMState.NORMAL_VRAM)
-        assert model._fits() != offloaded
-    monkeypatch.setattr(bridge.management, "vram_state", bridge.management.VRAMState.LOW_VRAM)
-    assert not model._fits()
-    with model.sampling() as core_again:
-        assert core_again is core
-        assert all(block._forward_hooks for block in core.unet.blocks())
-        assert torch.equal(answer(), wanted)
-    assert not any(block._forward_hooks for block in core.unet.blocks())
-    assert torch.equal(answer(), wanted)
+
+def load_partly(model, device) -> None:
+    """As ComfyUI does where there is hardly any room on the device"""
+    model.patcher.patch_model(torch.device(device), lowvram_model_memory=0.1)
+    from_pack = sys.modules[type(model).__module__]
+    from_pack.move_the_rest(model.core, torch.device(device))
+
+
+@pytest.mark.parametrize("eight_bits", [False, True])
+def test_layers_are_comfyui_s_and_answer_as_before_wherever_their_weights_are(bridge, module, eight_bits):
+    load_checkpoint = module("starcaster_core.models.checkpoint").load_checkpoint
+    core = load_checkpoint("tiny", torch.float32, float8=eight_bits)
+    latents = torch.randn(1, 16, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+    wanted = answer(core, latents)
+    model = bridge.LoadedModel(core)
+    assert torch.equal(answer(model.on_device(), latents), wanted)
+
+    large = [layer for block in core.unet.blocks() for layer in block.modules() if hasattr(layer, "comfy_cast_weights")]
+    held = sum(layer.weight.numel() for layer in large)
+    assert held > 0.9 * sum(x.numel() for block in core.unet.blocks() for x in block.parameters())
+    assert not any(layer.comfy_cast_weights for layer in large)
+    load_partly(model, "cpu")
+    assert all(layer.comfy_cast_weights for layer in large)
+    torch.testing.assert_close(answer(core, latents), wanted, rtol=1e-5, atol=1e-5)
+    model.patcher.unpatch_model(torch.device("cpu"))
+    assert torch.equal(answer(model.on_device(), latents), wanted)
+
+
+@pytest.mark.parametrize("eight_bits", [False, True])
+def test_weights_kept_elsewhere_come_to_where_is_computed(bridge, module, eight_bits):
+    """The meta device refuses, as a GPU does, to compute with tensors left on the CPU."""
+    core = module("starcaster_core.models.checkpoint").load_checkpoint("tiny", torch.float32, float8=eight_bits)
+    model = bridge.LoadedModel(core)
+    model.patcher.load_device = torch.device("meta")
+    load_partly(model, "meta")
+    assert core.device.type == "meta" and core.unet.mid_block.resnets[0].conv1.weight.device.type == "cpu"
+    assert module("starcaster_core.models.offload").is_offloaded(core.unet)  # hence no CUDA graphs
+    assert answer(core, torch.zeros(1, 16, 2, 16, 16, device="meta")).device.type == "meta"
+
+
+def test_a_model_is_never_forced_onto_a_device_it_does_not_fit(bridge, core, monkeypatch):
+    asked = []
+    monkeypatch.setattr(bridge.management, "load_models_gpu", lambda models, **wishes: asked.append(wishes))
+    model = bridge.LoadedModel(core)
+    model.on_device()
+    assert asked == [{"memory_required": model._activations}] and model._activations > 0
 
 
 def test_progress_counts_steps_over_all_chunks_and_previews_now_and_then(bridge, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -148,7 +147,7 @@ def test_the_sampler_tells_of_streams_that_are_not_trained(module, monkeypatch):
     core.untrained = ("audio",)
     speech = module("starcaster_core.types").Speech(torch.zeros(1, 64), 0.04, "phonetic")
     identity = module("starcaster_core.types").Identity(np.ones(128, np.float32), None)
-    model = SimpleNamespace(core=core, execution=None, sampling=lambda: nullcontext(core))
+    model = SimpleNamespace(core=core, execution=None, on_device=lambda: core)
     with torch.no_grad():
         sampler.Sampler.execute(model, identity, 1.0, speech=speech, steps=1, use_reference=False)
     assert "mouth will not follow" in said[0]
