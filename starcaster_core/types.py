@@ -21,11 +21,13 @@ class Identity:
     portrait: uint8 [S, S, 3] RGB, the FFHQ-aligned crop that becomes the reference frame; None when only the
         embedding is known (identity-only mode).
     backend: the recogniser that made the embedding, "dlib" or "arcface"; a model accepts only its own.
+    yaw: from how far to the person's left the portrait was taken, degrees; 0 from the front or where it is not known.
     """
 
     embedding: np.ndarray
     portrait: np.ndarray | None = None
     backend: str = "dlib"
+    yaw: float = 0.0
 
 
 @dataclass(frozen=True)

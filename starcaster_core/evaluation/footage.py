@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ..data.shards import Clip, read_clips
 from ..errors import InputError
+from ..identity.faces import detect
+from ..identity.pose import portrait_yaw
 from ..models.starcaster import Starcaster
 from ..sampling import Conditions, SamplerSettings, rollout
 from ..types import CameraPath, Identity
@@ -78,13 +80,20 @@ def portrait_of(clip: Clip) -> np.ndarray:
 
 def conditions_of(model: Starcaster, clip: Clip) -> Conditions:
     """What a user would give: a portrait (the clip's most frontal frame), its speech, its camera path."""
-    identity = Identity(clip.truth["embedding"], portrait_of(clip))
+    portrait = portrait_of(clip)
+    identity = Identity(clip.truth["embedding"], portrait, yaw=seen_yaw(portrait))
     speech = camera = None
     if clip.audio is not None:
         speech = model.encode_speech(torch.from_numpy(clip.audio.copy()).to(model.device))
     if clip.info["kind"] != "temporal":
         camera = CameraPath(clip.truth["world_from_cam"], clip.truth["intrinsics"])
     return Conditions(identity, speech, camera, len(clip.frames))
+
+
+def seen_yaw(portrait: np.ndarray) -> float:
+    """As the Identity Loader estimates it; 0 where no face is found"""
+    faces = detect(portrait)
+    return portrait_yaw(portrait, faces[0]) if faces else 0.0
 
 
 def generate(model: Starcaster, conditions: Conditions, sampler: SamplerSettings) -> Tensor:

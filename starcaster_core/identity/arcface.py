@@ -69,6 +69,10 @@ class ArcFace:
         """Image-left eye, image-right eye and middle of the mouth, [2] each, for the FFHQ crop."""
         return face.points[0], face.points[1], face.points[3:].mean(0)
 
+    def yaw(self, image: np.ndarray, face: Face) -> float:
+        """Not looked for: no model that knows people by ArcFace turns its portrait."""
+        return 0.0
+
     def embed(self, image: np.ndarray, face: Face) -> np.ndarray:
         """float32 [512], not normalised. image: uint8 [H, W, 3] RGB."""
         crop = sample(image, similarity(face.points, TEMPLATE + 0.5), SIDE)

@@ -41,7 +41,7 @@ def make_identity(
         raise InputError("at least one photo", "none", "Connect or name a photo of the person.")
     boxes, masks = _one_each(boxes, len(images), "box"), _one_each(masks, len(images), "mask")
     recogniser = recogniser or Dlib()
-    embeddings, portrait = [], None
+    embeddings, portrait, yaw = [], None, 0.0
     for index, (image, box, mask) in enumerate(zip(images, boxes, masks)):
         try:
             pixels = as_rgb(image)
@@ -52,18 +52,20 @@ def make_identity(
             raise type(error)(error.wanted, f"{error.got} (photo {index + 1} of {len(images)})", error.fix) from error
         if portrait is None:
             portrait = warp(pixels, ffhq_transform(*recogniser.eyes_and_mouth(face), size), size)
+            yaw = recogniser.yaw(pixels, face)
         embeddings.append(recogniser.embed(pixels, face))
-    return Identity(np.mean(embeddings, axis=0, dtype=np.float64).astype(np.float32), portrait, recogniser.name)
+    embedding = np.mean(embeddings, axis=0, dtype=np.float64).astype(np.float32)
+    return Identity(embedding, portrait, recogniser.name, yaw)
 
 
 def save_identity(path: str | os.PathLike, identity: Identity) -> None:
-    """Write a safetensors file: `embedding` float32 [E], `portrait` uint8 [S, S, 3] if there is one, and the backend."""
+    """Write a safetensors file: `embedding` float32 [E], `portrait` uint8 [S, S, 3] if there is one, backend and yaw."""
     from safetensors.numpy import save
 
     tensors = {"embedding": np.ascontiguousarray(identity.embedding, np.float32)}
     if identity.portrait is not None:
         tensors["portrait"] = np.ascontiguousarray(identity.portrait, np.uint8)
-    content = save(tensors, metadata={"format": FORMAT, "backend": identity.backend})
+    content = save(tensors, metadata={"format": FORMAT, "backend": identity.backend, "yaw": repr(float(identity.yaw))})
     path = Path(path)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
@@ -86,14 +88,16 @@ def load_identity(path: str | os.PathLike) -> Identity:
         raise InputError(wanted, f"{path.name}, which cannot be read ({error.strerror})", FIX) from error
     try:
         tensors, metadata = load(content), _metadata(content)
+        yaw = float(metadata.get("yaw", 0))  # files of earlier versions do not tell
     except (SafetensorError, ValueError) as error:
         raise InputError(wanted, f"{path.name}, which is truncated or not one ({error})", FIX) from error
     embedding, portrait = tensors.get("embedding"), tensors.get("portrait")
     if metadata.get("format") != FORMAT or embedding is None:
         raise InputError(wanted, f"{path.name}, a safetensors file of something else", FIX)
-    if embedding.ndim != 1 or not np.isfinite(embedding).all() or not _is_portrait(portrait):
+    sound = embedding.ndim == 1 and np.isfinite(embedding).all() and np.isfinite(yaw)
+    if not sound or not _is_portrait(portrait):
         raise InputError(wanted, f"{path.name}, whose contents are broken", FIX)
-    return Identity(embedding.astype(np.float32), portrait, metadata.get("backend", "dlib"))
+    return Identity(embedding.astype(np.float32), portrait, metadata.get("backend", "dlib"), yaw)
 
 
 def _metadata(content: bytes) -> dict:

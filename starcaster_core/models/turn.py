@@ -31,7 +31,7 @@ def turn_portrait(
     """
     batch, frames = turns.shape[:2]
     if portrait_camera is None:
-        portrait_camera = frontal_camera().to(portrait.device).expand(batch, -1)
+        portrait_camera = camera_at().to(portrait.device).expand(batch, -1)
     before = portrait_camera.float().repeat_interleave(frames, dim=0)
     now = before if camera is None else camera.float().flatten(0, 1)
     moved = F.interpolate(shifts(now, turns.float().flatten(0, 1), before), portrait.shape[-2:], mode="bilinear")
@@ -93,6 +93,6 @@ def unpack(camera: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return pose[:, :3, :3], pose[:, None, :3, 3], focal[:, None], lens[:, None, :2, 2]
 
 
-def frontal_camera() -> Tensor:
-    """[25]"""
-    return torch.from_numpy(CameraPath(world_from_cam(0.0, 0.0)[None], intrinsics(1)).vectors()[0])
+def camera_at(yaw: float = 0.0) -> Tensor:
+    """The camera of a portrait taken from `yaw` degrees to the person's left, [25]"""
+    return torch.from_numpy(CameraPath(world_from_cam(yaw, 0.0)[None], intrinsics(1)).vectors()[0])

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..idle import TURNS, idle_motion
+from ..models.turn import camera_at
 from ..presets import ModelConfig
 from ..types import CameraPath, Identity, Speech
 from .execution import Execution, Network
@@ -154,8 +155,15 @@ def prepare_looks(model, conditions: Conditions, settings: SamplerSettings) -> L
     looks = Looks(model.cache_identity(conditions.identity), model.cache_identity(None))
     if settings.use_reference and conditions.identity.portrait is not None:
         portrait = torch.from_numpy(conditions.identity.portrait)[None].float() / 255
-        looks = looks.with_reference(model, model.encode_frames(portrait))
+        looks = looks.with_reference(model, model.encode_frames(portrait), seen_from=portrait_camera(model, conditions))
     return looks
+
+
+def portrait_camera(model, conditions: Conditions) -> Tensor | None:
+    """What saw the portrait, [1, 25]. None where no camera is given, since the view is the portrait's own then."""
+    if conditions.camera is None or not conditions.identity.yaw:
+        return None
+    return camera_at(conditions.identity.yaw)[None].to(model.device)
 
 
 def rollout(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..camera.poses import angles
 from ..models.starcaster import Starcaster
 from ..sampling import Conditions, SamplerSettings, rollout
 from ..types import CameraPath, Identity, Speech
@@ -31,7 +32,8 @@ def conditions_of(model: Starcaster, clips: ClipSet, index: int, frames: int, po
     speech where it talks, its camera where that moves."""
     kind = KINDS[clips.kind[index]]
     picture = decoded(model, clips.latents[index, portrait][None])[0]
-    identity = Identity(clips.embedding[index].numpy(), picture, model.config.identity_backend)
+    yaw = float(angles(clips.camera[index, portrait, :16].reshape(4, 4).numpy())[0])
+    identity = Identity(clips.embedding[index].numpy(), picture, model.config.identity_backend, yaw)
     speech = camera = None
     if kind != "spatial":
         features = clips.speech[index, :frames].float()

@@ -19,6 +19,7 @@ from starcaster_core.identity import (
     select_face,
     warp,
 )
+from starcaster_core.identity.identity import FORMAT
 from starcaster_core.types import Identity
 
 pytest.importorskip("dlib")
@@ -222,14 +223,26 @@ def test_several_photos_are_averaged(photo):
 
 @pytest.mark.parametrize("portrait", [np.arange(48, dtype=np.uint8).reshape(4, 4, 3), None])
 def test_file_round_trip(tmp_path, portrait):
-    identity = Identity(np.arange(128, dtype=np.float32), portrait, "dlib")
+    identity = Identity(np.arange(128, dtype=np.float32), portrait, "dlib", yaw=-12.5)
     save_identity(tmp_path / "a.safetensors", identity)
     read = load_identity(tmp_path / "a.safetensors")
     np.testing.assert_array_equal(read.embedding, identity.embedding)
-    assert read.backend == "dlib" and (read.portrait is None) == (portrait is None)
+    assert read.backend == "dlib" and read.yaw == -12.5 and (read.portrait is None) == (portrait is None)
     if portrait is not None:
         np.testing.assert_array_equal(read.portrait, portrait)
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_file_of_before_the_yaw_was_known_is_read(tmp_path):
+    from safetensors.numpy import save_file
+
+    metadata = {"format": FORMAT, "backend": "dlib"}
+    save_file({"embedding": np.ones(128, np.float32)}, tmp_path / "old.safetensors", metadata)
+    assert load_identity(tmp_path / "old.safetensors").yaw == 0
+    for wrong in ("left", "nan"):
+        save_file({"embedding": np.ones(128, np.float32)}, tmp_path / "odd.safetensors", metadata | {"yaw": wrong})
+        with pytest.raises(InputError, match="odd.safetensors"):
+            load_identity(tmp_path / "odd.safetensors")
 
 
 def test_broken_files_are_named(tmp_path):

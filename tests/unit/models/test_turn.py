@@ -12,7 +12,7 @@ import torch
 from starcaster_core.camera.poses import intrinsics, world_from_cam
 from starcaster_core.idle import IDLE, rotations, turns
 from starcaster_core.models.checkpoint import random_model
-from starcaster_core.models.turn import CENTRE, PIVOT, RADII, frontal_camera, shifts, turn_portrait
+from starcaster_core.models.turn import CENTRE, PIVOT, RADII, camera_at, shifts, turn_portrait
 from starcaster_core.presets import PRESETS
 
 
@@ -77,7 +77,7 @@ def test_a_place_seen_from_another_camera_has_the_portrait_s_colour(angles):
 
 
 def test_far_from_the_head_nothing_moves_and_the_shifts_are_smooth():
-    from_front = frontal_camera()[None]
+    from_front = camera_at()[None]
     assert shifts(from_front, degrees(0.0, 0.0, 0.0)[0], from_front).abs().max() < 1e-5
     shift = shifts(from_front, degrees(10.0, 0.0, 0.0)[0], from_front)[0]
     assert shift[:, 0, 0].abs().max() < 1e-3 and shift[:, :, 0].abs().max() < 5e-3

@@ -67,6 +67,19 @@ def test_the_same_seed_gives_the_same_video_and_the_global_generator_is_left_alo
     assert not torch.equal(video(model, conditions, scheduler=scheduler, seed=3), first)
 
 
+def test_a_camera_goes_round_the_face_and_a_portrait_from_the_side_is_known_as_one(model, identity, monkeypatch):
+    """Where no camera is given the view is the portrait's own."""
+    seen = []
+    cached = model.cache_reference
+    monkeypatch.setattr(model, "cache_reference", lambda *given: seen.append(given[3]) or cached(*given))
+    turned = replace(identity, yaw=30.0)
+    for who, path in ((turned, camera(4)), (turned, None), (identity, camera(4))):
+        video(model, Conditions(who, camera=path, frames=4))
+    (at, *_), *others = seen
+    torch.testing.assert_close(at[[3, 7, 11]], 2.7 * torch.tensor([0.5, 0.0, 0.75**0.5]))
+    assert others == [None, None]
+
+
 def test_a_longer_video_begins_like_a_shorter_one(model, identity):
     sound = speech(40)
     long = video(model, Conditions(identity, sound))
