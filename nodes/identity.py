@@ -15,6 +15,7 @@ from .comfy_bridge import (
     identity_output_path,
     input_path,
     io,
+    tell_user,
     user_errors,
 )
 
@@ -75,6 +76,7 @@ class IdentityLoader(io.ComfyNode):
                 sockets.Identity.Output(display_name="identity", tooltip="For the Sampler."),
                 io.Image.Output(display_name="portrait", tooltip="The aligned crop, as the model sees it."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -85,7 +87,13 @@ class IdentityLoader(io.ComfyNode):
     @classmethod
     @user_errors
     def execute(cls, identity_file, face, save_as, image=None, mask=None, model=None) -> io.NodeOutput:
-        from ..starcaster_core.identity import load_identity, load_recogniser, make_identity, save_identity
+        from ..starcaster_core.identity import (
+            load_identity,
+            load_recogniser,
+            make_identity,
+            portrait_warnings,
+            save_identity,
+        )
 
         target = identity_output_path(save_as.strip()) if save_as.strip() else None
         if image is not None:
@@ -100,6 +108,7 @@ class IdentityLoader(io.ComfyNode):
             raise InputError("a photo or a saved identity", "neither", "Connect an image or choose an identity file.")
         if target:
             save_identity(target, identity)
+        tell_user(cls.hidden.unique_id, " ".join(portrait_warnings(identity)))
         return io.NodeOutput(identity, _as_image(identity.portrait))
 
 

@@ -73,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from .identity import portrait_warnings
     from .models.checkpoint import load_checkpoint
     from .models.offload import BlockOffload
     from .speech import audio_warnings, load_audio, mono16k
@@ -92,6 +93,8 @@ def run(args: argparse.Namespace) -> None:
         if name != "unet" or not args.offload:
             part.to(device)
     identity = read_identity(args, model.config)
+    for warning in portrait_warnings(identity):
+        print(f"warning: {warning}", file=sys.stderr)
 
     speech = sound = None
     if args.speech:

@@ -5,6 +5,7 @@ from .embed import embed
 from .faces import CHOICES, MINIMUM_FACE, Face, detect, face_at, select_face
 from .identity import load_identity, make_identity, save_identity
 from .pictures import as_rgb, read_picture
+from .pose import portrait_warnings
 from .recognisers import load_recogniser
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "load_identity",
     "load_recogniser",
     "make_identity",
+    "portrait_warnings",
     "read_picture",
     "save_identity",
     "select_face",

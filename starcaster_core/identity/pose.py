@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..types import Identity
 from .faces import Face, face_at, resized
 
 # Corners of the eyes, outer and inner, and the base of the nose, as `Face.points` has them: right, up and towards the viewer.
@@ -19,6 +20,7 @@ HEAD = np.array(
 )
 LOOKED_AT = 256  # pixels of a face: on a smaller one the points' rounding costs degrees
 WIDEST = 60.0  # degrees; the points say little of faces seen further from the side
+SIDEWAYS = 25.0  # degrees; well beyond what a face from the front may be taken for
 
 
 def portrait_yaw(image: np.ndarray, face: Face) -> float:
@@ -39,6 +41,16 @@ def portrait_yaw(image: np.ndarray, face: Face) -> float:
     there = face_at(large[:, ::-1], [width - box[2], box[1], width - box[0], box[3]])
     yaw = (yaw_of_points(face_at(large, box).points) - yaw_of_points(there.points)) / 2
     return float(np.clip(yaw, -WIDEST, WIDEST))
+
+
+def portrait_warnings(identity: Identity) -> list[str]:
+    """What is hard about a portrait, a sentence each"""
+    if abs(identity.yaw) < SIDEWAYS:
+        return []
+    return [
+        f"The portrait seems to be taken from about {abs(identity.yaw):.0f} degrees to the side; "
+        "one that looks into the camera does better."
+    ]
 
 
 def yaw_of_points(points: np.ndarray) -> float:

@@ -7,7 +7,8 @@ import pytest
 
 from starcaster_core.camera import world_from_cam
 from starcaster_core.errors import MissingDependencyError
-from starcaster_core.identity.pose import HEAD, portrait_yaw, yaw_of_points
+from starcaster_core.identity.pose import HEAD, portrait_warnings, portrait_yaw, yaw_of_points
+from starcaster_core.types import Identity
 
 ROLL = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
 
@@ -17,6 +18,12 @@ ROLL = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
 def test_the_yaw_of_a_known_head_is_found_however_large_it_is_and_wherever(yaw, roll):
     seen = HEAD @ world_from_cam(yaw, 0.0)[:3, :2] @ roll
     assert yaw_of_points(300 * seen + [120, 80]) == pytest.approx(yaw, abs=1e-3)
+
+
+@pytest.mark.parametrize("yaw", [0, -20, 31.2, -44])
+def test_the_user_is_told_of_a_portrait_from_the_side_and_of_no_other(yaw):
+    told = portrait_warnings(Identity(np.ones(128, np.float32), yaw=yaw))
+    assert [f"{abs(yaw):.0f} degrees" in sentence for sentence in told] == [True] * (abs(yaw) > 25)
 
 
 def test_a_mirror_turns_the_other_way():

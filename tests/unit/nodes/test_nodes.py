@@ -63,6 +63,20 @@ def test_identity_needs_a_source(module, errors):
         module("nodes.identity").IdentityLoader.execute(identity_file="none", face="single", save_as="")
 
 
+def test_an_identity_from_the_side_is_remarked_on(module, bridge, monkeypatch, tmp_path):
+    node, types = module("nodes.identity"), module("starcaster_core.types")
+    told = []
+    monkeypatch.setattr(node.IdentityLoader, "hidden", SimpleNamespace(unique_id="7"))
+    monkeypatch.setattr(node, "tell_user", lambda node_id, sentence: told.append((node_id, sentence)))
+    monkeypatch.setattr(node, "input_path", lambda name: tmp_path / name)
+    save = module("starcaster_core.identity").save_identity
+    for yaw in (0.0, -40.0):
+        save(tmp_path / "who", types.Identity(np.ones(128, np.float32), yaw=yaw))
+        identity, _ = node.IdentityLoader.execute(identity_file="who", face="single", save_as="").args
+        assert identity.yaw == yaw
+    assert told[0] == ("7", "") and "40 degrees" in told[1][1]
+
+
 def core_encoder(module, layers: int = 12):
     """Core's AUDIO_ENCODER, wav2vec2 in small, but for what moves it onto a device."""
     import comfy.ops
