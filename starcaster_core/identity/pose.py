@@ -20,15 +20,16 @@ HEAD = np.array(
 )
 LOOKED_AT = 256  # pixels of a face: on a smaller one the points' rounding costs degrees
 WIDEST = 60.0  # degrees; the points say little of faces seen further from the side
+SURE = 12.0  # degrees; less may be the points' own error, and faces are mostly photographed from the front
 SIDEWAYS = 25.0  # degrees; well beyond what a face from the front may be taken for
 
 
 def portrait_yaw(image: np.ndarray, face: Face) -> float:
     """From how far to its left a face is seen, degrees in -60..60: the yaw of a camera about a head that looks straight
-    ahead (`camera.poses`).
+    ahead (`camera.poses`); 0 where it could be that.
 
-    image: uint8 [H, W, 3] RGB; face: one of it, of dlib's points. Of rendered faces within 60 degrees it is 6 to 7 off in the
-    mean (docs/decisions/0015).
+    image: uint8 [H, W, 3] RGB; face: one of it, of dlib's points. Of rendered faces from the side it is 8 off in the mean
+    (docs/decisions/0015).
     """
     x0, y0, x1, y1 = np.round(face.box).astype(int)
     margin = (x1 - x0) // 2
@@ -40,7 +41,7 @@ def portrait_yaw(image: np.ndarray, face: Face) -> float:
     width = large.shape[1]
     there = face_at(large[:, ::-1], [width - box[2], box[1], width - box[0], box[3]])
     yaw = (yaw_of_points(face_at(large, box).points) - yaw_of_points(there.points)) / 2
-    return float(np.clip(yaw, -WIDEST, WIDEST))
+    return float(np.clip(yaw, -WIDEST, WIDEST)) if abs(yaw) >= SURE else 0.0
 
 
 def portrait_warnings(identity: Identity) -> list[str]:
