@@ -159,6 +159,18 @@ def test_weights_kept_elsewhere_come_to_where_is_computed(bridge, module, eight_
     assert answer(core, torch.zeros(1, 16, 2, 16, 16, device="meta")).device.type == "meta"
 
 
+def test_comfyui_s_layers_can_be_compiled(bridge, module, monkeypatch, recwarn):
+    execution = module("starcaster_core.sampling.execution")
+    core = bridge.LoadedModel(module("starcaster_core.models.checkpoint").load_checkpoint("tiny", torch.float32)).core
+    latents = torch.randn(1, 16, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+    wanted = answer(core, latents)
+    monkeypatch.setattr(execution, "COMPILER", "eager")
+    execution.compile_blocks(core.unet)
+    torch.testing.assert_close(answer(core, latents), wanted, rtol=1e-5, atol=1e-5)
+    assert all(block.forward.compiled is not None for block in core.unet.blocks()), "the compiler gave up"
+    assert not recwarn.list
+
+
 def test_a_model_is_never_forced_onto_a_device_it_does_not_fit(bridge, core, monkeypatch):
     asked = []
     monkeypatch.setattr(bridge.management, "load_models_gpu", lambda models, **wishes: asked.append(wishes))
