@@ -36,7 +36,7 @@ from .team import Team
 
 MINUTES = 80
 EXPECTATIONS = """What to expect of `mini` on two CPU cores: a run of 2 minutes shows that everything runs, and nothing
-else. The mini that ships took seven hours: 155 minutes of them on single frames, 125 as a student. More: docs/training.md."""
+else. The mini that ships took eight and a half hours: 155 minutes of them on single frames, 210 as a student. More: docs/training.md."""
 
 
 def begun_model(name_or_path: str, stages: tuple[Stage, ...], shared_noise: float | None = None) -> Starcaster:
