@@ -32,15 +32,15 @@ def conditions_of(model: Starcaster, clips: ClipSet, index: int, frames: int, po
     speech where it talks, its camera where that moves."""
     kind = KINDS[clips.kind[index]]
     picture = decoded(model, clips.latents[index, portrait][None])[0]
-    yaw = float(angles(clips.camera[index, portrait, :16].reshape(4, 4).numpy())[0])
-    identity = Identity(clips.embedding[index].numpy(), picture, model.config.identity_backend, yaw)
-    speech = camera = None
+    yaw, speech, camera = 0.0, None, None
     if kind != "spatial":
         features = clips.speech[index, :frames].float()
         speech = Speech(features, frames / model.config.fps, model.config.speech_encoder)
     if kind != "temporal":
         vectors = clips.camera[index, :frames].numpy()
         camera = CameraPath(vectors[:, :16].reshape(-1, 4, 4), vectors[:, 16:].reshape(-1, 3, 3))
+        yaw = float(angles(clips.camera[index, portrait, :16].reshape(4, 4).numpy())[0])
+    identity = Identity(clips.embedding[index].numpy(), picture, model.config.identity_backend, yaw)
     return Conditions(identity, speech, camera, frames)
 
 
