@@ -98,7 +98,7 @@ def estimate_memory(config: ModelConfig, dtype: torch.dtype, float8=False, offlo
     condition = [passes.nobody, passes.full] if batched else passes.full
     weights = resident_weights(passes.unet, offload)
     merged = sum(
-        block.attn1._merged[name].nbytes for block in passes.unet.transformer_blocks() for name in ("qkv", "to_out")
+        block.attn1._merged[name][0].nbytes for block in passes.unet.transformer_blocks() for name in ("qkv", "to_out")
     )
     with torch.device("meta"):
         decoder = build_autoencoder(config.autoencoder).to(dtype)

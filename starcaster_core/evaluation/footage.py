@@ -80,13 +80,14 @@ def portrait_of(clip: Clip) -> np.ndarray:
 
 def conditions_of(model: Starcaster, clip: Clip) -> Conditions:
     """What a user would give: a portrait (the clip's most frontal frame), its speech, its camera path."""
-    portrait = portrait_of(clip)
-    identity = Identity(clip.truth["embedding"], portrait, yaw=seen_yaw(portrait))
+    portrait, yaw = portrait_of(clip), 0.0
     speech = camera = None
     if clip.audio is not None:
         speech = model.encode_speech(torch.from_numpy(clip.audio.copy()).to(model.device))
     if clip.info["kind"] != "temporal":
         camera = CameraPath(clip.truth["world_from_cam"], clip.truth["intrinsics"])
+        yaw = seen_yaw(portrait)
+    identity = Identity(clip.truth["embedding"], portrait, yaw=yaw)
     return Conditions(identity, speech, camera, len(clip.frames))
 
 

@@ -282,14 +282,14 @@ class ExtendedSelfAttention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(dim, dim), nn.Identity()])  # [1] stands where diffusers has a dropout
         names = ("to_q", "to_k", "to_v", "to_out") if lora_rank else ()
         self.lora = nn.ModuleDict({name: LoRA(dim, dim, lora_rank) for name in names})
-        self._merged: dict[str, Tensor] | None = None
+        self._merged: dict[str, tuple[Tensor, Tensor | None]] | None = None  # weights and biases
 
     def project(self, name: str, x: Tensor, adapters: bool) -> Tensor:
         layer = self.to_out[0] if name == "to_out" else getattr(self, name)
         if not adapters or not self.lora:
             return layer(x)
         if self._merged is not None:
-            return F.linear(x, self._merged[name], None if layer.bias is None else layer.bias.to(x.device))
+            return F.linear(x, *self._merged[name])
         return layer(x) + self.lora[name](x)
 
     def merge(self, device: torch.device | None = None) -> None:
@@ -301,7 +301,8 @@ class ExtendedSelfAttention(nn.Module):
             if merged:
                 joint = torch.cat([merged[name] for name in ("to_q", "to_k", "to_v")])
                 merged |= {"qkv": joint, **dict(zip(("to_q", "to_k", "to_v"), joint.chunk(3)))}
-                self._merged = merged
+                self._merged = {name: (weight, None) for name, weight in merged.items()}
+                self._merged["to_out"] = merged["to_out"], self.to_out[0].bias.to(device)
 
     def unmerge(self) -> None:
         self._merged = None
@@ -309,7 +310,7 @@ class ExtendedSelfAttention(nn.Module):
     def project_frame(self, x: Tensor, adapters: bool) -> tuple[Tensor, Tensor, Tensor]:
         """x [B * T, h * w, C] -> Q, K, V, each [B * T, heads, h * w, d]"""
         if adapters and self._merged is not None:
-            parts = F.linear(x, self._merged["qkv"]).chunk(3, dim=-1)
+            parts = F.linear(x, *self._merged["qkv"]).chunk(3, dim=-1)
         else:
             parts = (self.project(name, x, adapters) for name in ("to_q", "to_k", "to_v"))
         return tuple(split_heads(part, self.heads) for part in parts)

@@ -155,13 +155,15 @@ def prepare_looks(model, conditions: Conditions, settings: SamplerSettings) -> L
     looks = Looks(model.cache_identity(conditions.identity), model.cache_identity(None))
     if settings.use_reference and conditions.identity.portrait is not None:
         portrait = torch.from_numpy(conditions.identity.portrait)[None].float() / 255
-        looks = looks.with_reference(model, model.encode_frames(portrait), seen_from=portrait_camera(model, conditions))
+        looks = looks.with_reference(
+            model, model.encode_frames(portrait), seen_from=portrait_camera(model, conditions, settings)
+        )
     return looks
 
 
-def portrait_camera(model, conditions: Conditions) -> Tensor | None:
-    """What saw the portrait, [1, 25]. None where no camera is given, since the view is the portrait's own then."""
-    if conditions.camera is None or not conditions.identity.yaw:
+def portrait_camera(model, conditions: Conditions, settings: SamplerSettings) -> Tensor | None:
+    """What saw the portrait, [1, 25]. None where no camera counts, since the view is the portrait's own then."""
+    if not camera_counts(conditions, settings) or not conditions.identity.yaw:
         return None
     return camera_at(conditions.identity.yaw)[None].to(model.device)
 
@@ -251,10 +253,14 @@ def make_branches(model, conditions, settings, looks: Looks, context, start) -> 
     return nest(ladder)
 
 
+def camera_counts(conditions: Conditions, settings: SamplerSettings) -> bool:
+    return conditions.camera is not None and settings.lambda_camera > 0
+
+
 def pose_of(model, conditions, settings, start: int, frames: int) -> tuple[Tensor | None, Tensor]:
     """Cameras [1, T, 25], None where they do not count, and how the head moves besides speaking [1, T, K]"""
     view = None
-    if conditions.camera is not None and settings.lambda_camera > 0:
+    if camera_counts(conditions, settings):
         view = model.camera_vectors(conditions.camera, start, frames)
     idle = idle_motion(settings.seed, start, frames, model.config.fps, settings.head_motion)
     return view, idle[None].to(model.device)

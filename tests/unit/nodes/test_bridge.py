@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -120,11 +119,10 @@ def answer(core, latents):
         core.unet.unmerge_adapters()
 
 
-def load_partly(model, device) -> None:
+def load_partly(bridge, model, device) -> None:
     """As ComfyUI does where there is hardly any room on the device"""
     model.patcher.patch_model(torch.device(device), lowvram_model_memory=0.1)
-    from_pack = sys.modules[type(model).__module__]
-    from_pack.move_the_rest(model.core, torch.device(device))
+    bridge.move_the_rest(model.core, torch.device(device))
 
 
 @pytest.mark.parametrize("eight_bits", [False, True])
@@ -140,7 +138,7 @@ def test_layers_are_comfyui_s_and_answer_as_before_wherever_their_weights_are(br
     held = sum(layer.weight.numel() for layer in large)
     assert held > 0.9 * sum(x.numel() for block in core.unet.blocks() for x in block.parameters())
     assert not any(layer.comfy_cast_weights for layer in large)
-    load_partly(model, "cpu")
+    load_partly(bridge, model, "cpu")
     assert all(layer.comfy_cast_weights for layer in large)
     torch.testing.assert_close(answer(core, latents), wanted, rtol=1e-5, atol=1e-5)
     model.patcher.unpatch_model(torch.device("cpu"))
@@ -153,7 +151,7 @@ def test_weights_kept_elsewhere_come_to_where_is_computed(bridge, module, eight_
     core = module("starcaster_core.models.checkpoint").load_checkpoint("tiny", torch.float32, float8=eight_bits)
     model = bridge.LoadedModel(core)
     model.patcher.load_device = torch.device("meta")
-    load_partly(model, "meta")
+    load_partly(bridge, model, "meta")
     assert core.device.type == "meta" and core.unet.mid_block.resnets[0].conv1.weight.device.type == "cpu"
     assert module("starcaster_core.models.offload").is_offloaded(core.unet)  # hence no CUDA graphs
     assert answer(core, torch.zeros(1, 16, 2, 16, 16, device="meta")).device.type == "meta"

@@ -75,9 +75,10 @@ def test_a_camera_goes_round_the_face_and_a_portrait_from_the_side_is_known_as_o
     turned = replace(identity, yaw=30.0)
     for who, path in ((turned, camera(4)), (turned, None), (identity, camera(4))):
         video(model, Conditions(who, camera=path, frames=4))
+    video(model, Conditions(turned, camera=camera(4), frames=4), lambda_camera=0.0)
     (at, *_), *others = seen
     torch.testing.assert_close(at[[3, 7, 11]], 2.7 * torch.tensor([0.5, 0.0, 0.75**0.5]))
-    assert others == [None, None]
+    assert others == [None, None, None]
 
 
 def test_a_longer_video_begins_like_a_shorter_one(model, identity):
