@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..presets import PRESETS, ModelConfig
-from .attention import has_amx
+from ..presets import PRESETS, ModelConfig, upgrade_name
+from .attention_kernels import has_amx
 from .starcaster import Starcaster
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
@@ -122,7 +122,7 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[ModelConfig, dict[str, Ten
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            weights = {key: file.get_tensor(key) for key in file.keys()}
+            weights = {upgrade_name(key): file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             "a whole safetensors file",
