@@ -106,7 +106,7 @@ def residual(config: UNetConfig, channels_in: int, channels_out: int) -> Residua
 class StarcasterUNet(nn.Module):
     """Predicts the noise (or v, or the clean latents) of a chunk. extensions: what it has beyond the paper."""
 
-    def __init__(self, config: UNetConfig, extensions: ExtensionsConfig = ExtensionsConfig()):
+    def __init__(self, config: UNetConfig, extensions: ExtensionsConfig | None = None):
         super().__init__()
         self.config = config
         channels = config.block_out_channels
@@ -115,7 +115,7 @@ class StarcasterUNet(nn.Module):
         self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
         self.time_proj = Timesteps(channels[0], flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(channels[0], 4 * channels[0])
-        self.extensions = Extensions(extensions, config)
+        self.extensions = Extensions(extensions or ExtensionsConfig(), config)
 
         self.down_blocks = nn.ModuleList()
         skips = [channels[0]]  # channels of every tensor that the way up will take in again

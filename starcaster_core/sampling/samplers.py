@@ -78,9 +78,7 @@ class LCM(Sampler):
         self, index: int, prediction: Tensor, latents: Tensor, generator: Generator, draw: Callable[[], Tensor]
     ) -> Tensor:
         timestep, last = self.timesteps[index], index + 1 == len(self.timesteps)
-        following, clean = self.scheduler.step(
-            prediction, timestep, latents, generator=generator, return_dict=False
-        )
+        following, clean = self.scheduler.step(prediction, timestep, latents, generator=generator, return_dict=False)
         if last:
             return following
         # Our own noise instead of the scheduler's: the frames of a video may share part of it.

@@ -14,7 +14,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..idle import IDLE
+from ..head_motion import CHANNELS
 
 NOISE = 0.1  # how far from a sample the adversary's slope is felt for
 SLOPE = 0.3  # what a steep adversary costs
@@ -23,13 +23,13 @@ LEAK = 0.2
 
 class Given(NamedTuple):
     """portrait [B, C, h, w], zeros where it was not shown; embedding [B, E]; speech [B, T, S], a window a frame, or None;
-    camera [B, T, 25] or None; idle [B, T, K]"""
+    camera [B, T, 25] or None; head_motion [B, T, K]"""
 
     portrait: Tensor
     embedding: Tensor
     speech: Tensor | None
     camera: Tensor | None
-    idle: Tensor
+    head_motion: Tensor
 
     def repeated(self, times: int) -> Given:
         return Given(*(x if x is None else x.repeat(times, *[1] * (x.ndim - 1)) for x in self))
@@ -61,7 +61,7 @@ class Adversary(nn.Module):
         wide = 2 * width
         self.enter = nn.Conv2d(2 * channels, width, 3, padding=1)
         self.down = nn.Sequential(Block(width, width), Block(width, wide, stride=2))
-        told = (identity_dim, speech_dim, 25, len(IDLE))
+        told = (identity_dim, speech_dim, 25, len(CHANNELS))
         self.who, self.heard, self.seen, self.moved = (nn.Linear(n, 2 * wide) for n in told)
         self.condition = nn.Sequential(nn.SiLU(), nn.Linear(2 * wide, 2 * wide))
         self.fine = Block(wide, wide)
@@ -90,7 +90,7 @@ class Adversary(nn.Module):
 
     def conditions(self, given: Given) -> Tensor:
         """[B, T, 2 * channels]"""
-        known = self.who(F.normalize(given.embedding, dim=-1))[:, None] + self.moved(given.idle)
+        known = self.who(F.normalize(given.embedding, dim=-1))[:, None] + self.moved(given.head_motion)
         if given.speech is not None:
             known = known + self.heard(F.layer_norm(given.speech, given.speech.shape[-1:]))
         if given.camera is not None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..data.performance import BROWS_DOWN, RESTING_BROWS
 from ..data.shards import Clip, find_shards, read_shard
 from ..errors import FaceError, InputError
-from ..idle import IDLE, in_units
+from ..head_motion import CHANNELS, normalise
 from ..models.autoencoder import PatchAutoencoder
 from ..models.checkpoint import load_checkpoint
 from ..models.starcaster import Starcaster
@@ -38,8 +38,8 @@ class ClipSet:
     """N clips of T frames. Latents and speech may stay in their files (`Rows`); the rest is in memory.
 
     latents: float16 [N, T, C, h, w], unit variance. speech: float16 [N, T, F]. camera: float32 [N, T, 25].
-    mouth, eyes: float32 [N, T, 4], box x0, y0, x1, y1 as fractions of the frame. idle: float32 [N, T, len(IDLE)], what the
-    head does besides speaking (`starcaster_core/idle.py`), turns being those from straight ahead; zeros where it is not known.
+    mouth, eyes: float32 [N, T, 4], box x0, y0, x1, y1 as fractions of the frame. idle: float32 [N, T, len(CHANNELS)], what the
+    head does besides speaking (`starcaster_core/head_motion.py`), turns being those from straight ahead; zeros where it is not known.
     embedding: float32 [N, E].
     kind, split: int [N] into KINDS and SPLITS. identity: int [N].
     """
@@ -49,7 +49,7 @@ class ClipSet:
     camera: Tensor
     mouth: Tensor
     eyes: Tensor
-    idle: Tensor
+    head_motion: Tensor
     embedding: Tensor
     kind: Tensor
     split: Tensor
@@ -77,7 +77,7 @@ def encode_shard(shard: Path, model: Starcaster, recogniser=None) -> dict[str, T
         rows["camera"].append(torch.cat([poses, lens], dim=1).float())
         rows["mouth"].append(torch.from_numpy(clip.truth["mouth_box"]).float() / clip.frames.shape[1])
         rows["eyes"].append(torch.from_numpy(eye_boxes(clip)) / clip.frames.shape[1])
-        rows["idle"].append(torch.from_numpy(idle_motion_of(clip)))
+        rows["head_motion"].append(torch.from_numpy(head_motion_of(clip)))
         rows["embedding"].append(embedding_of(clip, recogniser))
         rows["kind"].append(torch.tensor(KINDS.index(clip.info["kind"])))
         rows["split"].append(torch.tensor(SPLITS.index(clip.info["split"])))
@@ -93,16 +93,16 @@ def eye_boxes(clip: Clip) -> np.ndarray:
     return np.concatenate([eyes.min(axis=1) - margin, eyes.max(axis=1) + margin], axis=1).astype(np.float32)
 
 
-def idle_motion_of(clip: Clip) -> np.ndarray:
-    """float32 [T, len(IDLE)], see ClipSet"""
+def head_motion_of(clip: Clip) -> np.ndarray:
+    """float32 [T, len(CHANNELS)], see ClipSet"""
     if "expression" not in clip.truth:
-        return np.zeros((len(clip.truth["mouth_box"]), len(IDLE)), np.float32)
+        return np.zeros((len(clip.truth["mouth_box"]), len(CHANNELS)), np.float32)
     weights = dict(zip(clip.info["unit_names"], clip.truth["expression"].T))
     right = weights["eyeLookOutLeft"] - weights["eyeLookOutRight"]
     up = weights["eyeLookUpLeft"] - weights["eyeLookDownLeft"]
     brows = weights["browInnerUp"] - RESTING_BROWS - weights["browDownLeft"] / BROWS_DOWN
     gaze = np.stack([right, up], axis=1)
-    return in_units(head_degrees(clip.truth["head_rotation"]), weights["eyeBlinkLeft"], gaze, brows[:, None])
+    return normalise(head_degrees(clip.truth["head_rotation"]), weights["eyeBlinkLeft"], gaze, brows[:, None])
 
 
 def head_degrees(rotation: np.ndarray) -> np.ndarray:

@@ -18,10 +18,10 @@ import torch
 
 from ..errors import InputError
 from ..models.checkpoint import build, load_checkpoint, read_checkpoint, save_checkpoint
+from ..models.extensions import Extensions
 from ..models.lipreader import LipReader, load_lipreader
 from ..models.starcaster import Starcaster
-from ..models.unet import StarcasterUNet
-from ..presets import PRESETS
+from ..presets import PRESETS, ExtensionsConfig
 from .diffusion import DenoisingLoss, draw_batch
 from .grids import held_out, sample_grid
 from .latents import ClipSet, load_clips, new_model
@@ -40,40 +40,41 @@ else. The mini that ships took eight and a half hours: 155 minutes of them on si
 
 
 def begun_model(name_or_path: str, stages: tuple[Stage, ...], shared_noise: float | None = None) -> Starcaster:
-    """A checkpoint to go on from with `stages`, noised as its preset trains: what is published may sample with more noise
-    in common than temporal attention learns anything from (docs/decisions/0005). Who only teaches stays as it is. One that
-    was not told how heads move, or does not turn its portrait, where the preset is and does, will, and has yet to learn it."""
+    """Load a checkpoint to go on from with `stages`, with its preset's extensions.
+
+    Noise is shared as the preset trains: a published model may share more than temporal attention learns anything from
+    (docs/decisions/0005). A model that only teaches a student stays as it is. Extensions that it lacks begin untrained.
+    """
     model = load_checkpoint(name_or_path, torch.float32)
     config = model.config
-    preset = PRESETS.get(config.name, config)
+    preset = PRESETS.get(config.name, config).extensions
     if shared_noise is None:
-        trained = preset if any(not stage.student_steps for stage in stages) else config
-        shared_noise = trained.noise.shared_noise
-    noise = replace(config.noise, shared_noise=shared_noise)
-    model.config = replace(config, noise=noise, turn_portrait=preset.turn_portrait)
-    if preset.unet.idle_dim and not config.unet.idle_dim:
-        return told_how_to_move(model, preset.unet.idle_dim)
-    return model
+        trained = preset if any(not stage.student_steps for stage in stages) else config.extensions
+        shared_noise = trained.shared_noise
+    wanted = replace(
+        config.extensions,
+        shared_noise=shared_noise,
+        warp_portrait=preset.warp_portrait,
+        head_motion_channels=config.extensions.head_motion_channels or preset.head_motion_channels,
+    )
+    return with_extensions(model, wanted)
 
 
-def told_how_to_move(model: Starcaster, idle_dim: int) -> Starcaster:
-    """The same model with the weights that are to learn it, which say nothing yet"""
-    config = replace(model.config, unet=replace(model.config.unet, idle_dim=idle_dim))
+def with_extensions(model: Starcaster, extensions: ExtensionsConfig) -> Starcaster:
+    """Return the model with other extensions: what it has not yet begins untrained, what it no longer has is dropped.
+
+    `ExtensionsConfig()`, no extension, gives the paper's network.
+    """
+    config = replace(model.config, extensions=extensions)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        fresh = StarcasterUNet(config.unet).idle_embedding
-    weights = {f"unet.idle_embedding.{name}": value for name, value in fresh.state_dict().items()}
-    return build(config, model.state_dict() | weights, config.name)
+        fresh = Extensions(extensions, config.unet).state_dict()
+    weights = {f"unet.extensions.{name}": value for name, value in fresh.items()}
+    known = {name: value for name, value in model.state_dict().items() if name in weights or EXTENSIONS not in name}
+    return build(config, weights | known, config.name)
 
 
-def without_additions(model: Starcaster) -> Starcaster:
-    """The paper's network: the portrait is in the bank alone, neither copied nor turned, and how the head moves is left to
-    chance (docs/decisions/0006, 0011 and 0012)"""
-    unet = replace(model.config.unet, copy_reference=False, idle_dim=0)
-    config = replace(model.config, unet=unet, turn_portrait=False)
-    added = ("reference_in", "copy_gate", "idle_embedding")
-    kept = {name: weight for name, weight in model.state_dict().items() if not any(part in name for part in added)}
-    return build(config, kept, config.name)
+EXTENSIONS = "unet.extensions."  # how the names of their weights begin
 
 
 def choose_trainable(model: Starcaster, stage: Stage) -> list[torch.nn.Parameter]:
@@ -201,8 +202,8 @@ def run(args: argparse.Namespace) -> None:
     model = begun_model(args.init, chosen, args.shared_noise) if args.init else None
     if model is None:
         model = new_model(PRESETS[args.recipe], materials.autoencoder, materials.speech, args.seed)
-    if "additions" in args.without:
-        model = without_additions(model)
+    if "extensions" in args.without:
+        model = with_extensions(model, ExtensionsConfig())
     reader = load_lipreader(materials.lipreader) if materials.lipreader else None
     minutes = minutes_left(args.out / "minutes.json", minutes, begun)
     whole = sum(stage.share for stage in chosen)
@@ -278,7 +279,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         choices=ABLATIONS,
-        help="leave a part of the recipe out, to see what it does; additions: what the paper's network does not have",
+        help="leave a part of the recipe out, to see what it does; extensions: what the paper's network does not have",
     )
     parser.add_argument("--data", type=Path, help="folder of shards; default: synthetic ones are rendered")
     parser.add_argument("--latents", type=Path, help="folder of encoded clips; default: made from --data")

@@ -57,7 +57,7 @@ def main() -> None:
         preset = PRESETS[config.name]  # how to sample by default is found out after the training
         config = replace(config, **preset.sampling_defaults)
     if args.shared_noise is not None:
-        config = replace(config, noise=replace(config.noise, shared_noise=args.shared_noise))
+        config = replace(config, extensions=replace(config.extensions, shared_noise=args.shared_noise))
     provenance = {"last_stage": made_with, "log": stage_log(args.run), "licence": "Apache-2.0"}
     helper = args.run / "autoencoder.safetensors"
     if helper.exists():  # a run that went on from a checkpoint has none of its own

@@ -17,8 +17,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..models.extensions.shared_noise import draw_noise
 from ..models.starcaster import Starcaster
-from ..sampling.schedules import draw_noise, make_scheduler, predict_clean
+from ..sampling.samplers import make_sampler
+from ..sampling.schedules import predict_clean
 from .adversary import Adversary, Given, adversarial_losses
 from .diffusion import Batch, DenoisingLoss, Guess, box_weights
 from .lips import LipLoss
@@ -53,9 +55,7 @@ class StudentLoss(DenoisingLoss):
                 config.unet.in_channels, heard, config.conditioning.identity_dim, side=config.latent_size
             )
         self.adversary.to(student.device, memory_format=torch.channels_last)
-        sampler = make_scheduler(config.scheduler, config.noise)
-        sampler.set_timesteps(stage.student_steps)
-        self.timesteps = sampler.timesteps
+        self.timesteps = make_sampler(config.scheduler, config.noise, stage.student_steps).timesteps
         self.notes: dict[str, float] = {}
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -75,11 +75,11 @@ class StudentLoss(DenoisingLoss):
 
     def go_own_way(self, latents: Tensor, condition, generator: torch.Generator, to_the_end: bool = False) -> OwnWay:
         """As the sampler goes, to anywhere, with gradient through the last step; or from there on to the end, without."""
-        share, stage, steps = self.model.config.noise.shared_noise, self.stage, len(self.timesteps)
+        fraction, stage, steps = self.model.config.extensions.shared_noise, self.stage, len(self.timesteps)
         stop = torch.randint(steps, (), generator=generator).item()
         clean, learned = None, None
         for step, timestep in enumerate(self.timesteps if to_the_end else self.timesteps[: stop + 1]):
-            noise = draw_noise(latents.shape, share, generator, generator).to(latents)
+            noise = draw_noise(latents.shape, fraction, generator, generator).to(latents)
             alpha, sigma = self.scales(timestep)
             x = noise if clean is None else alpha * clean + sigma * noise
             timesteps = timestep.expand(len(x)).to(x.device)
@@ -118,7 +118,7 @@ def given(chunk: Batch) -> Given:
     speech = chunk.speech
     if speech is not None:
         speech = speech.unfold(1, speech.shape[1] - frames + 1, 1).flatten(2)
-    return Given(chunk.reference[:, :, 0], chunk.embedding, speech, chunk.camera, chunk.idle)
+    return Given(chunk.reference[:, :, 0], chunk.embedding, speech, chunk.camera, chunk.head_motion)
 
 
 def suited_to(teacher: Starcaster, stage: Stage) -> Stage:

@@ -10,7 +10,8 @@ import torch
 
 import starcaster_core
 from starcaster_core.models.checkpoint import load_checkpoint
-from starcaster_core.sampling import Conditions, SamplerSettings, rollout
+from starcaster_core.sampling.rollout import rollout
+from starcaster_core.sampling.settings import Conditions, SamplerSettings
 from starcaster_core.types import Identity
 
 
@@ -18,7 +19,7 @@ from starcaster_core.types import Identity
 def make_frames(model, conditions: Conditions, settings: SamplerSettings) -> np.ndarray:
     """Return the finished video, uint8 [T, S, S, 3] RGB."""
     chunks = rollout(model, conditions, settings)
-    frames = torch.cat([model.decode_frames(model.from_raw(chunk.latents)) for chunk in chunks])
+    frames = torch.cat([model.decode_frames(chunk.latents) for chunk in chunks])
     return (255 * frames.clamp(0, 1)).round().to(torch.uint8).numpy()
 
 

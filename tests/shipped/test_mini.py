@@ -14,7 +14,7 @@ import torch
 
 from starcaster_core.camera import make_path
 from starcaster_core.models.checkpoint import load_checkpoint
-from starcaster_core.sampling import Conditions, SamplerSettings
+from starcaster_core.sampling.settings import Conditions, SamplerSettings
 
 MOUTH_ROWS, MOUTH_COLUMNS = (
     slice(88, 112),

@@ -36,7 +36,7 @@ def test_every_published_configuration_loads(configurations, version):
 def test_the_last_configuration_still_says_how_to_sample(configurations):
     config = ModelConfig.from_dict(configurations[-1])
     assert config.sampling_defaults == {"steps": 4, "guidance_scale": 1.0, "guidance_end": 1.0, "scheduler": "lcm"}
-    assert config.chunk_frames == 16 and config.context_frames == 0 and config.noise.shared_noise == 1.0
+    assert config.chunk_frames == 16 and config.context_frames == 0 and config.extensions.shared_noise == 1.0
 
 
 def test_a_file_with_the_published_names_and_shapes_loads(configurations, data, tmp_path):

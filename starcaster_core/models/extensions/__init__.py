@@ -70,9 +70,7 @@ class Extensions(nn.ModuleDict):
             parts["portrait_copy"] = PortraitCopy(unet.in_channels, unet.block_out_channels[0])
         super().__init__(parts)
 
-    def before(
-        self, x: Tensor, time_embedding: Tensor, conditions: Sequence[ConditionCache]
-    ) -> tuple[Tensor, Tensor]:
+    def before(self, x: Tensor, time_embedding: Tensor, conditions: Sequence[ConditionCache]) -> tuple[Tensor, Tensor]:
         """Change what goes into the blocks: x [B * T, C0, h, w], time_embedding [B * T, 4 * C0]."""
         for name, part in self.items():
             x, time_embedding = self.each(name, conditions, part.before, x, time_embedding)

@@ -1,6 +1,6 @@
 """The portrait's own latents, to be copied where they fit. For networks that predict clean latents (docs/decisions/0006).
 
-    out = (1 - g) prediction + g portrait, with the gate g = sigmoid(conv(features)) in 0..1, one number a latent pixel
+out = (1 - g) prediction + g portrait, with the gate g = sigmoid(conv(features)) in 0..1, one number a latent pixel
 """
 
 from __future__ import annotations

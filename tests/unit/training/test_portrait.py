@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from starcaster_core.data.shards import shard_path, write_shard
+from starcaster_core.models.attention_cache import cache_condition
 from starcaster_core.models.checkpoint import load_checkpoint, random_model, read_checkpoint, save_checkpoint
-from starcaster_core.models.unet import cache_condition
-from starcaster_core.presets import PRESETS
+from starcaster_core.presets import PRESETS, ExtensionsConfig
 from starcaster_core.training import portrait
 from starcaster_core.training.diffusion import DenoisingLoss, draw_batch
 from starcaster_core.training.grids import decoded, held_out, sample_grid
@@ -27,7 +27,7 @@ from starcaster_core.training.portrait import (
     minutes_left,
     train_stage,
     with_clips_at_hand,
-    without_additions,
+    with_extensions,
 )
 from starcaster_core.training.recipes import RECIPES
 
@@ -53,7 +53,7 @@ def test_clips_are_encoded_once_and_keep_their_kind(tmp_path, model, clip):
     assert [KINDS[kind] for kind in clips.kind] == ["temporal", "spatial"]
     torch.testing.assert_close(clips.mouth[0, 0], torch.tensor([0.25, 0.625, 0.75, 0.875]))
     torch.testing.assert_close(clips.eyes[1, 0], torch.tensor([0.345, 0.345, 0.655, 0.405]))
-    assert not clips.idle.any()  # nobody knows
+    assert not clips.head_motion.any()  # nobody knows
     assert encode_shards(tmp_path, latents, model) == 0
 
 
@@ -127,13 +127,17 @@ def test_a_recipe_interrupted_in_its_last_stage_ends_like_an_uninterrupted_one(t
 
 
 def test_a_checkpoint_is_noised_as_its_preset_trains_unless_it_only_teaches(tmp_path, model):
-    still = random_model(replace(model.config, noise=replace(model.config.noise, shared_noise=1.0)))
+    still = random_model(replace(model.config, extensions=replace(model.config.extensions, shared_noise=1.0)))
     save_checkpoint(tmp_path / "still.safetensors", still, {})
     *trained, student = RECIPES["mini"]
     begin = partial(begun_model, str(tmp_path / "still.safetensors"))
-    assert begin(trained).config.noise.shared_noise == begin([*trained, student]).config.noise.shared_noise == 0.5
-    assert begin([student]).config.noise.shared_noise == 1.0
-    assert begin([student], 0.3).config.noise.shared_noise == 0.3
+    assert (
+        begin(trained).config.extensions.shared_noise
+        == begin([*trained, student]).config.extensions.shared_noise
+        == 0.5
+    )
+    assert begin([student]).config.extensions.shared_noise == 1.0
+    assert begin([student], 0.3).config.extensions.shared_noise == 0.3
 
 
 def test_a_set_without_joint_clips_is_learned_from_all_the_same_and_it_is_said(tmp_path, model, clip, capsys):
@@ -147,14 +151,12 @@ def test_a_set_without_joint_clips_is_learned_from_all_the_same_and_it_is_said(t
 
 
 @torch.no_grad()
-def test_without_additions_the_network_is_the_papers(model):
+def test_without_extensions_the_network_is_the_papers(model):
     """The same weights but for what was added, which says nothing where no portrait is shown and nobody tells of the head."""
-    added = random_model(replace(model.config, turn_portrait=True)).eval()
-    assert added.config.unet.copy_reference and added.config.unet.idle_dim
-    bare = without_additions(added).eval()
-    unet = bare.config.unet
-    assert not (unet.copy_reference or unet.idle_dim or bare.config.turn_portrait)
-    assert bare.unet.cache_reference(torch.zeros(1, 16, 1, 8, 8)) is None and bare.unet.cache_idle(None) is None
+    added = random_model(model.config).eval()
+    assert added.config.extensions == PRESETS["tiny"].extensions and len(added.unet.extensions) == 2
+    bare = with_extensions(added, ExtensionsConfig()).eval()
+    assert not len(bare.unet.extensions) and not [name for name in bare.state_dict() if "extensions" in name]
     latents = torch.randn(1, 16, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
     def asked(one):
@@ -175,7 +177,7 @@ def clips_in_memory(seed: int = 0) -> ClipSet:
         camera=camera,
         mouth=torch.tensor([0.25, 0.5, 0.75, 0.75]).expand(4, FRAMES, 4),
         eyes=torch.tensor([0.3, 0.3, 0.7, 0.45]).expand(4, FRAMES, 4),
-        idle=torch.randn(4, FRAMES, 7, generator=generator),
+        head_motion=torch.randn(4, FRAMES, 7, generator=generator),
         embedding=torch.randn(4, 128, generator=generator),
         kind=torch.tensor([0, 1, 0, 1]),
         split=torch.zeros(4, dtype=torch.long),

@@ -37,7 +37,7 @@ def write(folder, clips: int, frames: int, side: int, leave_out: str = "") -> No
         "camera": torch.zeros(clips, frames, 25),
         "mouth": torch.zeros(clips, frames, 4),
         "eyes": torch.zeros(clips, frames, 4),
-        "idle": torch.zeros(clips, frames, 7),
+        "head_motion": torch.zeros(clips, frames, 7),
         "embedding": torch.zeros(clips, 128),
         "kind": torch.zeros(clips, dtype=torch.long),
         "split": torch.zeros(clips, dtype=torch.long),
@@ -75,8 +75,8 @@ def test_latents_stay_on_disk_until_they_are_asked_for(tmp_path):
 
 def test_clips_of_an_earlier_version_are_refused(tmp_path):
     write(tmp_path, 2, 4, 2)
-    write(tmp_path, 2, 4, 2, leave_out="idle")
-    with pytest.raises(InputError, match=r"shard-1.safetensors without idle.*Encode them again"):
+    write(tmp_path, 2, 4, 2, leave_out="head_motion")
+    with pytest.raises(InputError, match=r"shard-1.safetensors without head_motion.*Encode them again"):
         load_clips(tmp_path)
     with pytest.raises(InputError, match="none in"):
         load_clips(tmp_path / "nothing")

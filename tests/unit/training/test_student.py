@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from starcaster_core import generate
+from starcaster_core import generate, pipeline
+from starcaster_core.models.attention_cache import cache_condition
 from starcaster_core.models.checkpoint import random_model, save_checkpoint
-from starcaster_core.models.unet import cache_condition
+from starcaster_core.models.extensions import FramePose, open_reference, prepare_chunk
 from starcaster_core.presets import PRESETS
-from starcaster_core.sampling import SamplerSettings, schedules
 from starcaster_core.sampling.execution import Network
 from starcaster_core.sampling.guidance import Branch
 from starcaster_core.sampling.rollout import denoise
+from starcaster_core.sampling.settings import SamplerSettings
 from starcaster_core.training import adversary as opponent
 from starcaster_core.training import diffusion, portrait
 from starcaster_core.training import student as module
@@ -57,7 +58,7 @@ def clips() -> ClipSet:
         camera=draw(LENGTH, 25),
         mouth=torch.tensor([0.25, 0.5, 0.75, 0.75]).expand(CLIPS, LENGTH, 4),
         eyes=torch.tensor([0.3, 0.3, 0.7, 0.45]).expand(CLIPS, LENGTH, 4),
-        idle=draw(LENGTH, 7),
+        head_motion=draw(LENGTH, 7),
         embedding=draw(128),
         kind=torch.arange(CLIPS) % 2,
         split=torch.zeros(CLIPS, dtype=torch.long),
@@ -100,7 +101,7 @@ def test_student_and_adversary_learn_and_nobody_else(clips, teacher, student, ki
     assert all(parameter.grad is None for parameter in teacher.parameters())
     taught = {name for name, p in student.named_parameters() if p.grad is not None and p.grad.any()}
     streams = {"temporal": ["audio"], "spatial": ["camera"], "joint": ["audio", "camera"]}[kind]
-    parts = ("conv_in", "lora", "copy_gate", "identity_tokens", "motion_modules")
+    parts = ("conv_in", "lora", "portrait_copy.gate", "identity_tokens", "motion_modules")
     for part in (*parts, *(f"attn2.{stream}" for stream in streams)):
         assert any(part in name for name in taught), part
     assert not any(name.startswith(("vae.", "speech_encoder.")) for name in taught)
@@ -125,12 +126,11 @@ def test_its_own_way_is_the_samplers(clips, student, monkeypatch):
         condition = cache_condition(
             identity,
             banks=(bank,),
-            reference=student.cache_reference(student.open_portrait(batch.reference), batch.idle),
+            extensions=prepare_chunk(student, open_reference(student, batch.reference), FramePose(batch.head_motion)),
         )
         monkeypatch.setattr(module, "draw_noise", numbered())
         made = loss.go_own_way(batch.latents, condition, generator(), to_the_end=True).end
     draw = numbered()
-    monkeypatch.setattr(schedules, "draw_noise", draw)
     monkeypatch.setattr(sys.modules[denoise.__module__], "draw_noise", draw)
     settings = SamplerSettings.of(student.config)
     assert (settings.steps, settings.scheduler, settings.guidance_scale) == (4, "lcm", 1.0)
@@ -352,8 +352,8 @@ def test_a_saved_student_is_generated_with_in_its_own_few_steps(tmp_path, teache
 
     save_checkpoint(tmp_path / "student.safetensors", new_student(teacher, STAGE), {})
     used = []
-    monkeypatch.setattr(generate, "rollout", lambda *arguments, **options: used.append(arguments[2]) or [])
-    monkeypatch.setattr(generate, "film", lambda *arguments: argparse.Namespace(frames=0, seconds=0))
+    done = argparse.Namespace(frames=0, seconds=0)
+    monkeypatch.setattr(pipeline, "save_video", lambda *arguments, **options: used.append(arguments[3]) or done)
     save_identity(tmp_path / "who.safetensors", Identity(np.zeros(128, np.float32)))
     parser = argparse.ArgumentParser()
     generate.add_arguments(parser)

@@ -145,7 +145,7 @@ def test_untrained_streams_change_nothing(assembled, files, nets, tools):
     """Speech, camera and adapters at full strength: the output is that of the public networks alone."""
     from diffusers import UNetMotionModel
 
-    from starcaster_core.models.unet import cache_condition
+    from starcaster_core.models.attention_cache import cache_condition
 
     unet = load_checkpoint(assembled(motion=files.motion), dtype=torch.float32).unet
     generator = torch.Generator().manual_seed(3)
