@@ -6,7 +6,7 @@ BOOT ?= python3
 PY = $$($(BOOT) scripts/provision_comfyui.py --print python)
 DEMO_ARGS ?=
 
-.PHONY: setup demo test check bench bench-gpu thumbnails
+.PHONY: setup demo test check wheel bench bench-gpu thumbnails
 
 setup:  ## a real ComfyUI with our requirements, made once
 	$(BOOT) scripts/provision_comfyui.py
@@ -18,6 +18,9 @@ check: setup  ## format, lint, quick unit tests
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests/unit -q -m "not slow"
+
+wheel: setup  ## build the wheel, install it into a fresh environment, render one second from there
+	$(PY) scripts/check_wheel.py
 
 test: setup  ## everything: unit, real server, real frontend
 	$(PY) -m pytest tests
