@@ -17,7 +17,7 @@ demo: setup  ## output/demo.mp4, rendered by our nodes inside ComfyUI
 check: setup  ## format, lint, quick unit tests
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
-	OMP_NUM_THREADS=1 $(PY) -m pytest tests/unit -q -m "not slow"
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/unit tests/packaging -q -m "not slow"
 
 wheel: setup  ## build the wheel, install it into a fresh environment, render one second from there
 	$(PY) scripts/check_wheel.py
