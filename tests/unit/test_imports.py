@@ -203,6 +203,8 @@ def test_versions_agree():
 
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     assert starcaster_core.__version__ == project["version"]
+    assert f"\nversion: {project['version']}\n" in (REPO / "CITATION.cff").read_text()
+    assert f"\n## [{project['version']}] - " in (REPO / "CHANGELOG.md").read_text()
 
 
 def test_what_is_imported_is_declared():
