@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
-LEFT_OUT = {".ci", ".github", "benchmarks", "docs", "scripts", "tests"}
+LEFT_OUT = {".basedpyright", ".ci", ".github", "benchmarks", "docs", "scripts", "tests"}
 NEEDED = {"nodes", "starcaster_core", "web", "workflows"}
 NEEDED_FILES = {"__init__.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE", "NOTICE"}
 
