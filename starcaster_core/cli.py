@@ -24,7 +24,8 @@ COMMANDS = {
 def build_parser(command: str | None) -> argparse.ArgumentParser:
     """Only the module of the command that was asked for is imported."""
     parser = argparse.ArgumentParser(
-        prog="python -m starcaster_core", description="STARCaster: talking portraits by autoregressive video diffusion."
+        prog="python -m starcaster_core" if sys.argv[0].endswith("__main__.py") else "starcaster",
+        description="STARCaster: talking portraits by autoregressive video diffusion.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, summary) in COMMANDS.items():
