@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..files import atomic_write
 from ..presets import PRESETS, ModelConfig
 from .attention import has_amx
 from .starcaster import Starcaster
@@ -105,11 +106,8 @@ def save_checkpoint(path: str | os.PathLike, model: Starcaster, provenance: dict
         "starcaster": json.dumps(model.config.to_dict()),
         "provenance": json.dumps(provenance),
     }
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_suffix(".part")
-    save_file(weights, unfinished, metadata)
-    unfinished.replace(target)
+    with atomic_write(path) as part:
+        save_file(weights, part, metadata)
 
 
 def read_checkpoint(path: str | os.PathLike) -> tuple[ModelConfig, dict[str, Tensor], dict]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from ..errors import CheckpointError
+from ..files import atomic_write
 
 
 def save_frozen(path: Path, kind: str, network: nn.Module, config: dict, facts: dict) -> None:
@@ -16,10 +17,8 @@ def save_frozen(path: Path, kind: str, network: nn.Module, config: dict, facts: 
     from safetensors.torch import save_file
 
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
-    unfinished = path.with_suffix(".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, unfinished, {kind: json.dumps(config), "facts": json.dumps(facts)})
-    unfinished.replace(path)
+    with atomic_write(path) as part:
+        save_file(weights, part, {kind: json.dumps(config), "facts": json.dumps(facts)})
 
 
 def load_frozen(path: str | Path, kind: str, build: Callable[[dict], nn.Module]) -> nn.Module:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import atomic_write
+
 WIDTH, HEIGHT, MARGIN = 640, 200, 40  # of one curve
 NO_CURVES = ("step", "minutes", "rate", "is_temporal")
 
@@ -97,9 +99,8 @@ def draw_curves(log: Path, picture: Path) -> None:
     pen = ImageDraw.Draw(image)
     for number, (name, values) in enumerate(curves.items()):
         draw_curve(pen, HEIGHT * number, name, steps, values)
-    unfinished = picture.with_suffix(".part.png")
-    image.save(unfinished)
-    unfinished.replace(picture)
+    with atomic_write(picture) as part:
+        image.save(part, format="PNG")
 
 
 def draw_curve(pen, top: int, name: str, steps: np.ndarray, values: np.ndarray) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..data.performance import BROWS_DOWN, RESTING_BROWS
 from ..data.shards import Clip, find_shards, read_shard
 from ..errors import FaceError, InputError
+from ..files import atomic_write
 from ..idle import IDLE, in_units
 from ..models.autoencoder import PatchAutoencoder
 from ..models.checkpoint import load_checkpoint
@@ -172,9 +173,8 @@ def encode_shards(data: Path, out: Path, model: Starcaster, recogniser=None) -> 
     out.mkdir(parents=True, exist_ok=True)
     new = [shard for shard in find_shards(data) if not (out / f"{shard.stem}.safetensors").exists()]
     for shard in new:
-        unfinished = out / f"{shard.stem}.part"
-        save_file(encode_shard(shard, model, recogniser), unfinished)
-        unfinished.replace(out / f"{shard.stem}.safetensors")
+        with atomic_write(out / f"{shard.stem}.safetensors") as part:
+            save_file(encode_shard(shard, model, recogniser), part)
     return len(new)
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, StarcasterError
+from ..files import atomic_write
 from .curves import Log
 from .team import Team
 
@@ -227,9 +228,8 @@ class Run:
             "trend": vars(self.trend),
             "settings": asdict(self.settings),
         }
-        unfinished = self.file.with_suffix(".part")
-        torch.save(state, unfinished)
-        unfinished.replace(self.file)
+        with atomic_write(self.file) as part:
+            torch.save(state, part)
         self.log.draw()
 
     def resume(self) -> None:

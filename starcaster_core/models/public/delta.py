@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from ...errors import CheckpointError, InputError
+from ...files import atomic_write
 from ...presets import ModelConfig
 from .layouts import Shapes, fit, listed
 from .weights import Lazy, open_weights, weights_file
@@ -58,11 +59,8 @@ def save_delta(
         if group_of(name) in groups
     }
     facts = {"config": model.config.to_dict(), "groups": groups, "provenance": provenance}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    save_file(weights, unfinished, {"format": "pt", METADATA: json.dumps(facts)})
-    unfinished.replace(path)
+    with atomic_write(path) as part:
+        save_file(weights, part, {"format": "pt", METADATA: json.dumps(facts)})
 
 
 def open_delta(path: str | Path) -> tuple[Path, dict]:
