@@ -43,7 +43,7 @@ class Log:
             told = {key: round(value, 5) for key, value in row.items()} | {"minutes_left": round(left, 1)}
             print(self.name, json.dumps(told), flush=True)
 
-    def tell(self, step: int, loss: float, done: float, seconds: float) -> None:
+    def show_progress(self, step: int, loss: float, done: float, seconds: float) -> None:
         """One line that rewrites itself, on a terminal; elsewhere the rows of `write` have to do."""
         if self.terminal:
             end = "\n" if done >= 1 else ""

@@ -27,8 +27,8 @@ from ..models.checkpoint import load_checkpoint
 from ..models.starcaster import Starcaster
 from ..presets import MINI, ModelConfig
 from ..speech.phonetic import PhoneticEncoder
+from .lazy_concat import LazyConcat
 from .loop import autocast, training_device
-from .rows import Rows
 
 KINDS = ("temporal", "spatial", "joint")
 SPLITS = ("train", "val", "test")
@@ -36,7 +36,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass
 class ClipSet:
-    """N clips of T frames. Latents and speech may stay in their files (`Rows`); the rest is in memory.
+    """N clips of T frames. Latents and speech may stay in their files (`LazyConcat`); the rest is in memory.
 
     latents: float16 [N, T, C, h, w], unit variance. speech: float16 [N, T, F]. camera: float32 [N, T, 25].
     mouth, eyes: float32 [N, T, 4], box x0, y0, x1, y1 as fractions of the frame. idle: float32 [N, T, len(IDLE)], what the
@@ -45,8 +45,8 @@ class ClipSet:
     kind, split: int [N] into KINDS and SPLITS. identity: int [N].
     """
 
-    latents: Tensor | Rows
-    speech: Tensor | Rows
+    latents: Tensor | LazyConcat
+    speech: Tensor | LazyConcat
     camera: Tensor
     mouth: Tensor
     eyes: Tensor
@@ -200,7 +200,7 @@ def load_clips(folder: Path) -> ClipSet:
             got = f"{file} without {', '.join(sorted(missing))}"
             raise InputError("clips encoded by this version", got, "Encode them again into an empty folder.")
     columns = {name: [part[name] for part in parts] for name in ClipSet.__annotations__}
-    return ClipSet(**{name: Rows(rows) if name in ON_DISK else torch.cat(rows) for name, rows in columns.items()})
+    return ClipSet(**{name: LazyConcat(rows) if name in ON_DISK else torch.cat(rows) for name, rows in columns.items()})
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from ..models.starcaster import Starcaster
 from ..models.unet import StarcasterUNet
 from ..presets import PRESETS
 from .diffusion import DenoisingLoss, draw_batch
+from .distributed import Distributed
 from .grids import held_out, sample_grid
 from .latents import ClipSet, load_clips, new_model
 from .lips import LipLoss
@@ -32,7 +33,6 @@ from .prepare import LEAST_SHARE, Materials, prepare
 from .recipe import ABLATIONS, Stage, ablate, choose_stages, unfrozen
 from .recipes import RECIPES
 from .student import ADVERSARIAL, IN_CHUNKS, StudentLoss, for_the_reader, new_student, suited_to
-from .team import Team
 
 MINUTES = 80
 EXPECTATIONS = """What to expect of `mini` on two CPU cores: a run of 2 minutes shows that everything runs, and nothing
@@ -94,7 +94,7 @@ def run_stage(
     reader: LipReader | None,
     args: argparse.Namespace,
 ) -> Starcaster:
-    """budget: the stage's minutes or steps, and a step's parts. latents: a folder of encoded clips; the stage's own are
+    """budget: the stage's minutes or steps, and a step's micro-batches. latents: a folder of encoded clips; the stage's own are
     taken from the folder of its name in it, if there is one. reader: for the stages with a lip-reading loss.
     Leaves the whole trained model in `<stage>.safetensors`, and returns it."""
     own = latents / stage.name
@@ -102,8 +102,8 @@ def run_stage(
     model = train_stage(
         model, clips, stage, budget, args.out, args.seed, reader, args.precision, args.gradient_checkpointing
     )
-    team = Team()
-    if team.is_main:
+    processes = Distributed()
+    if processes.is_main:
         made_with = {
             "recipe": args.recipe,
             "stage": asdict(stage),
@@ -117,7 +117,7 @@ def run_stage(
         }
         save_checkpoint(args.out / f"{stage.name}.safetensors", model, made_with, dtype=torch.float32)
         print(json.dumps({"finished": stage.name}), flush=True)
-    team.wait()
+    processes.barrier()
     return model
 
 
@@ -148,11 +148,11 @@ def train_stage(
         teacher = model.eval().requires_grad_(False)
         model = new_student(teacher, stage)
         loss = StudentLoss(model, stage, lip_loss(model, stage, reader, gradient_checkpointing))
-        companions = list(loss.adversary.parameters())
+        discriminator_parameters = list(loss.adversary.parameters())
         budget = replace(budget, **(ADVERSARIAL | IN_CHUNKS if stage.frames > 1 else ADVERSARIAL))
     else:
         loss = DenoisingLoss(model, stage, lip_loss(model, stage, reader, gradient_checkpointing))
-        companions = []
+        discriminator_parameters = []
     parameters = choose_trainable(model, stage)
     window = model.config.conditioning.speech_window
     shown = held_out(clips, tuple(kind for kind, _ in stage.kinds))
@@ -173,7 +173,9 @@ def train_stage(
 
     budget = replace(budget, learning_rate=stage.learning_rate)
     with recomputing(model.unet, gradient_checkpointing):
-        return train(model, loss_of_draw, budget, out, stage.name, parameters, before_step, show, companions)
+        return train(
+            model, loss_of_draw, budget, out, stage.name, parameters, before_step, show, discriminator_parameters
+        )
 
 
 def lip_loss(model: Starcaster, stage: Stage, reader: LipReader | None, frame_by_frame: bool) -> LipLoss | None:
@@ -217,7 +219,7 @@ def run(args: argparse.Namespace) -> None:
             budget = LoopSettings(
                 minutes * share,
                 steps=max(1, steps) if args.steps or counted else 0,
-                parts=args.parts or stage.parts,
+                micro_batches=args.micro_batches or stage.parts,
                 show_minutes=args.grid_minutes,
                 loss_scaling=args.precision == "float16",
             )
@@ -225,14 +227,14 @@ def run(args: argparse.Namespace) -> None:
             if stage.student_steps:
                 stage = suited_to(model, stage)
             model = run_stage(model.to(training_device()), stage, budget, materials.latents, reader, args)
-    if args.recipe == "mini" and Team().is_main:
+    if args.recipe == "mini" and Distributed().is_main:
         print(EXPECTATIONS, flush=True)
 
 
 def materials_for(args: argparse.Namespace, minutes: float) -> Materials:
-    """In a team of several processes everything must have been made before."""
+    """With several processes everything must have been made before."""
     complete = args.latents and (args.init or (args.autoencoder and args.speech))
-    if Team().size > 1 and not complete:
+    if Distributed().world_size > 1 and not complete:
         raise InputError(
             "--latents, and --init or --autoencoder and --speech, for several processes",
             "less",
@@ -301,6 +303,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps", type=int, default=0, help="of the chosen stages together; --minutes is then for the rest"
     )
     parser.add_argument(
+        "--micro-batches",
         "--parts",
         type=int,
         default=0,

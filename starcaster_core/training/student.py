@@ -24,8 +24,10 @@ from .diffusion import Batch, DenoisingLoss, Guess, box_weights
 from .lips import LipLoss
 from .recipe import Stage
 
-ADVERSARIAL = {"betas": (0.5, 0.99), "companion_rate": 6.0}  # of the loop: the usual for two that compete
-IN_CHUNKS = {"companion_rate": 2.0}  # of few clips a step an adversary as fast as that learns nothing but those
+ADVERSARIAL = {"betas": (0.5, 0.99), "discriminator_lr_factor": 6.0}  # of the loop: the usual for two that compete
+IN_CHUNKS = {
+    "discriminator_lr_factor": 2.0
+}  # of few clips a step an adversary as fast as that learns nothing but those
 OWN_WAY = 0.6  # of the batches
 VERDICT = 0.2  # how hard the adversary pulls, in units of the error's pull
 EYES = 2.0  # how much heavier an error weighs there

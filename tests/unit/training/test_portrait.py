@@ -262,3 +262,10 @@ def test_the_minutes_left_are_decided_once(tmp_path, monkeypatch):
     assert minutes_left(file, 25, begun=100.0) == 15
     assert minutes_left(file, 25, begun=8999.0) == 15, "a resumed run keeps to it"
     assert minutes_left(file, 40, begun=0.0) == 40
+
+
+def test_the_flag_of_micro_batches_has_an_old_name():
+    parser = argparse.ArgumentParser()
+    portrait.add_arguments(parser)
+    for flag in ("--micro-batches", "--parts"):
+        assert parser.parse_args(["--out", "x", flag, "4"]).micro_batches == 4

@@ -303,7 +303,9 @@ def test_frames_one_by_one_are_as_many_as_in_chunks_in_a_row(teacher):
 
 def test_an_adversary_of_few_clips_learns_more_slowly(tmp_path, clips, teacher, monkeypatch):
     paces = []
-    monkeypatch.setattr(portrait, "train", lambda model, loss, budget, *rest: paces.append(budget.companion_rate))
+    monkeypatch.setattr(
+        portrait, "train", lambda model, loss, budget, *rest: paces.append(budget.discriminator_lr_factor)
+    )
     for frames in (1, FRAMES):
         stage = replace(STAGE, frames=frames, motion=frames > 1)
         portrait.train_stage(teacher, clips, stage, LoopSettings(0, steps=1), tmp_path, seed=0)
