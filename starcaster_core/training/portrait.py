@@ -148,7 +148,7 @@ def train_stage(
         teacher = model.eval().requires_grad_(False)
         model = new_student(teacher, stage)
         loss = StudentLoss(model, stage, lip_loss(model, stage, reader, gradient_checkpointing))
-        discriminator_parameters = list(loss.adversary.parameters())
+        discriminator_parameters = list(loss.discriminator.parameters())
         budget = replace(budget, **(ADVERSARIAL | IN_CHUNKS if stage.frames > 1 else ADVERSARIAL))
     else:
         loss = DenoisingLoss(model, stage, lip_loss(model, stage, reader, gradient_checkpointing))
