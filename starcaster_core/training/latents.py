@@ -22,11 +22,11 @@ from ..data.shards import Clip, find_shards, read_shard
 from ..errors import FaceError, InputError
 from ..files import atomic_write
 from ..idle import IDLE, in_units
-from ..models.autoencoder import PatchAutoencoder
+from ..models.autoencoder import load_autoencoder
 from ..models.checkpoint import load_checkpoint
+from ..models.phonetic import load_phonetic
 from ..models.starcaster import Starcaster
 from ..presets import MINI, ModelConfig
-from ..speech.phonetic import PhoneticEncoder
 from .lazy_concat import LazyConcat
 from .loop import autocast, training_device
 
@@ -145,22 +145,13 @@ def embedding_of(clip: Clip, recogniser=None) -> Tensor:
     return torch.from_numpy(np.mean(seen, axis=0)).float()
 
 
-def load_helpers(vae_file: Path, speech_file: Path, config: ModelConfig) -> tuple[PatchAutoencoder, PhoneticEncoder]:
-    """The frozen autoencoder and speech encoder, from the files their trainings wrote."""
-    from safetensors.torch import load_file
-
-    vae, speech = PatchAutoencoder(config.autoencoder), PhoneticEncoder()
-    vae.load_state_dict(load_file(vae_file))
-    speech.load_state_dict(load_file(speech_file))
-    return vae.to(memory_format=torch.channels_last), speech.eval()
-
-
 def new_model(config: ModelConfig, vae_file: Path, speech_file: Path, seed: int) -> Starcaster:
     """Untrained, but for the frozen autoencoder and speech encoder."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Starcaster(config)
-    model.vae, model.speech_encoder = load_helpers(vae_file, speech_file, model.config)
+    model.vae = load_autoencoder(vae_file, config.autoencoder)
+    model.speech_encoder = load_phonetic(speech_file)
     return model.to(memory_format=torch.channels_last)
 
 

@@ -264,6 +264,12 @@ class Run:
         self.trend = Trend(**state.get("trend", {}))
 
 
+def read_progress(folder: Path, name: str) -> tuple[int, float]:
+    """Return the steps and the minutes of a run, from its state file."""
+    state = torch.load(folder / f"{name}.state.pt", weights_only=True, map_location="cpu", mmap=True)
+    return state["step"], state["seconds"] / 60
+
+
 def is_logged(step: int, every: int) -> bool:
     """Return whether the log has a row of this step: every `every` steps, and some of the very first."""
     return step % every == 0 or (step in FIRST_ROWS and step < every)

@@ -20,7 +20,7 @@ from ..data.phonemes import class_of
 from ..data.sentences import SENTENCES, nonsense
 from ..data.tts import FLITE_VOICES, VOICES, Utterance, synthesize, synthesize_flite, utterance
 from ..files import atomic_write
-from ..speech.phonetic import SAMPLE_RATE, levelling_gain
+from ..speech.spectrum import SAMPLE_RATE, levelling_gain
 
 # Never trained on: every accent of these variants, one of flite's speakers, a woman and the man of Kokoro's, every tenth
 # sentence.

@@ -14,13 +14,14 @@ REPO = Path(__file__).resolve().parents[2]
 CORE = REPO / "starcaster_core"
 COMFY_MODULES = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "server", "execution"}
 STREAMS = {"speech", "identity", "camera", "video"}
-BASE = {"errors", "types", "presets", "idle"}
+BASE = {"errors", "types", "presets", "files", "idle"}
 # What a folder or file of the core may import besides itself. Streams know neither each other nor the models.
 ALLOWED = {
     "errors": set(),
     "types": {"errors"},
     "presets": {"errors"},
     "idle": set(),
+    "files": set(),
     **{stream: BASE for stream in STREAMS},
     "models": BASE | {"speech", "camera"},  # `mini` holds its own phonetic encoder, and turns its portrait
     "sampling": BASE | {"models"},
