@@ -141,4 +141,4 @@ def load_phonetic(path: str | Path) -> PhoneticEncoder:
         # Files of before the configuration was written have facts in its place, and the default sizes.
         return PhoneticEncoder(**{key: config[key] for key in ("width", "frame_width") if key in config})
 
-    return load_frozen(path, "phonetic", build)
+    return load_frozen(path, "phonetic", build, default={})

@@ -25,6 +25,7 @@ from ..idle import IDLE, in_units
 from ..models.autoencoder import load_autoencoder
 from ..models.checkpoint import load_checkpoint
 from ..models.phonetic import load_phonetic
+from ..models.public.delta import GROUPS
 from ..models.starcaster import Starcaster
 from ..presets import MINI, ModelConfig
 from .lazy_concat import LazyConcat
@@ -146,12 +147,13 @@ def embedding_of(clip: Clip, recogniser=None) -> Tensor:
 
 
 def new_model(config: ModelConfig, vae_file: Path, speech_file: Path, seed: int) -> Starcaster:
-    """Untrained, but for the frozen autoencoder and speech encoder."""
+    """Return a model with random weights, but for the frozen autoencoder and speech encoder."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Starcaster(config)
     model.vae = load_autoencoder(vae_file, config.autoencoder)
     model.speech_encoder = load_phonetic(speech_file)
+    model.untrained = tuple(GROUPS)
     return model.to(memory_format=torch.channels_last)
 
 

@@ -33,6 +33,7 @@ from .prepare import LEAST_SHARE, Materials, prepare
 from .recipe import ABLATIONS, Stage, ablate, choose_stages, unfrozen
 from .recipes import RECIPES
 from .student import ADVERSARIAL, IN_CHUNKS, StudentLoss, for_the_reader, new_student, suited_to
+from .untrained import still_untrained
 
 MINUTES = 80
 EXPECTATIONS = """What to expect of `mini` on two CPU cores: a run of 2 minutes shows that everything runs, and nothing
@@ -63,7 +64,7 @@ def told_how_to_move(model: Starcaster, idle_dim: int) -> Starcaster:
         torch.manual_seed(0)
         fresh = StarcasterUNet(config.unet).idle_embedding
     weights = {f"unet.idle_embedding.{name}": value for name, value in fresh.state_dict().items()}
-    return build(config, model.state_dict() | weights, config.name)
+    return build(config, model.state_dict() | weights, config.name, untrained=model.untrained)
 
 
 def without_additions(model: Starcaster) -> Starcaster:
@@ -73,7 +74,7 @@ def without_additions(model: Starcaster) -> Starcaster:
     config = replace(model.config, unet=unet, turn_portrait=False)
     added = ("reference_in", "copy_gate", "idle_embedding")
     kept = {name: weight for name, weight in model.state_dict().items() if not any(part in name for part in added)}
-    return build(config, kept, config.name)
+    return build(config, kept, config.name, untrained=model.untrained)
 
 
 def choose_trainable(model: Starcaster, stage: Stage) -> list[torch.nn.Parameter]:
@@ -154,6 +155,7 @@ def train_stage(
         loss = DenoisingLoss(model, stage, lip_loss(model, stage, reader, gradient_checkpointing))
         discriminator_parameters = []
     parameters = choose_trainable(model, stage)
+    model.untrained = still_untrained(model, stage)
     window = model.config.conditioning.speech_window
     shown = held_out(clips, tuple(kind for kind, _ in stage.kinds))
 
@@ -211,8 +213,8 @@ def run(args: argparse.Namespace) -> None:
     for stage in stages:
         finished = args.out / f"{stage.name}.safetensors"
         if finished.exists():
-            config, weights, _ = read_checkpoint(finished)
-            model = build(config, weights, str(finished))
+            config, weights, made_with = read_checkpoint(finished)
+            model = build(config, weights, str(finished), untrained=made_with.get("untrained", ()))
         elif stage in chosen:
             share = stage.share / whole
             steps = stage.steps if counted else round(args.steps * share)

@@ -56,7 +56,7 @@ def main() -> None:
         provenance["begun_from"] = read_checkpoint(find_checkpoint(args.begun_from))[2]
     if args.speech:
         provenance["speech_encoder"] = facts_of(args.speech)
-    save_checkpoint(args.out, build(config, weights, str(source)), provenance)
+    save_checkpoint(args.out, build(config, weights, str(source), untrained=made_with.pop("untrained", ())), provenance)
     print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB")
 
 
