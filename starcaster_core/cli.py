@@ -16,6 +16,7 @@ COMMANDS = {
     "train": ("training.portrait", "train a model, stage after stage"),
     "evaluate": ("evaluation.evaluate", "measure a model on held-out clips"),
     "assemble": ("models.public.assemble", "make one paper-scale checkpoint out of public weights"),
+    "delta": ("models.public.delta", "make a small file of what training added to the public weights"),
     "bench": ("benchmark", "measure seconds of computing per second of video"),
     "bench-gpu": ("benchmark.gpu", "measure the paper's scale on a GPU, with random weights"),
 }

@@ -176,7 +176,7 @@ def build_identity_encoder(config: ModelConfig) -> nn.Module:
 
 def build_speech_encoder(config: ModelConfig) -> nn.Module | None:
     if config.speech_encoder == "phonetic":
-        from ..speech.phonetic import PhoneticEncoder
+        from .phonetic import PhoneticEncoder
 
         return PhoneticEncoder()
     if config.conditioning.wav2vec2_inside:

@@ -20,14 +20,16 @@ from torch import Tensor
 from ..data.performance import BROWS_DOWN, RESTING_BROWS
 from ..data.shards import Clip, find_shards, read_shard
 from ..errors import FaceError, InputError
+from ..files import atomic_write
 from ..head_motion import CHANNELS, normalise
-from ..models.autoencoder import PatchAutoencoder
+from ..models.autoencoder import load_autoencoder
 from ..models.checkpoint import load_checkpoint
+from ..models.phonetic import load_phonetic
 from ..models.starcaster import Starcaster
+from ..models.weight_groups import GROUPS
 from ..presets import MINI, ModelConfig
-from ..speech.phonetic import PhoneticEncoder
+from .lazy_concat import LazyConcat
 from .loop import autocast, training_device
-from .rows import Rows
 
 KINDS = ("temporal", "spatial", "joint")
 SPLITS = ("train", "val", "test")
@@ -35,17 +37,17 @@ SPLITS = ("train", "val", "test")
 
 @dataclass
 class ClipSet:
-    """N clips of T frames. Latents and speech may stay in their files (`Rows`); the rest is in memory.
+    """N clips of T frames. Latents and speech may stay in their files (`LazyConcat`); the rest is in memory.
 
     latents: float16 [N, T, C, h, w], unit variance. speech: float16 [N, T, F]. camera: float32 [N, T, 25].
-    mouth, eyes: float32 [N, T, 4], box x0, y0, x1, y1 as fractions of the frame. idle: float32 [N, T, len(CHANNELS)], what the
-    head does besides speaking (`starcaster_core/head_motion.py`), turns being those from straight ahead; zeros where it is not known.
+    mouth, eyes: float32 [N, T, 4], box x0, y0, x1, y1 as fractions of the frame. head_motion: float32 [N, T, len(CHANNELS)],
+    what the head does besides speaking (`starcaster_core/head_motion.py`), turns from straight ahead; zeros where unknown.
     embedding: float32 [N, E].
     kind, split: int [N] into KINDS and SPLITS. identity: int [N].
     """
 
-    latents: Tensor | Rows
-    speech: Tensor | Rows
+    latents: Tensor | LazyConcat
+    speech: Tensor | LazyConcat
     camera: Tensor
     mouth: Tensor
     eyes: Tensor
@@ -144,22 +146,14 @@ def embedding_of(clip: Clip, recogniser=None) -> Tensor:
     return torch.from_numpy(np.mean(seen, axis=0)).float()
 
 
-def load_helpers(vae_file: Path, speech_file: Path, config: ModelConfig) -> tuple[PatchAutoencoder, PhoneticEncoder]:
-    """The frozen autoencoder and speech encoder, from the files their trainings wrote."""
-    from safetensors.torch import load_file
-
-    vae, speech = PatchAutoencoder(config.autoencoder), PhoneticEncoder()
-    vae.load_state_dict(load_file(vae_file))
-    speech.load_state_dict(load_file(speech_file))
-    return vae.to(memory_format=torch.channels_last), speech.eval()
-
-
 def new_model(config: ModelConfig, vae_file: Path, speech_file: Path, seed: int) -> Starcaster:
-    """Untrained, but for the frozen autoencoder and speech encoder."""
+    """Return a model with random weights, but for the frozen autoencoder and speech encoder."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Starcaster(config)
-    model.vae, model.speech_encoder = load_helpers(vae_file, speech_file, model.config)
+    model.vae = load_autoencoder(vae_file, config.autoencoder)
+    model.speech_encoder = load_phonetic(speech_file)
+    model.untrained = tuple(GROUPS)
     return model.to(memory_format=torch.channels_last)
 
 
@@ -172,9 +166,8 @@ def encode_shards(data: Path, out: Path, model: Starcaster, recogniser=None) -> 
     out.mkdir(parents=True, exist_ok=True)
     new = [shard for shard in find_shards(data) if not (out / f"{shard.stem}.safetensors").exists()]
     for shard in new:
-        unfinished = out / f"{shard.stem}.part"
-        save_file(encode_shard(shard, model, recogniser), unfinished)
-        unfinished.replace(out / f"{shard.stem}.safetensors")
+        with atomic_write(out / f"{shard.stem}.safetensors") as part:
+            save_file(encode_shard(shard, model, recogniser), part)
     return len(new)
 
 
@@ -200,7 +193,7 @@ def load_clips(folder: Path) -> ClipSet:
             got = f"{file} without {', '.join(sorted(missing))}"
             raise InputError("clips encoded by this version", got, "Encode them again into an empty folder.")
     columns = {name: [part[name] for part in parts] for name in ClipSet.__annotations__}
-    return ClipSet(**{name: Rows(rows) if name in ON_DISK else torch.cat(rows) for name, rows in columns.items()})
+    return ClipSet(**{name: LazyConcat(rows) if name in ON_DISK else torch.cat(rows) for name, rows in columns.items()})
 
 
 def main() -> None:

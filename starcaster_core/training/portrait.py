@@ -23,6 +23,7 @@ from ..models.lipreader import LipReader, load_lipreader
 from ..models.starcaster import Starcaster
 from ..presets import PRESETS, ExtensionsConfig
 from .diffusion import DenoisingLoss, draw_batch
+from .distributed import Distributed
 from .grids import held_out, sample_grid
 from .latents import ClipSet, load_clips, new_model
 from .lips import LipLoss
@@ -32,7 +33,7 @@ from .prepare import LEAST_SHARE, Materials, prepare
 from .recipe import ABLATIONS, Stage, ablate, choose_stages, unfrozen
 from .recipes import RECIPES
 from .student import ADVERSARIAL, IN_CHUNKS, StudentLoss, for_the_reader, new_student, suited_to
-from .team import Team
+from .untrained import still_untrained
 
 MINUTES = 80
 EXPECTATIONS = """What to expect of `mini` on two CPU cores: a run of 2 minutes shows that everything runs, and nothing
@@ -71,7 +72,7 @@ def with_extensions(model: Starcaster, extensions: ExtensionsConfig) -> Starcast
         fresh = Extensions(extensions, config.unet).state_dict()
     weights = {f"unet.extensions.{name}": value for name, value in fresh.items()}
     known = {name: value for name, value in model.state_dict().items() if name in weights or EXTENSIONS not in name}
-    return build(config, weights | known, config.name)
+    return build(config, weights | known, config.name, untrained=model.untrained)
 
 
 EXTENSIONS = "unet.extensions."  # how the names of their weights begin
@@ -95,7 +96,7 @@ def run_stage(
     reader: LipReader | None,
     args: argparse.Namespace,
 ) -> Starcaster:
-    """budget: the stage's minutes or steps, and a step's parts. latents: a folder of encoded clips; the stage's own are
+    """budget: the stage's minutes or steps, and a step's micro-batches. latents: a folder of encoded clips; the stage's own are
     taken from the folder of its name in it, if there is one. reader: for the stages with a lip-reading loss.
     Leaves the whole trained model in `<stage>.safetensors`, and returns it."""
     own = latents / stage.name
@@ -103,8 +104,8 @@ def run_stage(
     model = train_stage(
         model, clips, stage, budget, args.out, args.seed, reader, args.precision, args.gradient_checkpointing
     )
-    team = Team()
-    if team.is_main:
+    processes = Distributed()
+    if processes.is_main:
         made_with = {
             "recipe": args.recipe,
             "stage": asdict(stage),
@@ -118,7 +119,7 @@ def run_stage(
         }
         save_checkpoint(args.out / f"{stage.name}.safetensors", model, made_with, dtype=torch.float32)
         print(json.dumps({"finished": stage.name}), flush=True)
-    team.wait()
+    processes.barrier()
     return model
 
 
@@ -149,12 +150,13 @@ def train_stage(
         teacher = model.eval().requires_grad_(False)
         model = new_student(teacher, stage)
         loss = StudentLoss(model, stage, lip_loss(model, stage, reader, gradient_checkpointing))
-        companions = list(loss.adversary.parameters())
+        discriminator_parameters = list(loss.discriminator.parameters())
         budget = replace(budget, **(ADVERSARIAL | IN_CHUNKS if stage.frames > 1 else ADVERSARIAL))
     else:
         loss = DenoisingLoss(model, stage, lip_loss(model, stage, reader, gradient_checkpointing))
-        companions = []
+        discriminator_parameters = []
     parameters = choose_trainable(model, stage)
+    model.untrained = still_untrained(model, stage)
     window = model.config.conditioning.speech_window
     shown = held_out(clips, tuple(kind for kind, _ in stage.kinds))
 
@@ -174,7 +176,9 @@ def train_stage(
 
     budget = replace(budget, learning_rate=stage.learning_rate)
     with recomputing(model.unet, gradient_checkpointing):
-        return train(model, loss_of_draw, budget, out, stage.name, parameters, before_step, show, companions)
+        return train(
+            model, loss_of_draw, budget, out, stage.name, parameters, before_step, show, discriminator_parameters
+        )
 
 
 def lip_loss(model: Starcaster, stage: Stage, reader: LipReader | None, frame_by_frame: bool) -> LipLoss | None:
@@ -210,15 +214,15 @@ def run(args: argparse.Namespace) -> None:
     for stage in stages:
         finished = args.out / f"{stage.name}.safetensors"
         if finished.exists():
-            config, weights, _ = read_checkpoint(finished)
-            model = build(config, weights, str(finished))
+            config, weights, made_with = read_checkpoint(finished)
+            model = build(config, weights, str(finished), untrained=made_with.get("untrained", ()))
         elif stage in chosen:
             share = stage.share / whole
             steps = stage.steps if counted else round(args.steps * share)
             budget = LoopSettings(
                 minutes * share,
                 steps=max(1, steps) if args.steps or counted else 0,
-                parts=args.parts or stage.parts,
+                micro_batches=args.micro_batches or stage.parts,
                 show_minutes=args.grid_minutes,
                 loss_scaling=args.precision == "float16",
             )
@@ -226,14 +230,14 @@ def run(args: argparse.Namespace) -> None:
             if stage.student_steps:
                 stage = suited_to(model, stage)
             model = run_stage(model.to(training_device()), stage, budget, materials.latents, reader, args)
-    if args.recipe == "mini" and Team().is_main:
+    if args.recipe == "mini" and Distributed().is_main:
         print(EXPECTATIONS, flush=True)
 
 
 def materials_for(args: argparse.Namespace, minutes: float) -> Materials:
-    """In a team of several processes everything must have been made before."""
+    """With several processes everything must have been made before."""
     complete = args.latents and (args.init or (args.autoencoder and args.speech))
-    if Team().size > 1 and not complete:
+    if Distributed().world_size > 1 and not complete:
         raise InputError(
             "--latents, and --init or --autoencoder and --speech, for several processes",
             "less",
@@ -302,6 +306,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps", type=int, default=0, help="of the chosen stages together; --minutes is then for the rest"
     )
     parser.add_argument(
+        "--micro-batches",
         "--parts",
         type=int,
         default=0,

@@ -15,7 +15,7 @@ REPO = Path(__file__).resolve().parents[2]
 CORE = REPO / "starcaster_core"
 COMFY_MODULES = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "server", "execution"}
 STREAMS = {"speech", "identity", "camera", "video"}
-BASE = {"errors", "conventions", "types", "presets", "head_motion"}
+BASE = {"errors", "conventions", "types", "presets", "files", "head_motion"}
 # What a folder or file of the core may import besides itself. Streams know neither each other nor the models.
 ALLOWED = {
     "errors": set(),
@@ -23,6 +23,7 @@ ALLOWED = {
     "presets": {"errors"},
     "conventions": set(),
     "head_motion": {"conventions"},
+    "files": set(),
     **{stream: BASE for stream in STREAMS},
     "models": BASE | {"speech", "camera"},  # `mini` holds its own phonetic encoder, and turns its portrait
     "sampling": BASE | {"models"},

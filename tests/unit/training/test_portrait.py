@@ -29,6 +29,7 @@ from starcaster_core.training.portrait import (
     with_clips_at_hand,
     with_extensions,
 )
+from starcaster_core.training.recipe import Stage
 from starcaster_core.training.recipes import RECIPES
 
 FRAMES = 36
@@ -264,3 +265,43 @@ def test_the_minutes_left_are_decided_once(tmp_path, monkeypatch):
     assert minutes_left(file, 25, begun=100.0) == 15
     assert minutes_left(file, 25, begun=8999.0) == 15, "a resumed run keeps to it"
     assert minutes_left(file, 40, begun=0.0) == 40
+
+
+SPEAKING = {"kinds": (("temporal", 1.0),), "motion": False, "trainable": ("attn2.audio", "speech_tokens")}
+EVERYTHING = {"kinds": (("temporal", 0.5), ("spatial", 0.5))}
+
+
+@pytest.mark.parametrize(
+    "stage, left",
+    [
+        (SPEAKING, ("lora", "camera", "motion")),
+        (EVERYTHING, ()),
+        (EVERYTHING | {"kinds": (("temporal", 1.0),)}, ("camera",)),
+        (EVERYTHING | {"kinds": (("spatial", 1.0),)}, ("audio",)),
+        (EVERYTHING | {"motion": False}, ("motion",)),
+        (EVERYTHING | {"adapters": False, "motion": False}, ("lora", "audio", "camera", "motion")),
+    ],
+)
+def test_a_checkpoint_keeps_what_it_was_not_trained_for(tmp_path, model, clip, stage, left):
+    """Through training, a file, and another stage that begins with it."""
+    encode(tmp_path, model, clip)
+    clips = load_clips(tmp_path / "latents")
+    student = random_model(PRESETS["tiny"])
+    student.untrained = ("lora", "audio", "camera", "motion")
+    stage = Stage("a", share=1.0, clips=1, frames=2, **stage)
+    trained = train_stage(student, clips, stage, LoopSettings(0, steps=1), tmp_path / "out", seed=0)
+    save_checkpoint(tmp_path / "a.safetensors", trained, {"seed": 0})
+    assert load_checkpoint(tmp_path / "a.safetensors").untrained == left
+    assert begun_model(str(tmp_path / "a.safetensors"), (stage,)).untrained == left
+
+
+def test_what_is_trained_is_no_longer_untrained(finished):
+    _, out = finished
+    assert read_checkpoint(out / "3-views.safetensors")[2].get("untrained", []) == []
+
+
+def test_the_flag_of_micro_batches_has_an_old_name():
+    parser = argparse.ArgumentParser()
+    portrait.add_arguments(parser)
+    for flag in ("--micro-batches", "--parts"):
+        assert parser.parse_args(["--out", "x", flag, "4"]).micro_batches == 4
