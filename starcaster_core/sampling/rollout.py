@@ -178,11 +178,15 @@ def camera_counts(conditions: Conditions, settings: SamplerSettings) -> bool:
 
 
 def frame_pose(model, conditions: Conditions, settings: SamplerSettings, start: int, frames: int) -> FramePose:
-    """Return cameras and random head motion of frames start .. start + frames - 1."""
+    """Return cameras and head motion of frames start .. start + frames - 1: the conditions' own, else random."""
     camera = None
     if camera_counts(conditions, settings):
         camera = model.camera_vectors(conditions.camera, start, frames)
-    motion = random_head_motion(settings.seed, start, frames, model.config.fps, settings.head_motion)
+    motion = conditions.head_motion
+    if motion is None:
+        motion = random_head_motion(settings.seed, start, frames, model.config.fps, settings.head_motion)
+    else:
+        motion = motion[torch.arange(start, start + frames).clamp(max=len(motion) - 1)]
     return FramePose(motion[None].to(model.device), camera)
 
 
@@ -205,10 +209,13 @@ def cache_context(model, settings: SamplerSettings, subject: SubjectCache, laten
 
 
 @torch.no_grad()
-def denoise(network: Network, branches: list[Branch], settings: SamplerSettings, index: int, report, stop):
+def denoise(
+    network: Network, branches: list[Branch], settings: SamplerSettings, index: int, report, stop, begin=None
+) -> Tensor | None:
     """Sample a chunk from noise to clean latents [1, C, N, h, w], float32; None when told to stop.
 
-    The sampler counts on the CPU and the device is never waited for, so that it always has work ahead of it.
+    begin: (step, clean latents) to begin not from noise but with that step, from these latents noised as it expects; as
+    many steps as there are leave them as they are. The sampler counts on the CPU and the device is never waited for, so that it always has work ahead of it.
     """
     model = network.model
     config = model.config
@@ -224,7 +231,11 @@ def denoise(network: Network, branches: list[Branch], settings: SamplerSettings,
     own, shared = generator("step noise"), generator("shared step noise", chunk=0)
     latents = draw(generator("initial noise"), generator("shared noise", chunk=0)).to(model.device)
     latents = latents * sampler.init_noise_sigma
-    for step, timestep in enumerate(sampler.timesteps):
+    first = 0
+    if begin is not None:
+        first, clean = begin
+        latents = clean if first == settings.steps else sampler.add_noise(clean, draw(own, shared), first)
+    for step, timestep in enumerate(sampler.timesteps[first:], start=first):
         wanted = branches if step < settings.guided_steps else unguided(branches)
         prediction = 0
         for together in network.rounds(wanted):

@@ -1,0 +1,409 @@
+"""Training pairs of the reference decoder: a portrait, a frame at full size, and that frame as the model draws it.
+
+    python -m starcaster_core.training.decoder_pairs --out DIR --model mini --scenes 1500
+    python -m starcaster_core.training.decoder_pairs --out DIR --model mini --photos DIR --variants 4
+
+Renders bring their true correspondence (`data/pairs.py`). A photo becomes a pair by geometry: it is warped to another head
+pose, its lips are closed if they are open, and it is bent a little; the one picture is the portrait and the other the frame.
+The drawn frame comes from the model itself, which is told the frame's own sound, head motion and camera. Where that would
+draw another expression than the photo has, the frame is noised in part and denoised again. Held-out photos (a tenth, by a
+hash of their names) are left out.
+
+One safetensors file a scene: pairs 0, 1, ... with `N.source`, `N.target` (JPEG bytes), `N.drawn` uint8 [S, S, 3], `N.flow`
+float16 [2, F, F], `N.visible` uint8 [F, F], `N.regions` float32 [3, 2], `N.rotation` [3, 3], `N.camera` [25] and
+`N.portrait_camera` [25] (`models/extensions/portrait_warp.py`). What they mean: `data/pairs.py: Scene`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..camera.poses import angles
+from ..data.pairs import FLOW_SIDE, SIDE, Scene, render_scene
+from ..data.performance import BROWS_DOWN, RESTING_BROWS, Performance
+from ..data.splits import split_of
+from ..errors import InputError
+from ..files import atomic_write
+from ..head_motion import POSE_STD, normalise, rotations
+from ..models.checkpoint import load_checkpoint
+from ..models.extensions.portrait_warp import camera_at, pixel_centres, warp_flow
+from ..models.starcaster import Starcaster
+from ..sampling.execution import Network
+from ..sampling.rollout import cache_branches, cache_subject, denoise
+from ..sampling.settings import Conditions, SamplerSettings
+from ..types import CameraPath, Identity
+from .latents import head_degrees
+
+QUALITY = 95  # of JPEG, without subsampling of colours
+TURN = np.array([10.0, 5.0, 3.0])  # degrees of yaw, pitch, roll: standard deviation of a photo's other pose
+BEND = 0.004  # image sides: how far places of a photo are moved besides
+OPEN_LIPS = 0.04  # mouth opening, in mouth widths, from which lips count as open
+AGREE = 1.0 / 256  # image sides: how well a warp and its inverse agree where a place is seen in both
+PLACES = ("regions", "rotation", "camera", "portrait_camera")
+PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """source, target uint8 [S, S, 3]; drawn uint8 [s, s, 3]; the others as the module says."""
+
+    source: np.ndarray
+    target: np.ndarray
+    drawn: np.ndarray
+    flow: np.ndarray
+    visible: np.ndarray
+    regions: np.ndarray
+    rotation: np.ndarray
+    camera: np.ndarray
+    portrait_camera: np.ndarray
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def write_pairs(path: Path, pairs: list[Pair]) -> None:
+    """Write the pairs of one scene, whole or not at all."""
+    from safetensors.numpy import save_file
+
+    tensors: dict[str, np.ndarray] = {}
+    for index, pair in enumerate(pairs):
+        values = {
+            "source": np.frombuffer(encode_jpeg(pair.source), np.uint8),
+            "target": np.frombuffer(encode_jpeg(pair.target), np.uint8),
+            "drawn": pair.drawn,
+            "flow": pair.flow.astype(np.float16),
+            "visible": (pair.visible > 0.5).astype(np.uint8),
+            **{name: np.asarray(getattr(pair, name), np.float32) for name in PLACES},
+        }
+        tensors |= {f"{index}.{name}": np.ascontiguousarray(value) for name, value in values.items()}
+    with atomic_write(path) as part:
+        save_file(tensors, str(part))
+
+
+def read_pair(path: Path, index: int) -> Pair:
+    """Read one pair of a scene."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        found = {name: file.get_tensor(f"{index}.{name}").numpy() for name in Pair.__annotations__}
+    for name in ("source", "target"):
+        found[name] = decode_jpeg(found[name].tobytes())
+    return Pair(**found)
+
+
+def count_pairs(path: Path) -> int:
+    """Return how many pairs a scene has."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return sum(key.endswith(".flow") for key in file.keys())
+
+
+def encode_jpeg(picture: np.ndarray) -> bytes:
+    from PIL import Image
+
+    sink = io.BytesIO()
+    Image.fromarray(picture).save(sink, "JPEG", quality=QUALITY, subsampling=0)
+    return sink.getvalue()
+
+
+def decode_jpeg(content: bytes) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+# Frames as the model draws them ---------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def draw_frames(
+    model: Starcaster, conditions: Conditions, seed: int, targets: np.ndarray | None = None, start: int = 0
+) -> np.ndarray:
+    """Draw one chunk of frames -> uint8 [T, s, s, 3].
+
+    targets: uint8 [T, S, S, 3], from which sampling begins with step `start`, noised as that step expects; None: noise.
+    """
+    settings = SamplerSettings.of(model.config, seed=seed)
+    model.unet.merge_adapters()
+    subject = cache_subject(model, conditions, settings)
+    branches = cache_branches(model, conditions, settings, subject, None, 0)
+    begin = None
+    if targets is not None:
+        begin = start, model.encode_frames(torch.from_numpy(targets).float() / 255)
+    latents = denoise(Network(model), branches, settings, 0, lambda *_: None, lambda: False, begin)
+    frames = model.decode_frames(latents[:, :, : conditions.frames])
+    return (frames * 255).round().byte().numpy()
+
+
+def with_chunks_of(model: Starcaster, frames: int) -> Starcaster:
+    """Return the model with another chunk length; for models that draw frames one by one it makes no other difference."""
+    model.config = replace(model.config, chunk_frames=frames)
+    return model
+
+
+# Renders --------------------------------------------------------------------------------------------------------------
+
+
+def head_motion(performance: Performance, unit_names: tuple[str, ...], degrees: np.ndarray) -> Tensor:
+    """Return a performance's head motion [T, len(CHANNELS)], the pose counted from `degrees` [3]."""
+    weights = dict(zip(unit_names, performance.expression.T))
+    right = weights["eyeLookOutLeft"] - weights["eyeLookOutRight"]
+    up = weights["eyeLookUpLeft"] - weights["eyeLookDownLeft"]
+    brows = weights["browInnerUp"] - RESTING_BROWS - weights["browDownLeft"] / BROWS_DOWN
+    pose = head_degrees(performance.head_rotation) - degrees
+    gaze = np.stack([right, up], axis=1)
+    return torch.from_numpy(normalise(pose, weights["eyeBlinkLeft"], gaze, brows[:, None]))
+
+
+def scene_pairs(model: Starcaster, scene: Scene, unit_names: tuple[str, ...], rng: np.random.Generator) -> list[Pair]:
+    """Let the model draw a scene's frames; a fifth of the time from the frames themselves, noised in part."""
+    from ..data.heads.camera import default_intrinsics
+
+    frames = len(scene.cameras)
+    own = head_degrees(scene.portrait_rotation[None])[0]
+    motion = head_motion(scene.performance, unit_names, own)
+    path, yaw = None, 0.0
+    if scene.moving_camera:
+        path = CameraPath(scene.cameras, np.repeat(default_intrinsics()[None], frames, axis=0))
+        yaw = float(angles(scene.portrait_camera)[0]) + float(rng.normal(0, 2))
+    speech = model.encode_speech(torch.from_numpy(scene.samples)) if scene.heard else None
+    conditions = Conditions(Identity(scene.embedding, scene.portrait, yaw=yaw), speech, path, frames, motion)
+    drawn = draw_frames(model, conditions, int(rng.integers(2**31)))[scene.rows]
+    if rng.random() < 0.2:
+        part = replace(conditions, frames=len(scene.rows), head_motion=motion[scene.rows])
+        if path is not None:
+            part = replace(part, camera=CameraPath(scene.cameras[scene.rows], path.intrinsics[scene.rows]))
+        if speech is not None:
+            part = replace(part, speech=None)
+        steps = SamplerSettings.of(model.config).steps
+        again = with_chunks_of(model, len(scene.rows))
+        drawn = draw_frames(again, part, int(rng.integers(2**31)), scene.frames, int(rng.integers(1, steps)))
+        with_chunks_of(model, frames)
+    before = camera_at(yaw if scene.moving_camera else 0.0).numpy()
+    turns = rotations(motion[:, :3].double() * torch.from_numpy(POSE_STD)).numpy()
+    return [
+        Pair(
+            scene.portrait,
+            scene.frames[index],
+            drawn[index],
+            scene.flow[index],
+            scene.visible[index],
+            scene.regions,
+            turns[row],
+            path.vectors()[row] if path is not None else before,
+            before,
+        )
+        for index, row in enumerate(scene.rows)
+    ]
+
+
+def make_scenes(model: Starcaster, out: Path, first: int, last: int, seed: int, people: int) -> None:
+    """Write the scenes first .. last - 1 that are missing."""
+    from ..data.heads.kit import load_kit
+    from ..data.pairs import FRAMES
+
+    names = load_kit().unit_names
+    for number in range(first, last):
+        path = out / f"scene-{number:05d}.safetensors"
+        if path.exists():
+            continue
+        rng = np.random.default_rng([seed, number, 0xD3C])
+        scene = render_scene(seed, number, people)
+        write_pairs(path, scene_pairs(with_chunks_of(model, FRAMES), scene, names, rng))
+
+
+# Photos ---------------------------------------------------------------------------------------------------------------
+
+
+def photo_files(folder: Path, split: str = "train") -> list[Path]:
+    """The photos of a split, by a hash of their file names."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_ENDINGS)
+    if not found:
+        raise InputError("a folder with photos", f"none in {folder}", f"Known endings: {', '.join(PHOTO_ENDINGS)}.")
+    return [path for path in found if split_of("photo", path.name) == split]
+
+
+def random_field(rng: np.random.Generator, cells: int) -> Tensor:
+    """Draw a smooth vector field of unit variance, [1, 2, F, F], with about `cells` bumps a side."""
+    coarse = torch.from_numpy(rng.standard_normal((1, 2, cells + 3, cells + 3))).float()
+    return F.interpolate(coarse, (FLOW_SIDE, FLOW_SIDE), mode="bicubic", align_corners=True)
+
+
+def closing_lips(points: np.ndarray, amount: float) -> Tensor:
+    """Return the backward flow [1, 2, F, F] that closes parted lips.
+
+    points [478, 3] in image sides. amount: 1 closes them wholly. Everything below the lower lip comes up with the jaw, less
+    and less towards the ears; what lay between the lips is squeezed into the line where they meet.
+    """
+    upper, lower, chin = points[13, :2], points[14, :2], points[152, :2]
+    left, right = points[61, :2], points[291, :2]
+    gap = float(lower[1] - upper[1]) * amount
+    width = float(abs(right[0] - left[0])) / 2 + 1e-6
+    here = pixel_centres(FLOW_SIDE, torch.device("cpu"))
+    across = (here[..., 0] - float((left[0] + right[0]) / 2)) / width
+    inside = (1 - across.square()).clamp(min=0)  # the lips' opening is a lens
+    meet = float(upper[1])
+    below = (here[..., 1] - meet) / max(float(chin[1]) - meet, 1e-6)
+    fade = ((1.35 - below) / 0.6).clamp(0, 1) * (below > 0)  # comes to rest under the chin
+    jaw = torch.exp(-0.5 * (across / 1.6).square())
+    lift = gap * torch.where(
+        below > 0.25, jaw, torch.maximum(inside, 0.0 * jaw) + (jaw - inside).clamp(min=0) * below * 4
+    )
+    return torch.stack([torch.zeros_like(lift), lift * fade])[None]
+
+
+def inverse_flow(flow: Tensor, steps: int = 12) -> tuple[Tensor, Tensor]:
+    """Invert a backward flow [1, 2, F, F] by fixed-point iteration -> flow [1, 2, F, F] and where it is one, [1, 1, F, F]."""
+    grid = 2 * pixel_centres(flow.shape[-1], flow.device)[None] - 1
+
+    def at(moved: Tensor) -> Tensor:
+        return F.grid_sample(flow, grid + 2 * moved.movedim(1, -1), padding_mode="border", align_corners=False)
+
+    back = torch.zeros_like(flow)
+    for _ in range(steps):
+        back = 0.5 * back - 0.5 * at(back)
+    return back, ((back + at(back)).norm(dim=1, keepdim=True) < AGREE).float()
+
+
+def warp_picture(picture: np.ndarray, flow: Tensor) -> np.ndarray:
+    """Warp uint8 [S, S, 3] by a backward flow [1, 2, F, F]."""
+    pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+    moved = F.interpolate(flow, pixels.shape[-2:], mode="bilinear", align_corners=False)
+    grid = 2 * (pixel_centres(picture.shape[0], flow.device) + moved.movedim(1, -1)) - 1
+    warped = F.grid_sample(pixels, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+    return warped[0].permute(1, 2, 0).clamp(0, 255).round().byte().numpy()
+
+
+def photo_pairs(model: Starcaster, photo: np.ndarray, rng: np.random.Generator, variants: int) -> list[Pair]:
+    """Make pairs of one aligned photo uint8 [S, S, 3]; none where no face is found.
+
+    In two of three the photo is the frame, in the others the portrait.
+    """
+    from ..identity.embed import embed
+    from ..identity.faces import detect
+    from ..identity.landmarks import find_landmarks
+
+    found, faces = find_landmarks(photo), detect(photo)
+    if found is None or not faces:
+        return []
+    embedding = embed(photo, faces[0])
+    points = found.points / len(photo)
+    regions = np.stack([(points[61, :2] + points[291, :2]) / 2, points[468, :2], points[473, :2]]).astype(np.float32)
+    is_open = found.mouth_opening > OPEN_LIPS
+    front = camera_at()[None]
+    steps = SamplerSettings.of(model.config).steps
+    with_chunks_of(model, 1)
+    pairs = []
+    for _ in range(variants):
+        degrees = np.clip(rng.normal(0, 1, 3), -2.2, 2.2) * TURN
+        turn = rotations(torch.from_numpy(degrees)[None])
+        away = F.interpolate(warp_flow(front, turn, front), (FLOW_SIDE, FLOW_SIDE), mode="bilinear")
+        for cells, strength in ((2, 1.0), (5, 0.5)):
+            away = away + strength * BEND * rng.uniform(0, 1) * random_field(rng, cells)
+        closed = is_open and rng.random() < 0.6
+        if closed:
+            lips = closing_lips(points, rng.uniform(0.7, 1.0))
+            away = away + lips
+        moved = warp_picture(photo, away)
+        back, agrees = inverse_flow(away)
+        place = F.grid_sample(back, torch.from_numpy(2 * regions - 1)[None, None], align_corners=False)[0, :, 0].T
+        if rng.random() < 0.67:  # from the moved picture to the photo
+            source, target, flow, seen = moved, photo, back, agrees
+            turned, at = turn[0].T, regions + place.numpy()
+            motion = -degrees
+        else:
+            source, target, flow, seen, turned, at, motion = (
+                photo,
+                moved,
+                away,
+                torch.ones_like(agrees),
+                turn[0],
+                regions,
+                degrees,
+            )
+        conditions = Conditions(
+            Identity(embedding, source),
+            model.encode_speech(torch.zeros(16_000)),
+            None,
+            1,
+            torch.from_numpy(normalise(motion[None], np.zeros(1), np.zeros((1, 2)), np.zeros((1, 1)))),
+        )
+        freely = not (is_open and target is photo) and not (is_open and not closed) and rng.random() < 0.6
+        if freely:
+            drawn = draw_frames(model, conditions, int(rng.integers(2**31)))
+        else:
+            begin = int(rng.integers(1, steps + 1))  # `steps` leaves the autoencoder alone
+            conditions = replace(conditions, speech=None)
+            drawn = draw_frames(model, conditions, int(rng.integers(2**31)), target[None], begin)
+        pairs.append(
+            Pair(
+                source,
+                target,
+                drawn[0],
+                flow[0].numpy(),
+                seen[0, 0].numpy(),
+                at,
+                turned.numpy(),
+                front[0].numpy(),
+                front[0].numpy(),
+            )
+        )
+    return pairs
+
+
+def make_photo_pairs(
+    model: Starcaster, photos: Path, out: Path, variants: int, seed: int, part: tuple[int, int]
+) -> None:
+    """Write the pairs of the training photos that are missing. part: (which, of how many) share of the photos."""
+    for number, file in enumerate(photo_files(photos)):
+        path = out / f"photo-{seed}-{file.stem}.safetensors"
+        if path.exists() or number % part[1] != part[0]:
+            continue
+        rng = np.random.default_rng([seed, number, 0xF0])
+        photo = decode_jpeg(file.read_bytes())
+        if photo.shape[:2] != (SIDE, SIDE):
+            raise InputError(
+                f"aligned photos of {SIDE} x {SIDE} pixels",
+                f"{file.name}, {photo.shape[1]} x {photo.shape[0]}",
+                "Crop them as the Identity Loader does.",
+            )
+        pairs = photo_pairs(model, photo, rng, variants)
+        if pairs:
+            write_pairs(path, pairs)
+        else:
+            print(json.dumps({"no face in": file.name}), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--scenes", type=int, nargs=2, default=(0, 0), metavar=("FIRST", "LAST"))
+    parser.add_argument("--people", type=int, default=700)
+    parser.add_argument("--photos", type=Path)
+    parser.add_argument("--variants", type=int, default=4)
+    parser.add_argument("--part", type=int, nargs=2, default=(0, 1))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    model = load_checkpoint(args.model)
+    if args.photos:
+        make_photo_pairs(model, args.photos, args.out, args.variants, args.seed, tuple(args.part))
+    make_scenes(model, args.out, *args.scenes, args.seed, args.people)
+
+
+if __name__ == "__main__":
+    main()
