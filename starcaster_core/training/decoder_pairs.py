@@ -33,7 +33,7 @@ from ..data.performance import BROWS_DOWN, RESTING_BROWS, Performance
 from ..data.splits import split_of
 from ..errors import InputError
 from ..files import atomic_write
-from ..head_motion import POSE_STD, normalise, rotations
+from ..head_motion import POSE_STD, head_rotations, normalise, random_head_motion, rotations
 from ..models.checkpoint import load_checkpoint
 from ..models.extensions.portrait_warp import camera_at, pixel_centres, warp_flow
 from ..models.starcaster import Starcaster
@@ -385,6 +385,46 @@ def make_photo_pairs(
             print(json.dumps({"no face in": file.name}), flush=True)
 
 
+def make_shown(model: Starcaster, photos: Path, voice: Path, out: Path, people: int, seed: int) -> None:
+    """Write what a user would get for photos that are kept from training, to be looked at: two frames of speech each, and one
+    with the camera 20 degrees aside. There is no truth: the portrait stands in for it."""
+    from ..camera import CameraMove, preset_path
+    from ..identity.embed import embed
+    from ..identity.faces import detect
+    from ..identity.landmarks import find_landmarks
+    from ..speech import load_audio, mono16k
+
+    held_out = photo_files(photos, "test")
+    speech = model.encode_speech(mono16k(*load_audio(voice)))
+    settings = SamplerSettings.of(model.config)
+    front = camera_at()
+    for file in held_out[:: max(1, len(held_out) // people)][:people]:
+        photo = decode_jpeg(file.read_bytes())
+        found, faces = find_landmarks(photo), detect(photo)
+        if found is None or not faces:
+            continue
+        points = found.points / len(photo)
+        regions = np.stack([(points[61, :2] + points[291, :2]) / 2, points[468, :2], points[473, :2]])
+        identity = Identity(embed(photo, faces[0]), photo, yaw=found.pose.yaw)
+        with_chunks_of(model, 16)
+        motion = random_head_motion(seed, 40, 16, model.config.fps)
+        part = replace(speech, features=speech.features[40:56])
+        drawn = draw_frames(model, Conditions(identity, part, None, 16, motion), settings.seed)
+        turns = head_rotations(motion).numpy()
+        one = Conditions(
+            identity, part, preset_path(CameraMove("static", start_yaw=20.0), 16), 16, torch.zeros_like(motion)
+        )
+        aside = draw_frames(model, one, settings.seed)
+        nothing = np.zeros((2, FLOW_SIDE, FLOW_SIDE)), np.zeros((FLOW_SIDE, FLOW_SIDE))
+        pairs = [
+            Pair(photo, photo, drawn[row], *nothing, regions, turns[row], front.numpy(), front.numpy())
+            for row in (3, 10)
+        ]
+        own = camera_at(found.pose.yaw).numpy()
+        pairs.append(Pair(photo, photo, aside[5], *nothing, regions, np.eye(3), one.camera.vectors()[5], own))
+        write_pairs(out / f"shown-{file.stem}.safetensors", pairs)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
@@ -392,6 +432,8 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, nargs=2, default=(0, 0), metavar=("FIRST", "LAST"))
     parser.add_argument("--people", type=int, default=700)
     parser.add_argument("--photos", type=Path)
+    parser.add_argument("--shown", type=int, default=0, help="so many held-out photos instead, to be looked at")
+    parser.add_argument("--voice", type=Path, default=Path(__file__).resolve().parent.parent / "assets" / "voice.flac")
     parser.add_argument("--variants", type=int, default=4)
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1))
     parser.add_argument("--seed", type=int, default=1)
@@ -400,7 +442,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     model = load_checkpoint(args.model)
-    if args.photos:
+    if args.photos and args.shown:
+        make_shown(model, args.photos, args.voice, args.out, args.shown, args.seed)
+    elif args.photos:
         make_photo_pairs(model, args.photos, args.out, args.variants, args.seed, tuple(args.part))
     make_scenes(model, args.out, *args.scenes, args.seed, args.people)
 

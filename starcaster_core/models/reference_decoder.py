@@ -1,0 +1,372 @@
+"""The reference decoder: the frame that the model drew, out of the photo's own pixels, at the photo's resolution.
+
+A small autoencoder cannot say what a face looks like; the photo does. So the photo x is moved to where the drawn frame d has
+it, and only what it does not show is painted:
+
+    flow   = geometry + residual(d, x)              where each place of the frame lies in the photo
+    frame  = mask * x(place + flow) + (1 - mask) * fill(d, x, flow)
+
+`geometry` follows from the head pose and the camera (`extensions/portrait_warp.py`); the residual is found coarse to fine, each
+level looking at features of the frame beside those of the moved photo, as optical flow networks do (PWC-Net, Sun et al. 2018).
+Mouth and eyes are done once more in crops of their own, at the full resolution, with flow, mask and fill of their own.
+The idea of a decoder that is shown a reference is that of reference-guided autoencoders; its shape, a flow, a mask and a
+fill, that of first-order motion models (Siarohin et al. 2019). Positions and flows are in image sides, x right and y down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..presets import ReferenceDecoderConfig
+from .extensions.portrait_warp import pixel_centres, warp_flow
+
+DRAWN = 128  # side of the drawn frame, pixels
+REGIONS = ("mouth", "right_eye", "left_eye")
+# Sides of the crops in pixels of a 512 x 512 picture: width, height.
+CROPS = {"mouth": (192, 160), "eye": (128, 96)}
+FULL = 512  # side that CROPS are counted in
+REACH = 0.1  # image sides: a residual of one unit
+
+
+@dataclass(frozen=True)
+class Photo:
+    """What a photo gives to every frame, computed once.
+
+    picture: [1, 3, S, S] in -1..1. half: [1, 3, 256, 256], small: [1, 3, 128, 128], the same smaller. pyramid: features at
+    64, 32 and 16. appearance: features at 128. regions: [3, 2], where mouth and eyes lie. crops: the photo's own mouth and eyes,
+    one for each region, [1, 3, h / 2, w / 2].
+    """
+
+    picture: Tensor
+    half: Tensor
+    small: Tensor
+    pyramid: list[Tensor]
+    appearance: Tensor
+    regions: Tensor
+    crops: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """frame [N, 3, S, S]; warped [N, 3, S, S], the moved photo alone; mask [N, 1, 128, 128] and flow [N, 2, 64, 64]; flows, of all
+    levels; crops: for every region its frame [N, 3, h, w], mask, and its corner [N, 2] in pixels. Pictures are in -1..1."""
+
+    frame: Tensor
+    warped: Tensor
+    mask: Tensor
+    flow: Tensor
+    flows: list[Tensor]
+    crops: dict[str, tuple[Tensor, Tensor, Tensor]]
+
+
+def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.LeakyReLU(0.1))
+
+
+class Residual(nn.Module):
+    """x + conv(conv(x)); the second convolution starts at zero."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.leaky_relu(self.first(F.leaky_relu(x, 0.1)), 0.1))
+
+
+class Pyramid(nn.Module):
+    """Features of a 128 x 128 picture at 64, 32 and 16, finest first."""
+
+    def __init__(self, widths: tuple[int, ...]):
+        super().__init__()
+        self.levels = nn.ModuleList()
+        before = 3
+        for width in widths:
+            self.levels.append(nn.Sequential(conv(before, width, stride=2), conv(width, width)))
+            before = width
+
+    def forward(self, picture: Tensor) -> list[Tensor]:
+        features = []
+        for level in self.levels:
+            picture = level(picture)
+            features.append(picture)
+        return features
+
+
+class FlowLevel(nn.Module):
+    """Improve a flow at one resolution. Its last convolution starts at zero: training begins with the geometry."""
+
+    def __init__(self, features: int, hidden_in: int, hidden: int):
+        super().__init__()
+        wide = 2 * hidden
+        self.body = nn.Sequential(conv(2 * features + 2 + hidden_in, wide), conv(wide, hidden), conv(hidden, hidden))
+        self.out = zero(nn.Conv2d(hidden, 2, 3, padding=1))
+
+    def forward(self, drawn: Tensor, photo: Tensor, flow: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
+        inputs = [drawn, warp(photo, flow), (flow / REACH).to(drawn.dtype)]
+        hidden = self.body(torch.cat(inputs if hidden is None else [*inputs, hidden], dim=1))
+        return flow + REACH * self.out(hidden).float(), hidden
+
+
+class Fill(nn.Module):
+    """Paint at 128 x 128, and say where the moved photo is better: fill [N, 3, 256, 256] and mask logits [N, 1, 256, 256]."""
+
+    def __init__(self, inputs: int, width: int):
+        super().__init__()
+        self.enter = conv(inputs, width)
+        self.down = conv(width, 2 * width, stride=2)
+        self.deep = nn.Sequential(conv(2 * width, 3 * width, stride=2), Residual(3 * width), Residual(3 * width))
+        self.middle = nn.Sequential(nn.Conv2d(5 * width, 2 * width, 1), Residual(2 * width))
+        self.leave = nn.Sequential(nn.Conv2d(3 * width, width, 1), Residual(width))
+        self.out = zero(nn.Conv2d(width, 16, 3, padding=1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        fine = self.enter(x)
+        coarse = self.down(fine)
+        deep = self.deep(coarse)
+        middle = self.middle(torch.cat([coarse, enlarge(deep, 2)], dim=1))
+        out = F.pixel_shuffle(self.out(self.leave(torch.cat([fine, enlarge(middle, 2)], dim=1))), 2)
+        return out[:, :3].float(), out[:, 3:].float()
+
+
+class RegionDecoder(nn.Module):
+    """Do mouth or eyes once more, in a crop: flow, mask and fill of their own at the full resolution.
+
+    It sees the crop at half the resolution, folded to a quarter of that: fill and moved photo, mask, drawn frame, and the
+    photo's own crop, unmoved. It answers with a residual flow, a mask and colours.
+    """
+
+    SEEN = 3 + 3 + 1 + 3 + 3
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(4 * self.SEEN, width, 3, padding=1), Residual(width), Residual(width), Residual(width)
+        )
+        self.flow = zero(nn.Conv2d(width, 2, 3, padding=1))
+        self.out = zero(nn.Conv2d(width, 4 * 16, 3, padding=1))
+
+    def forward(self, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """seen [N, SEEN, h / 2, w / 2] -> flow [N, 2, h / 4, w / 4], fill [N, 3, h, w] and mask logits [N, 1, h, w]."""
+        x = self.body(F.pixel_unshuffle(seen, 2))
+        out = F.pixel_shuffle(self.out(x), 4).float()
+        return REACH * self.flow(x).float(), out[:, :3], out[:, 3:]
+
+
+class ReferenceDecoder(nn.Module):
+    """From the drawn frame and the photo to the frame at the photo's resolution (see above)."""
+
+    def __init__(self, config: ReferenceDecoderConfig):
+        super().__init__()
+        self.config = config
+        widths, hidden, width = config.feature_widths, config.hidden, config.fill_width
+        self.pyramid = Pyramid(widths)
+        self.levels = nn.ModuleList(
+            FlowLevel(features, hidden if index else 0, hidden) for index, features in enumerate(reversed(widths))
+        )
+        self.appearance = nn.Sequential(conv(3, config.appearance), conv(config.appearance, config.appearance))
+        self.fill = Fill(3 + 3 + config.appearance + hidden + 2, width)
+        self.mask_bias = nn.Parameter(torch.tensor(2.0))
+        self.mouth = RegionDecoder(config.region_width)
+        self.eye = RegionDecoder(config.region_width)
+
+    # Once a photo
+
+    def open_photo(self, picture: Tensor, regions: Tensor) -> Photo:
+        """Compute what a photo gives to every frame. picture [B, 3, S, S] in -1..1; regions [B, 3, 2]."""
+        half = resize(picture, 2 * DRAWN)
+        small = resize(half, DRAWN)
+        like = self.like_weights(small)
+        crops = [
+            take_crops(half, corner // 2, size[0] // 2, size[1] // 2)
+            for corner, size in (
+                (corner_of(regions[:, index], crop_size(name)), crop_size(name)) for index, name in enumerate(REGIONS)
+            )
+        ]
+        return Photo(picture, half, small, self.pyramid(like), self.appearance(like), regions, crops)
+
+    def forward(self, drawn: Tensor, photo: Photo, geometry: Tensor, regions: Tensor) -> Decoded:
+        """Decode frames.
+
+        drawn: [N, 3, 128, 128] in -1..1. photo: of batch 1 or N. geometry: [N, 2, 32, 32], the flow that follows from the
+        pose, zeros where that is not known. regions: [N, 3, 2], about where mouth and eyes lie in the frame.
+        """
+        count, side = len(drawn), photo.picture.shape[-1]
+        like = self.like_weights(drawn)
+        flow, hidden, flows = F.avg_pool2d(geometry.float(), 2), None, []
+        features = self.pyramid(like)
+        for index, level in enumerate(self.levels):
+            target, source = features[-1 - index], repeated(photo.pyramid[-1 - index], count)
+            if index:
+                flow, hidden = enlarge(flow, 2), enlarge(hidden, 2)
+            flow, hidden = level(target, source, flow, hidden)
+            flows.append(flow)
+        wide = enlarge(flow, 2)  # at 128
+        small = warp(repeated(photo.small, count), wide)
+        appearance = warp(repeated(photo.appearance, count), wide)
+        seen = [like, self.like_weights(small), appearance, enlarge(hidden, 2), self.like_weights(wide / REACH)]
+        painted, logits = self.fill(torch.cat(seen, dim=1))
+        mask = torch.sigmoid(logits + self.mask_bias)
+        fill = enlarge(drawn.float(), 2) + painted
+        warped = warp(repeated(photo.picture, count), flow)
+        large_mask, large_fill = resize(mask, side), resize(fill, side)
+        frame = torch.lerp(large_fill, warped, large_mask)
+
+        half = warp(repeated(photo.half, count), flow)
+        drawn_half = enlarge(drawn.float(), 2)
+        together = torch.cat([fill, half, mask, drawn_half], dim=1)
+        crops = {}
+        for index, name in enumerate(REGIONS):
+            frame, crops[name] = self.region(name, index, frame, together, photo, flow, regions, large_mask, large_fill)
+        return Decoded(frame, warped, mask, flow, flows, crops)
+
+    def region(self, name, index, frame, together, photo, flow, regions, large_mask, large_fill):
+        """Decode one region once more and put it into the frame, fading at the crop's border."""
+        side, count = frame.shape[-1], len(frame)
+        size = crop_size(name)
+        corner = corner_of(regions[:, index], size)  # at FULL
+        width, height = size
+        seen = torch.cat(
+            [
+                take_crops(together, corner // 2, width // 2, height // 2),
+                repeated(photo.crops[index], count),
+            ],
+            dim=1,
+        )
+        mirrored = name == "left_eye"  # the eyes share a network: the left one is shown as a right one
+        network = self.mouth if name == "mouth" else self.eye
+        residual, fill, logits = network(self.like_weights(seen.flip(-1) if mirrored else seen))
+        if mirrored:
+            residual, fill, logits = (
+                residual.flip(-1) * residual.new_tensor([-1.0, 1.0])[:, None, None],
+                fill.flip(-1),
+                logits.flip(-1),
+            )
+        scale = side // FULL if side >= FULL else 1
+        if side != FULL * scale:
+            raise ValueError(f"a photo of {FULL} pixels a side or a multiple, not {side}")
+        at, wide, high = corner * scale, width * scale, height * scale
+        places = crop_places(at, wide, high, side)
+        own = F.grid_sample(flow, 2 * places - 1, padding_mode="border", align_corners=False)
+        own = own + stretch(residual, (high, wide))
+        there = 2 * (places + own.movedim(1, -1)) - 1
+        moved = F.grid_sample(repeated(photo.picture, count), there, padding_mode="border", align_corners=False)
+        base = take_crops(large_mask, at, wide, high).clamp(1e-4, 1 - 1e-4)
+        mask = torch.sigmoid(torch.logit(base) + stretch(logits, (high, wide)))
+        colours = take_crops(large_fill, at, wide, high) + stretch(fill, (high, wide))
+        done = torch.lerp(colours, moved, mask)
+        faded = fade(high, wide, frame.device)
+        return paste(frame, done, faded, at), (done, mask, at)
+
+    def like_weights(self, x: Tensor) -> Tensor:
+        return x.to(self.mask_bias.device, self.fill.out.weight.dtype)
+
+
+# Geometry -------------------------------------------------------------------------------------------------------------
+
+
+def geometry_of(rotations: Tensor, camera: Tensor, portrait_camera: Tensor) -> Tensor:
+    """Return the backward flow [N, 2, 32, 32] that head pose and camera cause; arguments as in `warp_flow`."""
+    return warp_flow(camera.float(), rotations.float(), portrait_camera.float())
+
+
+def move_regions(regions: Tensor, geometry: Tensor) -> Tensor:
+    """Return where places of the photo [N, K, 2] lie in the frame, by a backward flow [N, 2, h, w]: p with p + flow(p) = place."""
+    places = regions.clone()
+    for _ in range(8):
+        flow = F.grid_sample(geometry, 2 * places[:, None] - 1, padding_mode="border", align_corners=False)
+        places = regions - flow[:, :, 0].mT
+    return places.clamp(0, 1)
+
+
+# Pixels ---------------------------------------------------------------------------------------------------------------
+
+
+def zero(layer: nn.Conv2d) -> nn.Conv2d:
+    """Let a layer start at zero."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def repeated(x: Tensor, count: int) -> Tensor:
+    return x.expand(count, -1, -1, -1) if len(x) == 1 else x
+
+
+def enlarge(x: Tensor, times: int) -> Tensor:
+    return F.interpolate(x, scale_factor=times, mode="bilinear", align_corners=False)
+
+
+def stretch(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def resize(x: Tensor, side: int) -> Tensor:
+    """Resize [N, C, S, S]: down by areas, up bilinearly."""
+    now = x.shape[-1]
+    if now == side:
+        return x
+    if now % side == 0:
+        return F.avg_pool2d(x, now // side)
+    return F.interpolate(x, (side, side), mode="bilinear", align_corners=False, antialias=now > side)
+
+
+def warp(x: Tensor, flow: Tensor) -> Tensor:
+    """Sample x [N, C, h, w] at place + flow; flow [N, 2, ...] is resized to it. Computed in float32."""
+    if flow.shape[-2:] != x.shape[-2:]:
+        flow = F.interpolate(flow, x.shape[-2:], mode="bilinear", align_corners=False)
+    grid = 2 * (pixel_centres(x.shape[-1], x.device) + flow.movedim(1, -1)) - 1
+    return F.grid_sample(x.float(), grid, padding_mode="border", align_corners=False).to(x.dtype)
+
+
+def crop_size(name: str) -> tuple[int, int]:
+    """Return width and height of a region's crop, pixels at FULL."""
+    return CROPS["mouth" if name == "mouth" else "eye"]
+
+
+def corner_of(centre: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the top left pixel, at FULL, of crops round centres [N, 2]: int64 [N, 2], multiples of four, inside the picture."""
+    extent = centre.new_tensor(size)
+    corner = (centre.detach() * FULL - extent / 2).clamp(min=torch.zeros_like(extent), max=FULL - extent)
+    return (corner / 4).round().long() * 4
+
+
+def take_crops(x: Tensor, corner: Tensor, width: int, height: int) -> Tensor:
+    """Cut [N, C, height, width] out of [N, C, S, S] at corners [N, 2]."""
+    return torch.stack([x[n, :, t : t + height, s : s + width] for n, (s, t) in enumerate(corner.tolist())])
+
+
+def crop_places(corner: Tensor, width: int, height: int, side: int) -> Tensor:
+    """Return the pixel centres of crops in image sides: [N, height, width, 2]."""
+    device = corner.device
+    rows, columns = torch.meshgrid(
+        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+    )
+    return (torch.stack([columns, rows], dim=-1) + 0.5 + corner[:, None, None]) / side
+
+
+def fade(height: int, width: int, device: torch.device) -> Tensor:
+    """Return weights [1, height, width]: 1 inside a crop, falling to 0 at its border."""
+
+    def ramp(length: int) -> Tensor:
+        at = (torch.arange(length, device=device) + 0.5) / length
+        return (torch.minimum(at, 1 - at) / 0.15).clamp(max=1)
+
+    return (ramp(height)[:, None] * ramp(width))[None]
+
+
+def paste(frame: Tensor, crops: Tensor, weights: Tensor, corner: Tensor) -> Tensor:
+    """Put crops [N, C, h, w] into frames [N, C, S, S] with weights [1, h, w]."""
+    frame = frame.clone()
+    height, width = crops.shape[-2:]
+    for n, (left, top) in enumerate(corner.tolist()):
+        part = frame[n, :, top : top + height, left : left + width]
+        frame[n, :, top : top + height, left : left + width] = torch.lerp(part, crops[n], weights)
+    return frame
