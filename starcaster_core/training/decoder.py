@@ -63,10 +63,11 @@ class PairBatch:
 
 
 class PairFiles:
-    """The pairs of a folder. Renders and photos are drawn equally often."""
+    """The pairs of a folder: half of a batch are renders, half photos and clips of real people."""
 
     def __init__(self, folder: Path, without_photos: bool = False):
-        groups = [sorted(folder.glob("scene-*.safetensors")), sorted(folder.glob("photo-*.safetensors"))]
+        real = [*folder.glob("photo-*.safetensors"), *folder.glob("clip-*.safetensors")]
+        groups = [sorted(folder.glob("scene-*.safetensors")), sorted(real)]
         self.groups = [files for files in groups[: 1 if without_photos else 2] if files]
         if not self.groups:
             from ..errors import InputError

@@ -2,6 +2,7 @@
 
     python -m starcaster_core.training.decoder_pairs --out DIR --model mini --scenes 1500
     python -m starcaster_core.training.decoder_pairs --out DIR --model mini --photos DIR --variants 4
+    python -m starcaster_core.training.decoder_pairs --out DIR --model mini --videos DIR
 
 Renders bring their true correspondence (`data/pairs.py`). A photo becomes a pair by geometry: it is warped to another head
 pose, its lips are closed if they are open, and it is bent a little; the one picture is the portrait and the other the frame.
@@ -385,6 +386,68 @@ def make_photo_pairs(
             print(json.dumps({"no face in": file.name}), flush=True)
 
 
+# Clips of real people ------------------------------------------------------------------------------------------------
+
+
+def clip_pairs(model: Starcaster, frames: list[np.ndarray], rng: np.random.Generator, count: int = 3) -> list[Pair]:
+    """Make pairs of the frames uint8 [H, W, 3] of one person who talks: the first is the portrait. Where places of the one lie
+    in the other is not known."""
+    from ..identity.align import ffhq_transform, warp
+    from ..identity.embed import embed
+    from ..identity.faces import detect
+    from ..identity.landmarks import find_landmarks
+
+    found = find_landmarks(frames[0])
+    if found is None:
+        return []
+    points = found.points[:, :2]
+    crop = ffhq_transform(
+        (points[33] + points[133]) / 2, (points[362] + points[263]) / 2, (points[61] + points[291]) / 2, SIDE
+    )
+    source = warp(frames[0], crop, SIDE)
+    faces, own = detect(source), find_landmarks(source)
+    if not faces or own is None:
+        return []
+    points = own.points / SIDE
+    regions = np.stack([(points[61, :2] + points[291, :2]) / 2, points[468, :2], points[473, :2]])
+    embedding, front, pairs = embed(source, faces[0]), camera_at()[None], []
+    steps = SamplerSettings.of(model.config).steps
+    with_chunks_of(model, 1)
+    for row in rng.choice(np.arange(1, len(frames)), count, replace=False):
+        target = warp(frames[row], crop, SIDE)
+        moved = find_landmarks(target)
+        if moved is None:
+            continue
+        degrees = np.subtract(moved.pose, own.pose) * [-1, -1, -1]  # the camera's way round is not the head's
+        motion = normalise(degrees[None], np.zeros(1), np.zeros((1, 2)), np.zeros((1, 1)))
+        conditions = Conditions(Identity(embedding, source), None, None, 1, torch.from_numpy(motion))
+        begin = int(rng.integers(1, steps + 1))
+        drawn = draw_frames(model, conditions, int(rng.integers(2**31)), target[None], begin)
+        turned = rotations(torch.from_numpy(degrees)[None])[0]
+        unknown = np.zeros((2, FLOW_SIDE, FLOW_SIDE)), np.zeros((FLOW_SIDE, FLOW_SIDE))
+        pairs.append(
+            Pair(source, target, drawn[0], *unknown, regions, turned.numpy(), front[0].numpy(), front[0].numpy())
+        )
+    return pairs
+
+
+def make_clip_pairs(model: Starcaster, videos: Path, out: Path, seed: int) -> None:
+    """Write the pairs of the training videos of a folder that are missing."""
+    from ..data.clips import CONTAINERS, frames_at
+
+    files = sorted(path for path in videos.rglob("*") if path.suffix.lower() in CONTAINERS)
+    for number, file in enumerate(files):
+        path = out / f"clip-{file.stem}.safetensors"
+        if split_of("photo", file.name) != "train" or path.exists():
+            continue
+        pairs = clip_pairs(model, list(frames_at(file)), np.random.default_rng([seed, number, 0xC1]))
+        if pairs:
+            write_pairs(path, pairs)
+
+
+# To be looked at ------------------------------------------------------------------------------------------------------
+
+
 def make_shown(model: Starcaster, photos: Path, voice: Path, out: Path, people: int, seed: int) -> None:
     """Write what a user would get for photos that are kept from training, to be looked at: two frames of speech each, and one
     with the camera 20 degrees aside. There is no truth: the portrait stands in for it."""
@@ -432,6 +495,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, nargs=2, default=(0, 0), metavar=("FIRST", "LAST"))
     parser.add_argument("--people", type=int, default=700)
     parser.add_argument("--photos", type=Path)
+    parser.add_argument("--videos", type=Path, help="folder of videos of people who talk")
     parser.add_argument("--shown", type=int, default=0, help="so many held-out photos instead, to be looked at")
     parser.add_argument("--voice", type=Path, default=Path(__file__).resolve().parent.parent / "assets" / "voice.flac")
     parser.add_argument("--variants", type=int, default=4)
@@ -446,6 +510,8 @@ def main() -> None:
         make_shown(model, args.photos, args.voice, args.out, args.shown, args.seed)
     elif args.photos:
         make_photo_pairs(model, args.photos, args.out, args.variants, args.seed, tuple(args.part))
+    if args.videos:
+        make_clip_pairs(model, args.videos, args.out, args.seed)
     make_scenes(model, args.out, *args.scenes, args.seed, args.people)
 
 
