@@ -192,11 +192,14 @@ class ReferenceDecoder(nn.Module):
         ]
         return Photo(picture, half, small, self.pyramid(like), self.appearance(like), regions, crops)
 
-    def forward(self, drawn: Tensor, photo: Photo, geometry: Tensor, regions: Tensor) -> Decoded:
+    def forward(
+        self, drawn: Tensor, photo: Photo, geometry: Tensor, regions: Tensor, border: Tensor | None = None
+    ) -> Decoded:
         """Decode frames.
 
         drawn: [N, 3, 128, 128] in -1..1. photo: of batch 1 or N. geometry: [N, 2, 32, 32], the flow that follows from the
-        pose, zeros where that is not known. regions: [N, 3, 2], about where mouth and eyes lie in the frame.
+        pose, zeros where that is not known. regions: [N, 3, 2], about where mouth and eyes lie in the frame. border: weights
+        [1, 1, 128, 128] of all motion and painting; 0 leaves the photo as it is.
         """
         count, side = len(drawn), photo.picture.shape[-1]
         like = self.like_weights(drawn)
@@ -208,12 +211,16 @@ class ReferenceDecoder(nn.Module):
                 flow, hidden = enlarge(flow, 2), enlarge(hidden, 2)
             flow, hidden = level(target, source, flow, hidden)
             flows.append(flow)
+        if border is not None:
+            flow = flow * resize(border, flow.shape[-1])
         wide = enlarge(flow, 2)  # at 128
         small = warp(repeated(photo.small, count), wide)
         appearance = warp(repeated(photo.appearance, count), wide)
         seen = [like, self.like_weights(small), appearance, enlarge(hidden, 2), self.like_weights(wide / REACH)]
         painted, logits = self.fill(torch.cat(seen, dim=1))
         mask = torch.sigmoid(logits + self.mask_bias)
+        if border is not None:
+            mask = 1 - (1 - mask) * resize(border, mask.shape[-1])
         fill = enlarge(drawn.float(), 2) + painted
         warped = warp(repeated(photo.picture, count), flow)
         large_mask, large_fill = resize(mask, side), resize(fill, side)

@@ -25,11 +25,13 @@ from .settings import Conditions, SamplerSettings
 
 @dataclass(frozen=True)
 class Chunk:
-    """Finished latents of frames start .. start + T - 1: unit variance, [1, C, T, h, w], float32."""
+    """Finished latents of frames start .. start + T - 1: unit variance, [1, C, T, h, w], float32; and their head motion and
+    cameras, as far as the model follows any."""
 
     index: int
     start: int
     latents: Tensor
+    pose: FramePose | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def rollout(
                 return
 
             # 3. Hand out.
-            yield Chunk(index, start, latents[:, :, : conditions.frames - start])
+            frames = min(length, conditions.frames - start)
+            yield Chunk(index, start, latents[:, :, :frames], shown_pose(model, conditions, settings, start, frames))
 
             # 4. Look back, for the next chunk.
             if index + 1 < chunks:
@@ -135,9 +138,10 @@ def with_reference(model, subject: SubjectCache, latents: Tensor, camera=None, p
 
 def portrait_camera(model, conditions: Conditions, settings: SamplerSettings) -> Tensor | None:
     """Return the camera [1, 25] that took the portrait; None where no camera counts or it stood straight ahead."""
-    if not camera_counts(conditions, settings) or not conditions.identity.yaw:
+    identity = conditions.identity
+    if not camera_counts(conditions, settings) or not (identity.yaw or identity.pitch):
         return None
-    return camera_at(conditions.identity.yaw)[None].to(model.device)
+    return camera_at(identity.yaw, identity.pitch)[None].to(model.device)
 
 
 # Once a chunk ---------------------------------------------------------------------------------------------------------
@@ -170,6 +174,13 @@ def cache_branches(model, conditions, settings, subject: SubjectCache, context, 
         scale = scales.identity if scales.audio is None else scales.audio
         ladder.append((scale, lambda: condition(audio=audio, camera=camera)))
     return nest(ladder)
+
+
+def shown_pose(model, conditions: Conditions, settings: SamplerSettings, start: int, frames: int) -> FramePose | None:
+    """Return head motion and cameras of frames that are handed out; None for a model that follows neither by geometry."""
+    if "head_motion" not in model.unet.extensions:
+        return None
+    return frame_pose(model, conditions, settings, start, frames)
 
 
 def camera_counts(conditions: Conditions, settings: SamplerSettings) -> bool:

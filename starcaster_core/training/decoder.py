@@ -11,7 +11,7 @@ two pictures that nearly agree is what makes faces soft. Late and small, a discr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..head_motion import rotations
+from ..models.checkpoint import build
 from ..models.patch_discriminator import PatchDiscriminator
 from ..models.reference_decoder import (
     Decoded,
@@ -30,6 +31,7 @@ from ..models.reference_decoder import (
     move_regions,
     take_crops,
 )
+from ..models.starcaster import Starcaster
 from ..presets import ReferenceDecoderConfig
 from .autoencoder import edges
 from .decoder_pairs import Pair, count_pairs, read_pair
@@ -302,3 +304,21 @@ def train_decoder(
     return train(
         decoder, loss_of_batch, settings, out, "decoder", None, before_step, show, list(loss.discriminator.parameters())
     )
+
+
+def with_reference_decoder(model: Starcaster, decoder: ReferenceDecoder) -> Starcaster:
+    """Return the model with this reference decoder, in place of its own if it has one."""
+    config = replace(model.config, reference_decoder=decoder.config)
+    weights = {name: value for name, value in model.state_dict().items() if not name.startswith("reference_decoder.")}
+    weights |= {f"reference_decoder.{name}": value for name, value in decoder.state_dict().items()}
+    return build(config, weights, config.name, untrained=model.untrained)
+
+
+def load_decoder(config: ReferenceDecoderConfig, state: Path) -> ReferenceDecoder:
+    """Return the averaged weights of a training under way, from its state file."""
+    decoder = ReferenceDecoder(config)
+    average = torch.load(state, weights_only=True, map_location="cpu")["average"]
+    with torch.no_grad():
+        for parameter, value in zip(decoder.parameters(), average):
+            parameter.copy_(value)
+    return decoder.eval().requires_grad_(False)

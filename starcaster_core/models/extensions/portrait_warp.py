@@ -95,6 +95,6 @@ def unpack_camera(camera: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return pose[:, :3, :3], pose[:, None, :3, 3], focal[:, None], lens[:, None, :2, 2]
 
 
-def camera_at(yaw: float = 0.0) -> Tensor:
-    """Return the camera [25] of a portrait taken from `yaw` degrees to the person's left."""
-    return torch.from_numpy(CameraPath(world_from_cam(yaw, 0.0)[None], intrinsics(1)).vectors()[0])
+def camera_at(yaw: float = 0.0, pitch: float = 0.0) -> Tensor:
+    """Return the camera [25] of a portrait taken from `yaw` degrees to the person's left and `pitch` above."""
+    return torch.from_numpy(CameraPath(world_from_cam(yaw, pitch)[None], intrinsics(1)).vectors()[0])
