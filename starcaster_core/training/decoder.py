@@ -39,12 +39,12 @@ from .loop import LoopSettings, autocast, step_generator, train
 
 REGION_WEIGHTS = {"mouth": 1.0, "right_eye": 0.5, "left_eye": 0.5}
 EDGE_WEIGHT = 0.7
-FLOW_WEIGHT = 8.0  # of an error in image sides, beside colours in -1..1
+FLOW_WEIGHT = 20.0  # of an error in image sides, beside colours in -1..1
 WARP_WEIGHT = 0.25  # of the moved photo alone
-MASK_WEIGHT = 0.03
+MASK_WEIGHT = 0.06
 ADVERSARIAL_WEIGHT, ADVERSARIAL_START, ADVERSARIAL_RAMP = 0.02, 0.35, 0.1  # the latter two in fractions of the budget
 PENALTY_NOISE, PENALTY_WEIGHT = 0.1, 0.3
-POSE_NOISE = 2.0  # degrees: how wrong the pose is that the geometry follows from
+POSE_NOISE = 0.7  # degrees: how wrong the pose is that the geometry follows from
 NO_GEOMETRY = 0.1  # probability that the pose is not known
 PATCH = 96  # pixels: side of the patches of the face for the discriminator
 
