@@ -15,14 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError
+from .frame_sizes import FRAMES, FULL, LARGEST, SMALLEST
 from .head_motion import head_rotations
 from .models.extensions import FramePose
 from .models.extensions.portrait_warp import camera_at
-from .models.reference_decoder import DRAWN, FULL, geometry_of, move_regions
+from .models.reference_decoder import DRAWN, geometry_of, move_regions
 from .types import Identity
 
-FRAMES = ("face", "picture")  # what is shown: the crop, or the whole photo with the face in its place
-LARGEST = 4 * FULL  # side of a decoded face, pixels
 BORDER = 0.14  # of the crop's side, over which motion fades out in the whole picture
 FEATHER = 0.04  # of the crop's side, over which the crop passes into the photo
 
@@ -38,8 +37,8 @@ class FrameDecoder:
     def __init__(self, model, identity: Identity | None, frame: str = "face", size: int | None = None):
         if frame not in FRAMES:
             raise InputError(f"a frame of {' or '.join(FRAMES)}", repr(frame), "Choose one of them.")
-        if size is not None and not 64 <= size <= LARGEST:
-            raise InputError(f"a size from 64 to {LARGEST} pixels", str(size), "Choose one in between.")
+        if size is not None and not SMALLEST <= size <= LARGEST:
+            raise InputError(f"a size from {SMALLEST} to {LARGEST} pixels", str(size), "Choose one in between.")
         self.model, self.identity, self.size = model, identity, size
         self.decoder = model.reference_decoder
         self.warnings = [] if identity is None else self.obstacles(frame)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from .camera import PRESETS, CameraMove
 from .errors import InputError
+from .frame_sizes import FRAMES
 from .sampling.execution import Execution
 from .sampling.samplers import SAMPLERS
 from .sampling.settings import SamplerSettings
 from .types import Identity
 
-FRAMES = ("face", "picture")
 SUFFIXES = (".mp4", ".webm", ".mov", ".gif")
 
 

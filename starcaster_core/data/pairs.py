@@ -119,6 +119,16 @@ def render_scene(seed: int, number: int, people: int = 700, split: str = "train"
     )
 
 
+def unit_names() -> tuple[str, ...]:
+    """Return the names of the 52 expression units, in order."""
+    return the_stage().kit.unit_names
+
+
+def intrinsics_of(frames: int) -> np.ndarray:
+    """Return the intrinsics of a scene's cameras, float32 [frames, 3, 3]."""
+    return np.repeat(default_intrinsics()[None], frames, axis=0)
+
+
 def portrait_expression(weights: np.ndarray, unit_names: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
     """Open the eyes of an expression [52], let half of the people smile, and some part their lips."""
     weights = weights.copy()

@@ -21,14 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..frame_sizes import FULL
 from ..presets import ReferenceDecoderConfig
 from .extensions.portrait_warp import pixel_centres, warp_flow
 
 DRAWN = 128  # side of the drawn frame, pixels
 REGIONS = ("mouth", "right_eye", "left_eye")
-# Sides of the crops in pixels of a 512 x 512 picture: width, height.
+# Width and height of the crops in pixels of a FULL x FULL picture.
 CROPS = {"mouth": (192, 160), "eye": (128, 96)}
-FULL = 512  # side that CROPS are counted in
 REACH = 0.1  # image sides: a residual of one unit
 
 

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..camera.poses import angles
-from ..data.pairs import FLOW_SIDE, SIDE, Scene, render_scene
+from ..data.pairs import FLOW_SIDE, FRAMES, SIDE, Scene, intrinsics_of, render_scene, unit_names
 from ..data.performance import BROWS_DOWN, RESTING_BROWS, Performance
 from ..data.splits import split_of
 from ..errors import InputError
@@ -156,9 +156,9 @@ def with_chunks_of(model: Starcaster, frames: int) -> Starcaster:
 # Renders --------------------------------------------------------------------------------------------------------------
 
 
-def head_motion(performance: Performance, unit_names: tuple[str, ...], degrees: np.ndarray) -> Tensor:
+def head_motion(performance: Performance, names: tuple[str, ...], degrees: np.ndarray) -> Tensor:
     """Return a performance's head motion [T, len(CHANNELS)], the pose counted from `degrees` [3]."""
-    weights = dict(zip(unit_names, performance.expression.T))
+    weights = dict(zip(names, performance.expression.T))
     right = weights["eyeLookOutLeft"] - weights["eyeLookOutRight"]
     up = weights["eyeLookUpLeft"] - weights["eyeLookDownLeft"]
     brows = weights["browInnerUp"] - RESTING_BROWS - weights["browDownLeft"] / BROWS_DOWN
@@ -167,16 +167,14 @@ def head_motion(performance: Performance, unit_names: tuple[str, ...], degrees: 
     return torch.from_numpy(normalise(pose, weights["eyeBlinkLeft"], gaze, brows[:, None]))
 
 
-def scene_pairs(model: Starcaster, scene: Scene, unit_names: tuple[str, ...], rng: np.random.Generator) -> list[Pair]:
+def scene_pairs(model: Starcaster, scene: Scene, names: tuple[str, ...], rng: np.random.Generator) -> list[Pair]:
     """Let the model draw a scene's frames; a fifth of the time from the frames themselves, noised in part."""
-    from ..data.heads.camera import default_intrinsics
-
     frames = len(scene.cameras)
     own = head_degrees(scene.portrait_rotation[None])[0]
-    motion = head_motion(scene.performance, unit_names, own)
+    motion = head_motion(scene.performance, names, own)
     path, yaw = None, 0.0
     if scene.moving_camera:
-        path = CameraPath(scene.cameras, np.repeat(default_intrinsics()[None], frames, axis=0))
+        path = CameraPath(scene.cameras, intrinsics_of(frames))
         yaw = float(angles(scene.portrait_camera)[0]) + float(rng.normal(0, 2))
     speech = model.encode_speech(torch.from_numpy(scene.samples)) if scene.heard else None
     conditions = Conditions(Identity(scene.embedding, scene.portrait, yaw=yaw), speech, path, frames, motion)
@@ -211,10 +209,7 @@ def scene_pairs(model: Starcaster, scene: Scene, unit_names: tuple[str, ...], rn
 
 def make_scenes(model: Starcaster, out: Path, first: int, last: int, seed: int, people: int) -> None:
     """Write the scenes first .. last - 1 that are missing."""
-    from ..data.heads.kit import load_kit
-    from ..data.pairs import FRAMES
-
-    names = load_kit().unit_names
+    names = unit_names()
     for number in range(first, last):
         path = out / f"scene-{number:05d}.safetensors"
         if path.exists():
