@@ -29,6 +29,8 @@ DRAWN = 128  # side of the drawn frame, pixels
 REGIONS = ("mouth", "right_eye", "left_eye")
 # Width and height of the crops in pixels of a FULL x FULL picture.
 CROPS = {"mouth": (192, 160), "eye": (128, 96)}
+CONTRAST = 12  # channels of local contrast: colours of two by two pixels
+SEARCHED = 2  # places away, at each resolution
 REACH = 0.1  # image sides: a residual of one unit
 
 
@@ -38,7 +40,7 @@ class Photo:
 
     picture: [1, 3, S, S] in -1..1. half: [1, 3, 256, 256], small: [1, 3, 128, 128], the same smaller. pyramid: features at
     64, 32 and 16. appearance: features at 128. regions: [3, 2], where mouth and eyes lie. crops: the photo's own mouth and eyes,
-    one for each region, [1, 3, h / 2, w / 2].
+    one for each region, [1, 3, h / 2, w / 2]. contrasts: local contrast at the pyramid's resolutions.
     """
 
     picture: Tensor
@@ -48,6 +50,7 @@ class Photo:
     appearance: Tensor
     regions: Tensor
     crops: list[Tensor]
+    contrasts: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -101,17 +104,33 @@ class Pyramid(nn.Module):
 
 
 class FlowLevel(nn.Module):
-    """Improve a flow at one resolution. Its last convolution starts at zero: training begins with the geometry."""
+    """Improve a flow at one resolution.
+
+    It sees features of the frame and of the moved photo, how the local contrast of the two differs, and how well it agrees with
+    that of neighbouring places (the cost volume of PWC-Net, on contrast instead of features, which have to be learned first).
+    Its last convolution starts at zero: training begins with the geometry.
+    """
 
     def __init__(self, features: int, hidden_in: int, hidden: int):
         super().__init__()
-        wide = 2 * hidden
-        self.body = nn.Sequential(conv(2 * features + 2 + hidden_in, wide), conv(wide, hidden), conv(hidden, hidden))
+        wide, costs = 2 * hidden, (2 * SEARCHED + 1) ** 2
+        seen = 2 * features + 2 * CONTRAST + costs + 2 + hidden_in
+        self.body = nn.Sequential(conv(seen, wide), conv(wide, hidden), conv(hidden, hidden))
         self.out = zero(nn.Conv2d(hidden, 2, 3, padding=1))
 
-    def forward(self, drawn: Tensor, photo: Tensor, flow: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
-        inputs = [drawn, warp(photo, flow), (flow / REACH).to(drawn.dtype)]
-        hidden = self.body(torch.cat(inputs if hidden is None else [*inputs, hidden], dim=1))
+    def forward(
+        self,
+        drawn: tuple[Tensor, Tensor],
+        photo: tuple[Tensor, Tensor],
+        flow: Tensor,
+        hidden: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """drawn, photo: features [N, C, h, w] and local contrast [N, CONTRAST, h, w]. Returns flow [N, 2, h, w] and hidden."""
+        moved = warp(photo[0], flow)
+        contrast = drawn[1], warp(photo[1], flow)
+        seen = [drawn[0], moved, contrast[0], contrast[0] - contrast[1], cost_volume(*contrast), flow / REACH]
+        seen = [x.to(drawn[0].dtype) for x in seen] + ([] if hidden is None else [hidden])
+        hidden = self.body(torch.cat(seen, dim=1))
         return flow + REACH * self.out(hidden).float(), hidden
 
 
@@ -190,7 +209,13 @@ class ReferenceDecoder(nn.Module):
                 (corner_of(regions[:, index], crop_size(name)), crop_size(name)) for index, name in enumerate(REGIONS)
             )
         ]
-        return Photo(picture, half, small, self.pyramid(like), self.appearance(like), regions, crops)
+        return Photo(
+            picture, half, small, self.pyramid(like), self.appearance(like), regions, crops, self.contrasts(small)
+        )
+
+    def contrasts(self, picture: Tensor) -> list[Tensor]:
+        """Return a 128 x 128 picture's local contrast at the pyramid's resolutions, finest first."""
+        return [local_contrast(picture, DRAWN // 2 ** (k + 1)) for k in range(len(self.levels))]
 
     def forward(
         self, drawn: Tensor, photo: Photo, geometry: Tensor, regions: Tensor, border: Tensor | None = None
@@ -204,12 +229,13 @@ class ReferenceDecoder(nn.Module):
         count, side = len(drawn), photo.picture.shape[-1]
         like = self.like_weights(drawn)
         flow, hidden, flows = F.avg_pool2d(geometry.float(), 2), None, []
-        features = self.pyramid(like)
+        features, contrasts = self.pyramid(like), self.contrasts(drawn.float())
         for index, level in enumerate(self.levels):
-            target, source = features[-1 - index], repeated(photo.pyramid[-1 - index], count)
             if index:
                 flow, hidden = enlarge(flow, 2), enlarge(hidden, 2)
-            flow, hidden = level(target, source, flow, hidden)
+            at = -1 - index
+            source = repeated(photo.pyramid[at], count), repeated(photo.contrasts[at], count)
+            flow, hidden = level((features[at], contrasts[at]), source, flow, hidden)
             flows.append(flow)
         if border is not None:
             flow = flow * resize(border, flow.shape[-1])
@@ -301,6 +327,22 @@ def zero(layer: nn.Conv2d) -> nn.Conv2d:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def local_contrast(picture: Tensor, side: int) -> Tensor:
+    """Return how each place of a picture [N, 3, S, S] differs from its surroundings: [N, CONTRAST, side, side]."""
+    x = F.pixel_unshuffle(resize(picture, 2 * side), 2)
+    return x - F.avg_pool2d(F.pad(x, (3, 3, 3, 3), mode="replicate"), 7, 1)
+
+
+def cost_volume(one: Tensor, other: Tensor) -> Tensor:
+    """Return the cosine between [N, C, h, w] of one and of the other's places up to SEARCHED away: [N, K^2, h, w]."""
+    height, width = one.shape[-2:]
+    one, other = (F.normalize(x, dim=1) for x in (one, other))
+    padded = F.pad(other, (SEARCHED,) * 4)
+    steps = range(2 * SEARCHED + 1)
+    shifted = (padded[..., down : down + height, right : right + width] for down in steps for right in steps)
+    return torch.stack([(one * there).sum(dim=1) for there in shifted], dim=1)
 
 
 def repeated(x: Tensor, count: int) -> Tensor:
