@@ -41,7 +41,7 @@ class Decode(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="images"),
+                io.Image.Output(display_name="images", tooltip="One a frame, for any image or video node."),
                 io.Mask.Output(display_name="mask", tooltip="Where frames may differ from the photo."),
             ],
             hidden=[io.Hidden.unique_id],
