@@ -1,15 +1,18 @@
 """Training the reference decoder: its pairs, its loss, and that a stopped run goes on as if it had not been."""
 
+from argparse import Namespace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from starcaster_core.errors import InputError
+from starcaster_core.models.checkpoint import find_checkpoint, read_checkpoint
 from starcaster_core.models.extensions.portrait_warp import camera_at
 from starcaster_core.presets import ReferenceDecoderConfig
 from starcaster_core.training import decoder as module
-from starcaster_core.training import decoder_pairs
+from starcaster_core.training import decoder_pairs, decoder_stage
 from starcaster_core.training.decoder_pairs import Pair, inverse_flow, read_pair, warp_picture, write_pairs
 from starcaster_core.training.loop import LoopSettings
 
@@ -157,3 +160,30 @@ def test_it_learns_where_the_portrait_lies_in_the_frame(pairs, tmp_path):
         flow = network(batch.drawn, photo, torch.zeros(1, 2, 32, 32), batch.regions).flow
     assert module.flow_error(flow, batch.flow, batch.visible) < 0.85 * 0.015  # half of 0.03, over two axes
     assert (tmp_path / "grids" / "decoder-000060.png").exists()
+
+
+def arguments(**chosen) -> Namespace:
+    defaults = dict(photos=None, videos=None, pairs=None, scenes=0, init="mini", minutes=None, steps=1, seed=0)
+    return Namespace(**defaults | dict(grid_minutes=10) | chosen)
+
+
+def test_the_stage_ends_in_the_model_with_a_decoder_and_all_else_unchanged(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoder_stage, "ReferenceDecoderConfig", lambda: SMALL)
+    path = decoder_stage.run_decoder_stage(arguments(pairs=pairs, out=tmp_path / "run"))
+    config, weights, provenance = read_checkpoint(path)
+    _, before, known = read_checkpoint(find_checkpoint("mini"))
+    assert config.reference_decoder == SMALL
+    others = {name for name in weights if not name.startswith("reference_decoder.")}
+    assert others == {name for name in before if not name.startswith("reference_decoder.")}
+    assert all(torch.equal(weights[name], before[name]) for name in others), "the rest must not even be rounded"
+    assert provenance["last_stage"] == known["last_stage"]
+    assert provenance["reference_decoder"]["files_of_pairs"] == {"scene": 3}
+    assert provenance["reference_decoder"]["log"]["steps"] == 1
+
+
+def test_the_stage_asks_for_folders_that_are_there(tmp_path):
+    with pytest.raises(InputError, match="--photos"):
+        decoder_stage.run_decoder_stage(arguments(photos=tmp_path / "missing", out=tmp_path))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="pairs"):
+        decoder_stage.run_decoder_stage(arguments(pairs=tmp_path / "empty", out=tmp_path))
