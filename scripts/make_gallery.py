@@ -22,7 +22,7 @@ from starcaster_core.camera import CameraMove, preset_path
 from starcaster_core.data.overview import in_turn
 from starcaster_core.data.shards import SAMPLE_RATE, Clip
 from starcaster_core.evaluation.drift import film_long
-from starcaster_core.evaluation.footage import choose_clips, conditions_of, film, generate, portrait_of
+from starcaster_core.evaluation.footage import as_bytes, choose_clips, conditions_of, film, generate, portrait_of
 from starcaster_core.identity import as_rgb, make_identity, read_picture
 from starcaster_core.models.checkpoint import load_checkpoint
 from starcaster_core.models.starcaster import Starcaster
@@ -89,7 +89,7 @@ def photos(model: Starcaster, settings: SamplerSettings, kept: Path | None) -> N
             Image.fromarray(found).save(kept / f"{name.removesuffix('-1')}.png")
         who = make_identity([found], CROP_SIZE)
         chunks = generate_frames(model, Conditions(who, speech), settings, size=SHOWN)
-        films.append(np.concatenate([(chunk * 255).round().byte().numpy() for chunk in chunks]))
+        films.append(np.concatenate([as_bytes(chunk).numpy() for chunk in chunks]))
         portrait = np.asarray(Image.fromarray(who.portrait).resize((SHOWN, SHOWN), Image.Resampling.LANCZOS))
         strips.append(moments(films[-1], 4, portrait))
     picture(two_a_row(strips), "photos")

@@ -49,6 +49,8 @@ TURN = np.array([10.0, 5.0, 3.0])  # degrees of yaw, pitch, roll: standard devia
 BEND = 0.004  # image sides: how far places of a photo are moved besides
 OPEN_LIPS = 0.04  # mouth opening, in mouth widths, from which lips count as open
 AGREE = 1.0 / 256  # image sides: how well a warp and its inverse agree where a place is seen in both
+PEOPLE = 700  # in the rendered scenes
+VARIANTS = 4  # pairs of a photo
 PLACES = ("regions", "rotation", "camera", "portrait_camera")
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -483,31 +485,53 @@ def make_shown(model: Starcaster, photos: Path, voice: Path, out: Path, people: 
         write_pairs(out / f"shown-{file.stem}.safetensors", pairs)
 
 
+def make_pairs(
+    model: Starcaster,
+    out: Path,
+    photos: Path | None,
+    videos: Path | None,
+    scenes: tuple[int, int],
+    seed: int,
+    people: int = PEOPLE,
+    variants: int = VARIANTS,
+    part: tuple[int, int] = (0, 1),
+) -> None:
+    """Write the pairs that are missing, of photos and videos where there are any and of the scenes first .. last - 1.
+
+    people: in the scenes. variants: pairs of a photo. part: (which, of how many) share of the photos.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if photos is not None:
+        make_photo_pairs(model, photos, out, variants, seed, part)
+    if videos is not None:
+        make_clip_pairs(model, videos, out, seed)
+    make_scenes(model, out, *scenes, seed, people)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--scenes", type=int, nargs=2, default=(0, 0), metavar=("FIRST", "LAST"))
-    parser.add_argument("--people", type=int, default=700)
+    parser.add_argument("--people", type=int, default=PEOPLE)
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--videos", type=Path, help="folder of videos of people who talk")
     parser.add_argument("--shown", type=int, default=0, help="so many held-out photos instead, to be looked at")
     parser.add_argument("--voice", type=Path, default=Path(__file__).resolve().parent.parent / "assets" / "voice.flac")
-    parser.add_argument("--variants", type=int, default=4)
+    parser.add_argument("--variants", type=int, default=VARIANTS)
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
     model = load_checkpoint(args.model)
-    if args.photos and args.shown:
-        make_shown(model, args.photos, args.voice, args.out, args.shown, args.seed)
-    elif args.photos:
-        make_photo_pairs(model, args.photos, args.out, args.variants, args.seed, tuple(args.part))
-    if args.videos:
-        make_clip_pairs(model, args.videos, args.out, args.seed)
-    make_scenes(model, args.out, *args.scenes, args.seed, args.people)
+    photos = args.photos
+    if photos and args.shown:
+        make_shown(model, photos, args.voice, args.out, args.shown, args.seed)
+        photos = None
+    make_pairs(
+        model, args.out, photos, args.videos, args.scenes, args.seed, args.people, args.variants, tuple(args.part)
+    )
 
 
 if __name__ == "__main__":

@@ -15,17 +15,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import torch
-
 from ..errors import InputError
-from ..models.checkpoint import find_checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from ..models.checkpoint import build, find_checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from ..presets import ReferenceDecoderConfig
+from .curves import last_row
 from .decoder import train_decoder, with_reference_decoder
-from .decoder_pairs import make_clip_pairs, make_photo_pairs, make_scenes
+from .decoder_pairs import make_pairs
 from .loop import LoopSettings
 
-PEOPLE = 700  # in them
-VARIANTS = 4  # pairs of a photo
 MINUTES = 90
 NO_PHOTOS = (
     "Without --photos the decoder learns from renders alone: skin, hair, beards and smiles of real people come out softer, "
@@ -40,12 +37,11 @@ def run_decoder_stage(args: argparse.Namespace) -> Path:
         if folder is not None and not folder.is_dir():
             raise InputError(f"a folder for --{name}", f"{folder}, which is none", "Correct the path.")
     source = args.init or "mini"
-    model = load_checkpoint(source, torch.float32)  # not bfloat16, which would round the weights
     pairs = args.pairs or args.out / "pairs"
     if args.pairs is None:
         if args.photos is None:
             print(json.dumps({"warning": NO_PHOTOS}), flush=True)
-        make_pairs(model, pairs, args)
+        make_pairs(load_checkpoint(source), pairs, args.photos, args.videos, (0, args.scenes), args.seed)
     kinds = Counter(path.name.split("-")[0] for path in pairs.glob("*.safetensors"))
     if not kinds:
         raise InputError("a folder of pairs", f"{pairs}, with none in it", "Leave --pairs out to have them made.")
@@ -58,7 +54,9 @@ def run_decoder_stage(args: argparse.Namespace) -> Path:
         show_minutes=args.grid_minutes,
     )
     decoder = train_decoder(ReferenceDecoderConfig(), pairs, args.out, settings, args.seed)
-    provenance = read_checkpoint(find_checkpoint(source))[2]
+    # Built anew in float32: what `load_checkpoint` computes in may be bfloat16, which would round the weights.
+    config, weights, provenance = read_checkpoint(find_checkpoint(source))
+    model = build(config, weights, source, untrained=provenance.get("untrained", ()))
     provenance["reference_decoder"] = {
         "command": "python -m starcaster_core " + " ".join(sys.argv[1:]),
         "seed": args.seed,
@@ -71,23 +69,6 @@ def run_decoder_stage(args: argparse.Namespace) -> Path:
     save_checkpoint(path, with_reference_decoder(model, decoder), provenance)
     print(json.dumps({"written": str(path)}), flush=True)
     return path
-
-
-def make_pairs(model, folder: Path, args: argparse.Namespace) -> None:
-    """Write the pairs that are missing: of photos and videos where there are any, and of renders."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if args.photos is not None:
-        make_photo_pairs(model, args.photos, folder, VARIANTS, args.seed, (0, 1))
-    if args.videos is not None:
-        make_clip_pairs(model, args.videos, folder, args.seed)
-    make_scenes(model, folder, 0, args.scenes, args.seed, PEOPLE)
-
-
-def last_row(log: Path) -> dict:
-    """Return steps and minutes of a training, from its log."""
-    header, *_, last = log.read_text().splitlines()
-    row = dict(zip(header.split(","), last.split(",")))
-    return {"steps": int(float(row["step"])), "minutes": float(row["minutes"])}
 
 
 def revision() -> str | None:
