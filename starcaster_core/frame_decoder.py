@@ -19,6 +19,7 @@ from .frame_sizes import FRAMES, FULL, LARGEST, SMALLEST
 from .head_motion import head_rotations
 from .models.extensions import FramePose
 from .models.extensions.portrait_warp import camera_at
+from .models.lip_warp import LipField, lip_field
 from .models.reference_decoder import DRAWN, geometry_of, move_regions
 from .types import Identity
 
@@ -83,10 +84,21 @@ class FrameDecoder:
         device = self.model.device
         self.regions = torch.from_numpy(np.asarray(identity.regions, np.float32))[None].to(device)
         with torch.inference_mode():
-            self.photo = self.decoder.open_photo(pixels.to(device), self.regions)
+            self.photo = self.decoder.open_photo(pixels.to(device), self.regions, self.lips())
         if self.picture:
             self.border = fading(DRAWN, BORDER).to(device)
             self.prepare_picture()
+
+    def lips(self) -> LipField | None:
+        """Return how the photo's mouth opens; None where no face is found in the portrait or the decoder does not use it."""
+        from .identity.landmarks import find_landmarks
+
+        if self.decoder.gap_reader is None:
+            return None
+        found = find_landmarks(np.asarray(self.identity.portrait))
+        if found is None:
+            return None
+        return lip_field(found.points / len(self.identity.portrait)).to(self.model.device)
 
     def crop_side(self) -> float:
         """Return the side of the face's crop in pixels of the photo."""

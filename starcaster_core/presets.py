@@ -88,6 +88,9 @@ class ReferenceDecoderConfig:
     appearance: int = 12  # of the photo's features at 128
     fill_width: int = 20
     region_width: int = 48  # of the networks for mouth and eyes
+    reader_width: int = (
+        0  # of the network that reads how far the drawn mouth is open; 0: the photo's lips keep their opening
+    )
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ it, and only what it does not show is painted:
     flow   = geometry + residual(d, x)              where each place of the frame lies in the photo
     frame  = mask * x(place + flow) + (1 - mask) * fill(d, x, flow)
 
-`geometry` follows from the head pose and the camera (`extensions/portrait_warp.py`); the residual is found coarse to fine, each
-level looking at features of the frame beside those of the moved photo, as optical flow networks do (PWC-Net, Sun et al. 2018).
+`geometry` follows from the head pose and the camera (`extensions/portrait_warp.py`), and from how far the drawn mouth is open,
+which a small network reads (`lip_warp.py`). The residual is found coarse to fine, each level looking at features of the frame beside those of the moved photo, as optical flow networks do (PWC-Net, Sun et al. 2018).
 Mouth and eyes are done once more in crops of their own, at the full resolution, with flow, mask and fill of their own.
 The idea of a decoder that is shown a reference is that of reference-guided autoencoders; its shape, a flow, a mask and a
 fill, that of first-order motion models (Siarohin et al. 2019). Positions and flows are in image sides, x right and y down.
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ..frame_sizes import FULL
 from ..presets import ReferenceDecoderConfig
 from .extensions.portrait_warp import pixel_centres, warp_flow
+from .lip_warp import LipField, compose, lip_flow
 
 DRAWN = 128  # side of the drawn frame, pixels
 REGIONS = ("mouth", "right_eye", "left_eye")
@@ -32,6 +33,7 @@ CROPS = {"mouth": (192, 160), "eye": (128, 96)}
 CONTRAST = 12  # channels of local contrast: colours of two by two pixels
 SEARCHED = 2  # places away, at each resolution
 REACH = 0.1  # image sides: a residual of one unit
+GAP = 0.05  # image sides: a reading of one unit
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Photo:
 
     picture: [1, 3, S, S] in -1..1. half: [1, 3, 256, 256], small: [1, 3, 128, 128], the same smaller. pyramid: features at
     64, 32 and 16. appearance: features at 128. regions: [3, 2], where mouth and eyes lie. crops: the photo's own mouth and eyes,
-    one for each region, [1, 3, h / 2, w / 2]. contrasts: local contrast at the pyramid's resolutions.
+    one for each region, [1, 3, h / 2, w / 2]. contrasts: local contrast at the pyramid's resolutions. lips: how its mouth opens.
     """
 
     picture: Tensor
@@ -51,11 +53,12 @@ class Photo:
     regions: Tensor
     crops: list[Tensor]
     contrasts: list[Tensor]
+    lips: LipField | None
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """frame [N, 3, S, S]; warped [N, 3, S, S], the moved photo alone; mask [N, 1, 128, 128] and flow [N, 2, 64, 64]; flows, of all
+    """frame [N, 3, S, S]; warped [N, 3, S, S], the moved photo alone; mask [N, 1, 256, 256] and flow [N, 2, 128, 128]; flows, of all
     levels; crops: for every region its frame [N, 3, h, w], mask, and its corner [N, 2] in pixels. Pictures are in -1..1."""
 
     frame: Tensor
@@ -179,6 +182,26 @@ class RegionDecoder(nn.Module):
         return REACH * self.flow(x).float(), out[:, :3], out[:, 3:]
 
 
+class GapReader(nn.Module):
+    """Read how far the lips of a drawn frame are apart: mouth crops [N, 3, 40, 48] -> [N], image sides.
+
+    Only contrasts count: a crop is brought to mean 0 and unit variance first.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        widths = (3, width, 2 * width, 2 * width)
+        layers = [[conv(before, after, stride=2), Residual(after)] for before, after in zip(widths, widths[1:])]
+        self.body = nn.Sequential(*(layer for level in layers for layer in level))
+        places = (CROPS["mouth"][0] // 32) * (CROPS["mouth"][1] // 32)  # a quarter of FULL, halved three times
+        self.out = nn.Linear(2 * width * places, 1)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        flat = crops.flatten(1)
+        even = (flat - flat.mean(dim=1, keepdim=True)) / (flat.std(dim=1, keepdim=True) + 0.05)
+        return GAP * F.softplus(self.out(self.body(even.view_as(crops)).flatten(1)).float())[:, 0]
+
+
 class ReferenceDecoder(nn.Module):
     """From the drawn frame and the photo to the frame at the photo's resolution (see above)."""
 
@@ -195,11 +218,12 @@ class ReferenceDecoder(nn.Module):
         self.mask_bias = nn.Parameter(torch.tensor(2.0))
         self.mouth = RegionDecoder(config.region_width)
         self.eye = RegionDecoder(config.region_width)
+        self.gap_reader = GapReader(config.reader_width) if config.reader_width else None
 
     # Once a photo
 
-    def open_photo(self, picture: Tensor, regions: Tensor) -> Photo:
-        """Compute what a photo gives to every frame. picture [B, 3, S, S] in -1..1; regions [B, 3, 2]."""
+    def open_photo(self, picture: Tensor, regions: Tensor, lips: LipField | None = None) -> Photo:
+        """Compute what a photo gives to every frame. picture [B, 3, S, S] in -1..1; regions [B, 3, 2]; lips of batch B."""
         half = resize(picture, 2 * DRAWN)
         small = resize(half, DRAWN)
         like = self.like_weights(small)
@@ -210,45 +234,63 @@ class ReferenceDecoder(nn.Module):
             )
         ]
         return Photo(
-            picture, half, small, self.pyramid(like), self.appearance(like), regions, crops, self.contrasts(small)
+            picture, half, small, self.pyramid(like), self.appearance(like), regions, crops, self.contrasts(small), lips
         )
+
+    def read_gap(self, drawn: Tensor, regions: Tensor) -> Tensor:
+        """Read how far the lips of frames [N, 3, 128, 128] are apart, [N] in image sides."""
+        return self.gap_reader(self.like_weights(drawn_mouths(drawn, regions)))
 
     def contrasts(self, picture: Tensor) -> list[Tensor]:
         """Return a 128 x 128 picture's local contrast at the pyramid's resolutions, finest first."""
         return [local_contrast(picture, DRAWN // 2 ** (k + 1)) for k in range(len(self.levels))]
 
     def forward(
-        self, drawn: Tensor, photo: Photo, geometry: Tensor, regions: Tensor, border: Tensor | None = None
+        self,
+        drawn: Tensor,
+        photo: Photo,
+        geometry: Tensor,
+        regions: Tensor,
+        border: Tensor | None = None,
+        gap: Tensor | None = None,
     ) -> Decoded:
         """Decode frames.
 
-        drawn: [N, 3, 128, 128] in -1..1. photo: of batch 1 or N. geometry: [N, 2, 32, 32], the flow that follows from the
+        drawn: [N, 3, 128, 128] in -1..1. photo: of batch 1 or N. geometry: [N, 2, G, G], the flow that follows from the
         pose, zeros where that is not known. regions: [N, 3, 2], about where mouth and eyes lie in the frame. border: weights
-        [1, 1, 128, 128] of all motion and painting; 0 leaves the photo as it is.
+        [1, 1, 128, 128] of all motion and painting; 0 leaves the photo as it is. gap: [N], how far the lips are apart, image
+        sides; None: as it is read.
         """
         count, side = len(drawn), photo.picture.shape[-1]
         like = self.like_weights(drawn)
-        flow, hidden, flows = F.avg_pool2d(geometry.float(), 2), None, []
+        geometry = resize(geometry.float(), DRAWN)
+        if self.gap_reader is not None and photo.lips is not None:
+            gap = self.read_gap(drawn, regions) if gap is None else gap
+            lips = lip_flow(repeated(photo.lips.way, count), photo.lips.gap, gap)
+            geometry = compose(geometry, lips)
+        residual, hidden, flows = None, None, []
         features, contrasts = self.pyramid(like), self.contrasts(drawn.float())
         for index, level in enumerate(self.levels):
-            if index:
-                flow, hidden = enlarge(flow, 2), enlarge(hidden, 2)
             at = -1 - index
+            start = resize(geometry, features[at].shape[-1])
+            if index:
+                start, hidden = start + enlarge(residual, 2), enlarge(hidden, 2)
             source = repeated(photo.pyramid[at], count), repeated(photo.contrasts[at], count)
-            flow, hidden = level((features[at], contrasts[at]), source, flow, hidden)
+            flow, hidden = level((features[at], contrasts[at]), source, start, hidden)
+            residual = flow - resize(geometry, flow.shape[-1])
             flows.append(flow)
+        flow = resize(geometry, DRAWN) + enlarge(residual, 2)
         if border is not None:
-            flow = flow * resize(border, flow.shape[-1])
-        wide = enlarge(flow, 2)  # at 128
-        small = warp(repeated(photo.small, count), wide)
-        appearance = warp(repeated(photo.appearance, count), wide)
-        seen = [like, self.like_weights(small), appearance, enlarge(hidden, 2), self.like_weights(wide / REACH)]
+            flow = flow * border
+        small = warp(repeated(photo.small, count), flow)
+        appearance = warp(repeated(photo.appearance, count), flow)
+        seen = [like, self.like_weights(small), appearance, enlarge(hidden, 2), self.like_weights(flow / REACH)]
         painted, logits = self.fill(torch.cat(seen, dim=1))
         mask = torch.sigmoid(logits + self.mask_bias)
         if border is not None:
             mask = 1 - (1 - mask) * resize(border, mask.shape[-1])
         fill = enlarge(drawn.float(), 2) + painted
-        warped = warp(repeated(photo.picture, count), flow)
+        warped = warp(repeated(photo.picture, count), flow, sharp=True)
         large_mask, large_fill = resize(mask, side), resize(fill, side)
         frame = torch.lerp(large_fill, warped, large_mask)
 
@@ -290,7 +332,7 @@ class ReferenceDecoder(nn.Module):
         own = F.grid_sample(flow, 2 * places - 1, padding_mode="border", align_corners=False)
         own = own + stretch(residual, (high, wide))
         there = 2 * (places + own.movedim(1, -1)) - 1
-        moved = F.grid_sample(repeated(photo.picture, count), there, padding_mode="border", align_corners=False)
+        moved = sample_sharply(repeated(photo.picture, count), there)
         base = take_crops(large_mask, at, wide, high).clamp(1e-4, 1 - 1e-4)
         mask = torch.sigmoid(torch.logit(base) + stretch(logits, (high, wide)))
         colours = take_crops(large_fill, at, wide, high) + stretch(fill, (high, wide))
@@ -317,6 +359,14 @@ def move_regions(regions: Tensor, geometry: Tensor) -> Tensor:
         flow = F.grid_sample(geometry, 2 * places[:, None] - 1, padding_mode="border", align_corners=False)
         places = regions - flow[:, :, 0].mT
     return places.clamp(0, 1)
+
+
+def drawn_mouths(drawn: Tensor, regions: Tensor) -> Tensor:
+    """Cut the mouths out of drawn frames [N, 3, 128, 128]: [N, 3, 40, 48]."""
+    width, height = crop_size("mouth")
+    factor = FULL // DRAWN
+    corner = corner_of(regions[:, REGIONS.index("mouth")], (width, height)) // factor
+    return take_crops(drawn, corner, width // factor, height // factor)
 
 
 # Pixels ---------------------------------------------------------------------------------------------------------------
@@ -367,12 +417,20 @@ def resize(x: Tensor, side: int) -> Tensor:
     return F.interpolate(x, (side, side), mode="bilinear", align_corners=False, antialias=now > side)
 
 
-def warp(x: Tensor, flow: Tensor) -> Tensor:
+def warp(x: Tensor, flow: Tensor, sharp: bool = False) -> Tensor:
     """Sample x [N, C, h, w] at place + flow; flow [N, 2, ...] is resized to it. Computed in float32."""
     if flow.shape[-2:] != x.shape[-2:]:
         flow = F.interpolate(flow, x.shape[-2:], mode="bilinear", align_corners=False)
     grid = 2 * (pixel_centres(x.shape[-1], x.device) + flow.movedim(1, -1)) - 1
+    if sharp:
+        return sample_sharply(x.float(), grid).to(x.dtype)
     return F.grid_sample(x.float(), grid, padding_mode="border", align_corners=False).to(x.dtype)
+
+
+def sample_sharply(x: Tensor, grid: Tensor) -> Tensor:
+    """Sample the photo itself, bicubically: between pixels, the bilinear mean loses a third of what makes skin sharp."""
+    mode = "bilinear" if x.device.type == "mps" else "bicubic"  # which torch does not have there
+    return F.grid_sample(x, grid, mode=mode, padding_mode="border", align_corners=False)
 
 
 def crop_size(name: str) -> tuple[int, int]:

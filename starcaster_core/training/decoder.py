@@ -4,7 +4,7 @@
 
 The frame is compared with the truth by its colours and its edges, mouth and eyes once more in their crops. Where the renderer
 knows the flow it is told, and where the portrait shows what the frame shows, the mask is drawn towards the portrait: a mean of
-two pictures that nearly agree is what makes faces soft. Late and small, a discriminator of patches asks for detail
+two pictures that nearly agree is what makes faces soft. How far the drawn lips are apart is told, too; what reads it is trained first (`gap_reader.py`). Late and small, a discriminator of patches asks for detail
 (Isola et al. 2017), in pairs (Jolicoeur-Martineau 2019).
 """
 
@@ -22,9 +22,9 @@ from torch.func import functional_call
 
 from ..head_motion import rotations
 from ..models.checkpoint import build
+from ..models.lip_warp import LipField
 from ..models.patch_discriminator import PatchDiscriminator
 from ..models.reference_decoder import (
-    Decoded,
     ReferenceDecoder,
     crop_size,
     geometry_of,
@@ -35,13 +35,15 @@ from ..models.starcaster import Starcaster
 from ..presets import ReferenceDecoderConfig
 from .autoencoder import edges
 from .decoder_pairs import Pair, count_pairs, read_pair
+from .gap_reader import fit_gap_reader
 from .loop import LoopSettings, autocast, step_generator, train
 
-REGION_WEIGHTS = {"mouth": 1.0, "right_eye": 0.5, "left_eye": 0.5}
+REGION_WEIGHTS = {"mouth": 1.5, "right_eye": 0.5, "left_eye": 0.5}
 EDGE_WEIGHT = 0.7
 FLOW_WEIGHT = 20.0  # of an error in image sides, beside colours in -1..1
 WARP_WEIGHT = 0.25  # of the moved photo alone
 MASK_WEIGHT = 0.06
+GAP_NOISE = 0.004  # image sides: how wrong the opening is that the lips' flow follows from
 ADVERSARIAL_WEIGHT, ADVERSARIAL_START, ADVERSARIAL_RAMP = 0.02, 0.35, 0.1  # the latter two in fractions of the budget
 PENALTY_NOISE, PENALTY_WEIGHT = 0.1, 0.3
 POSE_NOISE = 0.7  # degrees: how wrong the pose is that the geometry follows from
@@ -51,8 +53,9 @@ PATCH = 96  # pixels: side of the patches of the face for the discriminator
 
 @dataclass(frozen=True)
 class PairBatch:
-    """source, target [B, 3, S, S] and drawn [B, 3, s, s] in -1..1; flow [B, 2, F, F]; visible [B, 1, F, F]; source_regions,
-    regions [B, 3, 2], of portrait and frame; geometry [B, 2, 32, 32]."""
+    """source, target [B, 3, S, S] and drawn [B, 3, s, s] in -1..1; flow [B, 2, F, F]; visible, known [B, 1, F, F];
+    source_regions, regions [B, 3, 2], of portrait and frame; geometry [B, 2, 32, 32]; way [B, 2, F, F] and gaps [B, 2], of the
+    lips of portrait and frame, NaN where not known."""
 
     source: Tensor
     target: Tensor
@@ -62,19 +65,28 @@ class PairBatch:
     source_regions: Tensor
     regions: Tensor
     geometry: Tensor
+    known: Tensor
+    way: Tensor
+    gaps: Tensor
 
 
 class PairFiles:
-    """The pairs of a folder: half of a batch are renders, half photos and clips of real people."""
+    """The pairs of a folder: a third of a batch are renders, a third photos and clips of real people, a third photos that
+    talk."""
 
     def __init__(self, folder: Path, without_photos: bool = False):
         real = [*folder.glob("photo-*.safetensors"), *folder.glob("clip-*.safetensors")]
-        groups = [sorted(folder.glob("scene-*.safetensors")), sorted(real)]
-        self.groups = [files for files in groups[: 1 if without_photos else 2] if files]
+        talk = sorted(folder.glob("talk-*.safetensors"))
+        groups = [sorted(folder.glob("scene-*.safetensors")), sorted(real), talk]
+        self.groups = [files for files in groups[: 1 if without_photos else 3] if files]
         if not self.groups:
             from ..errors import InputError
 
             raise InputError("training pairs", f"none in {folder}", "Make them: `train --stage decoder` does.")
+
+    @property
+    def all(self) -> list[Path]:
+        return [file for files in self.groups for file in files]
 
     def draw(self, count: int, generator: torch.Generator) -> PairBatch:
         """Draw `count` pairs, augmented."""
@@ -98,22 +110,24 @@ def collate(pairs: list[Pair], generator: torch.Generator | None = None) -> Pair
 
     source, target, drawn = pictures("source"), pictures("target"), pictures("drawn")
     flow, visible, regions = numbers("flow"), numbers("visible")[:, None], numbers("regions")
+    known, way, gaps = numbers("known")[:, None], numbers("way"), numbers("gaps")
     turns = numbers("rotation")
     if generator is not None:
         wrong = POSE_NOISE * torch.randn(len(pairs), 3, generator=generator)
         turns = rotations(wrong) @ turns
     geometry = geometry_of(turns, numbers("camera"), numbers("portrait_camera"))
     if generator is not None:
-        known = torch.rand(len(pairs), generator=generator) >= NO_GEOMETRY
-        geometry = geometry * known[:, None, None, None]
+        posed = torch.rand(len(pairs), generator=generator) >= NO_GEOMETRY
+        geometry = geometry * posed[:, None, None, None]
         mirrored = torch.rand(len(pairs), generator=generator) < 0.5
-        source, target, drawn, visible = (flip(x, mirrored) for x in (source, target, drawn, visible))
-        flow, geometry = flip(flow, mirrored, vectors=True), flip(geometry, mirrored, vectors=True)
+        source, target, drawn, visible, known = (flip(x, mirrored) for x in (source, target, drawn, visible, known))
+        flow, geometry, way = (flip(x, mirrored, vectors=True) for x in (flow, geometry, way))
         other = regions[:, [0, 2, 1]] * torch.tensor([-1.0, 1.0]) + torch.tensor([1.0, 0.0])
         regions = torch.where(mirrored[:, None, None], other, regions)
         source, target, drawn = recolour((source, target, drawn), generator)
         drawn = degrade(drawn, generator)
-    return PairBatch(source, target, drawn, flow, visible, regions, move_regions(regions, geometry), geometry)
+    moved = move_regions(regions, geometry)
+    return PairBatch(source, target, drawn, flow, visible, regions, moved, geometry, known, way, gaps)
 
 
 def flip(x: Tensor, mirrored: Tensor, vectors: bool = False) -> Tensor:
@@ -153,8 +167,8 @@ def degrade(drawn: Tensor, generator: torch.Generator) -> Tensor:
 class DecoderLoss:
     """The loss of a batch of pairs; `progress` (0..1 of the budget) says when the discriminator joins."""
 
-    def __init__(self, decoder: ReferenceDecoder, adversarial: bool = True):
-        self.decoder, self.progress, self.adversarial = decoder, 0.0, adversarial
+    def __init__(self, decoder: ReferenceDecoder, adversarial: bool = True, start: float = ADVERSARIAL_START):
+        self.decoder, self.progress, self.adversarial, self.start = decoder, 0.0, adversarial, start
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)
             self.discriminator = PatchDiscriminator().to(memory_format=torch.channels_last)
@@ -162,21 +176,23 @@ class DecoderLoss:
     def __call__(self, batch: PairBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Return the loss, whose gradients are those of the decoder and of the discriminator, and metrics."""
         with autocast():
-            photo = self.decoder.open_photo(batch.source, batch.source_regions)
-            decoded = self.decoder(batch.drawn, photo, batch.geometry, batch.regions)
+            photo = self.decoder.open_photo(batch.source, batch.source_regions, lips_of(batch))
+            gap = self.gaps(batch, generator)
+            decoded = self.decoder(batch.drawn, photo, batch.geometry, batch.regions, gap=gap)
         target, visible = batch.target, batch.visible
-        picture = compare(decoded.frame, target)
+        known = F.interpolate(batch.known, target.shape[-2:], mode="bilinear", align_corners=False)
+        picture = compare(decoded.frame, target, known)
         metrics = {"picture": picture.item(), "discriminator": 0.0}
         loss = picture
         crops = []
         for name, weight in REGION_WEIGHTS.items():
             made, _, corner = decoded.crops[name]
             width, height = crop_size(name)
-            truth = take_crops(target, corner, width, height)
-            error = compare(made, truth)
+            truth, sure = take_crops(target, corner, width, height), take_crops(known, corner, width, height)
+            error = compare(made, truth, sure)
             metrics[name] = error.item()
             loss = loss + weight * error
-            crops.append((made, truth))
+            crops.append((torch.lerp(truth, made, sure), truth))
         for flow in decoded.flows:
             error = flow_error(flow, batch.flow, visible)
             loss = loss + FLOW_WEIGHT * error * (1.0 if flow is decoded.flow else 0.3)
@@ -187,11 +203,9 @@ class DecoderLoss:
         kept = ((1 - decoded.mask) * seen).mean()
         loss = loss + MASK_WEIGHT * kept
         metrics |= {"mask": decoded.mask.mean().item(), "painted_though_visible": kept.item()}
-        strength = (
-            min(1.0, max(0.0, (self.progress - ADVERSARIAL_START) / ADVERSARIAL_RAMP)) if self.adversarial else 0.0
-        )
-        if self.progress >= ADVERSARIAL_START and self.adversarial:
-            patches = [*crops, self.face_patch(decoded, target, generator)]
+        strength = min(1.0, max(0.0, (self.progress - self.start) / ADVERSARIAL_RAMP))
+        if self.progress >= self.start and self.adversarial:
+            patches = [*crops, self.face_patch(torch.lerp(target, decoded.frame, known), target, generator)]
             for made, truth in patches:
                 with autocast():
                     fooling, judging = patch_losses(self.discriminator, made, truth, generator)
@@ -199,15 +213,31 @@ class DecoderLoss:
                 metrics["discriminator"] += judging.item() / len(patches)
         return loss, metrics
 
+    @torch.no_grad()
+    def gaps(self, batch: PairBatch, generator: torch.Generator) -> Tensor | None:
+        """Return how far the drawn lips are apart [B], a little wrong, or as the decoder reads it where that is not known."""
+        if self.decoder.gap_reader is None:
+            return None
+        read, truth = self.decoder.read_gap(batch.drawn, batch.regions), batch.gaps[:, 1]
+        wrong = GAP_NOISE * torch.randn(read.shape, generator=generator)
+        return torch.where(truth.isnan(), read, (truth + wrong).clamp(min=0))
+
     @staticmethod
-    def face_patch(decoded: Decoded, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def face_patch(frame: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Cut one patch of each face out of the frame and out of the truth."""
         corner = (128 + torch.randint(0, 256 - PATCH, (len(target), 2), generator=generator)).long()
-        return take_crops(decoded.frame, corner, PATCH, PATCH), take_crops(target, corner, PATCH, PATCH)
+        return take_crops(frame, corner, PATCH, PATCH), take_crops(target, corner, PATCH, PATCH)
 
 
-def compare(made: Tensor, truth: Tensor) -> Tensor:
-    """Return the mean absolute error of colours and of edges."""
+def lips_of(batch: PairBatch) -> LipField:
+    """Return how the portraits' mouths open; not at all where a portrait's or a frame's lips are not known."""
+    unknown = batch.gaps.isnan().any(dim=1)
+    return LipField(batch.way * ~unknown[:, None, None, None], batch.gaps[:, 0].nan_to_num())
+
+
+def compare(made: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+    """Return the mean absolute error of colours and of edges of pictures [B, 3, h, w], where the truth is known, [B, 1, h, w]."""
+    made = torch.lerp(truth, made, known)
     error = (made - truth).abs().mean()
     for one, other in zip(edges(made), edges(truth)):
         error = error + EDGE_WEIGHT * (one - other).abs().mean()
@@ -251,7 +281,7 @@ def draw_grid(decoder: ReferenceDecoder, pairs: list[Pair], path: Path) -> None:
     rows = []
     for pair in pairs:
         batch = collate([pair])
-        photo = decoder.open_photo(batch.source, batch.source_regions)
+        photo = decoder.open_photo(batch.source, batch.source_regions, lips_of(batch))
         decoded = decoder(batch.drawn, photo, batch.geometry, batch.regions)
         side = batch.target.shape[-1]
         columns = [batch.source, batch.drawn, decoded.frame, 2 * decoded.mask.expand(-1, 3, -1, -1) - 1, batch.target]
@@ -274,17 +304,26 @@ def train_decoder(
     batch: int = 6,
     without: tuple[str, ...] = (),
     shown: Path | None = None,
+    begin: ReferenceDecoder | None = None,
 ) -> ReferenceDecoder:
     """Train a reference decoder and return it.
 
     pairs: folder of `decoder_pairs.py`. State, log, curves and grids go to `out`. without: "photos", "geometry",
-    "discriminator", for ablations. shown: folder of pairs for the grids; default: the first of each kind.
+    "discriminator", for ablations. shown: folder of pairs for the grids; default: the first of each kind. begin: a trained
+    decoder whose weights to begin with, of the same configuration but for what it does not have.
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         decoder = ReferenceDecoder(config).to(memory_format=torch.channels_last)
+    if begin is not None:
+        decoder.load_state_dict(begin.state_dict(), strict=False)
     files = PairFiles(pairs, without_photos="photos" in without)
-    loss = DecoderLoss(decoder, adversarial="discriminator" not in without)
+    if decoder.gap_reader is not None:
+        if not (out / "decoder.state.pt").exists():
+            fit_gap_reader(decoder.gap_reader, files.all, seed)
+        decoder.gap_reader.requires_grad_(False)
+    start = ADVERSARIAL_START if begin is None else 0.0  # what is sharp already would grow soft
+    loss = DecoderLoss(decoder, adversarial="discriminator" not in without, start=start)
     examples = sorted(shown.glob("*.safetensors")) if shown else [group[0] for group in files.groups]
     grid = [read_pair(path, index) for path in examples for index in range(count_pairs(path))][:16]
 
@@ -292,7 +331,8 @@ def train_decoder(
         generator = step_generator(seed, "decoder", number)
         drawn = files.draw(batch, generator)
         if "geometry" in without:
-            drawn = PairBatch(**{**vars(drawn), "geometry": torch.zeros_like(drawn.geometry)})
+            flat = {"geometry": torch.zeros_like(drawn.geometry), "way": torch.zeros_like(drawn.way)}
+            drawn = PairBatch(**{**vars(drawn), **flat})
         return loss(drawn, generator)
 
     def before_step(done: float) -> None:

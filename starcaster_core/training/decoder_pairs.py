@@ -10,9 +10,12 @@ The drawn frame comes from the model itself, which is told the frame's own sound
 draw another expression than the photo has, the frame is noised in part and denoised again. Held-out photos (a tenth, by a
 hash of their names) are left out.
 
+Photos that talk: `talking_pairs.py`.
+
 One safetensors file a scene: pairs 0, 1, ... with `N.source`, `N.target` (JPEG bytes), `N.drawn` uint8 [S, S, 3], `N.flow`
-float16 [2, F, F], `N.visible` uint8 [F, F], `N.regions` float32 [3, 2], `N.rotation` [3, 3], `N.camera` [25] and
-`N.portrait_camera` [25] (`models/extensions/portrait_warp.py`). What they mean: `data/pairs.py: Scene`.
+float16 [2, F, F], `N.visible` and `N.known` uint8 [F, F], `N.regions` float32 [3, 2], `N.rotation` [3, 3], `N.camera` [25],
+`N.portrait_camera` [25] (`models/extensions/portrait_warp.py`), `N.way` float16 [2, F, F] (`LipField`) and `N.gaps` float32 [2],
+of the lips of portrait and drawn frame, NaN where no face was found. What the others mean: `data/pairs.py: Scene`.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +38,10 @@ from ..data.splits import split_of
 from ..errors import InputError
 from ..files import atomic_write
 from ..head_motion import POSE_STD, head_rotations, normalise, random_head_motion, rotations
+from ..identity.landmarks import find_landmarks
 from ..models.checkpoint import load_checkpoint
 from ..models.extensions.portrait_warp import camera_at, pixel_centres, warp_flow
+from ..models.lip_warp import lip_field, mouth_gap
 from ..models.starcaster import Starcaster
 from ..sampling.execution import Network
 from ..sampling.rollout import cache_branches, cache_subject, denoise
@@ -51,13 +56,15 @@ OPEN_LIPS = 0.04  # mouth opening, in mouth widths, from which lips count as ope
 AGREE = 1.0 / 256  # image sides: how well a warp and its inverse agree where a place is seen in both
 PEOPLE = 700  # in the rendered scenes
 VARIANTS = 4  # pairs of a photo
-PLACES = ("regions", "rotation", "camera", "portrait_camera")
+PLACES = ("regions", "rotation", "camera", "portrait_camera", "gaps")
+BIAS = 0.004  # image sides: how far the landmarker sees closed lips apart in soft frames
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """source, target uint8 [S, S, 3]; drawn uint8 [s, s, 3]; the others as the module says."""
+    """source, target uint8 [S, S, 3]; drawn uint8 [s, s, 3]; known: where the target is the truth; the others as the module
+    says. `with_lips` finds way and gaps."""
 
     source: np.ndarray
     target: np.ndarray
@@ -68,6 +75,31 @@ class Pair:
     rotation: np.ndarray
     camera: np.ndarray
     portrait_camera: np.ndarray
+    known: np.ndarray = field(default_factory=lambda: np.ones((FLOW_SIDE, FLOW_SIDE), np.uint8))
+    way: np.ndarray = field(default_factory=lambda: np.zeros((2, FLOW_SIDE, FLOW_SIDE), np.float32))
+    gaps: np.ndarray = field(default_factory=lambda: np.full(2, np.nan, np.float32))
+
+    def with_lips(self) -> Pair:
+        """Return the pair with what the landmarker sees of the lips of portrait and drawn frame."""
+        found = find_landmarks(self.source)
+        if found is None:
+            return self
+        lips = lip_field(found.points / len(self.source))
+        gaps = np.array([lips.gap.item(), drawn_gap(self.drawn)], np.float32)
+        return replace(self, way=lips.way[0].numpy(), gaps=gaps)
+
+
+def enlarged(drawn: np.ndarray) -> np.ndarray:
+    """Return a drawn frame uint8 [s, s, 3] at full size."""
+    from PIL import Image
+
+    return np.array(Image.fromarray(drawn).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+
+
+def drawn_gap(drawn: np.ndarray) -> float:
+    """Return how far the lips of a drawn frame uint8 [s, s, 3] are apart, image sides; NaN where no face is found."""
+    found = find_landmarks(enlarged(drawn))
+    return float("nan") if found is None else max(0.0, mouth_gap(found.points) / SIDE - BIAS)
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
@@ -78,13 +110,15 @@ def write_pairs(path: Path, pairs: list[Pair]) -> None:
     from safetensors.numpy import save_file
 
     tensors: dict[str, np.ndarray] = {}
-    for index, pair in enumerate(pairs):
+    for index, pair in enumerate(pair.with_lips() for pair in pairs):
         values = {
             "source": np.frombuffer(encode_jpeg(pair.source), np.uint8),
             "target": np.frombuffer(encode_jpeg(pair.target), np.uint8),
             "drawn": pair.drawn,
             "flow": pair.flow.astype(np.float16),
             "visible": (pair.visible > 0.5).astype(np.uint8),
+            "known": (pair.known > 0.5).astype(np.uint8),
+            "way": pair.way.astype(np.float16),
             **{name: np.asarray(getattr(pair, name), np.float32) for name in PLACES},
         }
         tensors |= {f"{index}.{name}": np.ascontiguousarray(value) for name, value in values.items()}
@@ -97,7 +131,8 @@ def read_pair(path: Path, index: int) -> Pair:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        found = {name: file.get_tensor(f"{index}.{name}").numpy() for name in Pair.__annotations__}
+        names = [name for name in Pair.__annotations__ if f"{index}.{name}" in file.keys()]
+        found = {name: file.get_tensor(f"{index}.{name}").numpy() for name in names}
     for name in ("source", "target"):
         found[name] = decode_jpeg(found[name].tobytes())
     return Pair(**found)
@@ -290,7 +325,6 @@ def photo_pairs(model: Starcaster, photo: np.ndarray, rng: np.random.Generator, 
     """
     from ..identity.embed import embed
     from ..identity.faces import detect
-    from ..identity.landmarks import find_landmarks
 
     found, faces = find_landmarks(photo), detect(photo)
     if found is None or not faces:
@@ -392,7 +426,6 @@ def clip_pairs(model: Starcaster, frames: list[np.ndarray], rng: np.random.Gener
     from ..identity.align import ffhq_transform, warp
     from ..identity.embed import embed
     from ..identity.faces import detect
-    from ..identity.landmarks import find_landmarks
 
     found = find_landmarks(frames[0])
     if found is None:
@@ -451,7 +484,6 @@ def make_shown(model: Starcaster, photos: Path, voice: Path, out: Path, people: 
     from ..camera import CameraMove, preset_path
     from ..identity.embed import embed
     from ..identity.faces import detect
-    from ..identity.landmarks import find_landmarks
     from ..speech import load_audio, mono16k
 
     held_out = photo_files(photos, "test")
@@ -495,14 +527,19 @@ def make_pairs(
     people: int = PEOPLE,
     variants: int = VARIANTS,
     part: tuple[int, int] = (0, 1),
+    voices: Path | None = None,
 ) -> None:
     """Write the pairs that are missing, of photos and videos where there are any and of the scenes first .. last - 1.
 
-    people: in the scenes. variants: pairs of a photo. part: (which, of how many) share of the photos.
+    people: in the scenes. variants: pairs of a photo. part: (which, of how many) share of the photos. voices: folder of what
+    photos say; None: the voice that ships.
     """
+    from .talking_pairs import make_talking_pairs
+
     out.mkdir(parents=True, exist_ok=True)
     if photos is not None:
         make_photo_pairs(model, photos, out, variants, seed, part)
+        make_talking_pairs(model, photos, out, seed, part, voices)
     if videos is not None:
         make_clip_pairs(model, videos, out, seed)
     make_scenes(model, out, *scenes, seed, people)
@@ -516,6 +553,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=PEOPLE)
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--videos", type=Path, help="folder of videos of people who talk")
+    parser.add_argument("--voices", type=Path, help="folder of recorded speech that photos say")
     parser.add_argument("--shown", type=int, default=0, help="so many held-out photos instead, to be looked at")
     parser.add_argument("--voice", type=Path, default=Path(__file__).resolve().parent.parent / "assets" / "voice.flac")
     parser.add_argument("--variants", type=int, default=VARIANTS)
@@ -530,7 +568,16 @@ def main() -> None:
         make_shown(model, photos, args.voice, args.out, args.shown, args.seed)
         photos = None
     make_pairs(
-        model, args.out, photos, args.videos, args.scenes, args.seed, args.people, args.variants, tuple(args.part)
+        model,
+        args.out,
+        photos,
+        args.videos,
+        args.scenes,
+        args.seed,
+        args.people,
+        args.variants,
+        tuple(args.part),
+        args.voices,
     )
 
 

@@ -13,10 +13,12 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InputError
 from ..models.checkpoint import build, find_checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from ..models.reference_decoder import ReferenceDecoder
 from ..presets import ReferenceDecoderConfig
 from .curves import last_row
 from .decoder import train_decoder, with_reference_decoder
@@ -24,6 +26,7 @@ from .decoder_pairs import make_pairs
 from .loop import LoopSettings
 
 MINUTES = 90
+CONFIG = ReferenceDecoderConfig(reader_width=16)
 NO_PHOTOS = (
     "Without --photos the decoder learns from renders alone: skin, hair, beards and smiles of real people come out softer, "
     "and the frames of real photos are further from the person."
@@ -53,7 +56,7 @@ def run_decoder_stage(args: argparse.Namespace) -> Path:
         ema=0.995,
         show_minutes=args.grid_minutes,
     )
-    decoder = train_decoder(ReferenceDecoderConfig(), pairs, args.out, settings, args.seed)
+    decoder = train_decoder(CONFIG, pairs, args.out, settings, args.seed, begin=decoder_of(source))
     # Built anew in float32: what `load_checkpoint` computes in may be bfloat16, which would round the weights.
     config, weights, provenance = read_checkpoint(find_checkpoint(source))
     model = build(config, weights, source, untrained=provenance.get("untrained", ()))
@@ -69,6 +72,18 @@ def run_decoder_stage(args: argparse.Namespace) -> Path:
     save_checkpoint(path, with_reference_decoder(model, decoder), provenance)
     print(json.dumps({"written": str(path)}), flush=True)
     return path
+
+
+def decoder_of(source: str | Path) -> ReferenceDecoder | None:
+    """Return the reference decoder of a checkpoint, float32; None where it has none, or one of other widths."""
+    config, weights, _ = read_checkpoint(find_checkpoint(source))
+    own, prefix = config.reference_decoder, "reference_decoder."
+    if own is None or replace(own, reader_width=CONFIG.reader_width) != CONFIG:
+        return None
+    decoder = ReferenceDecoder(own)
+    mine = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    decoder.load_state_dict(mine)
+    return decoder
 
 
 def revision() -> str | None:

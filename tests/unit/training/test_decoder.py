@@ -16,7 +16,9 @@ from starcaster_core.training import decoder_pairs, decoder_stage
 from starcaster_core.training.decoder_pairs import Pair, inverse_flow, read_pair, warp_picture, write_pairs
 from starcaster_core.training.loop import LoopSettings
 
-SMALL = ReferenceDecoderConfig(feature_widths=(8, 8, 8), hidden=8, appearance=4, fill_width=4, region_width=8)
+SMALL = ReferenceDecoderConfig(
+    feature_widths=(8, 8, 8), hidden=8, appearance=4, fill_width=4, region_width=8, reader_width=4
+)
 
 
 def smooth_picture(seed: int) -> np.ndarray:
@@ -168,7 +170,7 @@ def arguments(**chosen) -> Namespace:
 
 
 def test_the_stage_ends_in_the_model_with_a_decoder_and_all_else_unchanged(pairs, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoder_stage, "ReferenceDecoderConfig", lambda: SMALL)
+    monkeypatch.setattr(decoder_stage, "CONFIG", SMALL)
     path = decoder_stage.run_decoder_stage(arguments(pairs=pairs, out=tmp_path / "run"))
     config, weights, provenance = read_checkpoint(path)
     _, before, known = read_checkpoint(find_checkpoint("mini"))
