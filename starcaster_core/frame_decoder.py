@@ -93,12 +93,11 @@ class FrameDecoder:
         """Return how the photo's mouth opens; None where no face is found in the portrait or the decoder does not use it."""
         from .identity.landmarks import find_landmarks
 
-        if self.decoder.gap_reader is None:
+        portrait = None if self.identity is None else self.identity.portrait
+        if self.decoder.gap_reader is None or portrait is None:
             return None
-        found = find_landmarks(np.asarray(self.identity.portrait))
-        if found is None:
-            return None
-        return lip_field(found.points / len(self.identity.portrait)).to(self.model.device)
+        found = find_landmarks(np.asarray(portrait))
+        return None if found is None else lip_field(found.points / len(portrait)).to(self.model.device)
 
     def crop_side(self) -> float:
         """Return the side of the face's crop in pixels of the photo."""

@@ -10,10 +10,12 @@ found           fraction of the looked-at frames in which dlib sees a face
 distance        of these to the photo's dlib embedding, in the mean
 sharpness       of the face, as a fraction of the photo's at the same size (root mean square of the Laplacian)
 colour          difference of the face's mean colour from the photo's, grey levels of 255
+lips            how the mouth's opening goes along with the autoencoder's frames, which the lips were drawn in: correlation, and
+                size of the motion as a fraction of theirs (standard deviations, image sides)
 views           for a camera 15 and 30 degrees aside, with a still head: found, distance, and whether the person is the nearest
                 of all the folder's (rank 1)
 
-dlib's recogniser measures here and has taught nothing. --held-out takes the photos that training leaves out (`split_of`).
+dlib's recogniser measures here and has taught nothing. The landmarker, which measures the lips, has taught what reads them. --held-out takes the photos that training leaves out (`split_of`).
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ from ..data.splits import split_of
 from ..errors import FaceError
 from ..frame_decoder import FrameDecoder
 from ..identity import as_rgb, make_identity, read_picture
+from ..identity.landmarks import find_landmarks
 from ..models.checkpoint import load_checkpoint
+from ..models.lip_warp import mouth_gap
 from ..models.starcaster import Starcaster
 from ..pipeline import CROP_SIZE, generate_latents
 from ..sampling.settings import Conditions, SamplerSettings
@@ -44,7 +48,8 @@ from .autoencoder import PICTURES
 from .drift import sharpness
 from .identity import embed_picture
 
-EVERY = 8  # frames; dlib takes a tenth of a second for each
+EVERY = 2  # frames that are kept
+SEEN = 4  # every so many of these: dlib takes a tenth of a second for each
 VIEWS = (15.0, 30.0)  # degrees of camera yaw, to both sides
 VERSIONS = {
     "photo": "frames out of the photo",
@@ -122,6 +127,20 @@ def measure(frames: Tensor, who: Identity) -> dict[str, float | None]:
     }
 
 
+def measure_lips(video: Video) -> dict[str, float | None]:
+    """Return how the lips of the frames out of the photo follow those of the autoencoder's frames."""
+    openings = []
+    for version in ("autoencoder", "photo"):
+        faces = [find_landmarks(np.array(frame)) for frame in video.frames[version].numpy()]
+        openings.append([np.nan if face is None else mouth_gap(face.points) / CROP_SIZE for face in faces])
+    drawn, shown = np.array(openings)
+    both = ~(np.isnan(drawn) | np.isnan(shown))
+    drawn, shown = drawn[both], shown[both]
+    if len(drawn) < 3 or not drawn.std():
+        return {"correlation": None, "motion": None}
+    return {"correlation": float(np.corrcoef(drawn, shown)[0, 1]), "motion": float(shown.std() / drawn.std())}
+
+
 def measure_views(
     model: Starcaster, who: Identity, people: dict[str, Identity], name: str, settings: SamplerSettings
 ) -> dict[str, dict[str, dict[str, float | None]]]:
@@ -175,6 +194,9 @@ def summarise(figures: dict[str, dict]) -> dict:
             summary[group][version] = {
                 name: mean_or_none([one["video"][version][name] for one in members]) for name in names
             }
+        summary[group]["lips"] = {
+            name: mean_or_none([one["lips"][name] for one in members]) for name in ("correlation", "motion")
+        }
         for degrees in {key for one in members for key in one["views"]}:
             summary[group][f"view_{degrees}"] = {
                 version: {
@@ -203,7 +225,8 @@ def evaluate_photos(
         video = generate_versions(model, Conditions(who, speech), settings)
         figures[name] = {
             "yaw": who.yaw,
-            "video": {version: measure(frames, who) for version, frames in video.frames.items()},
+            "video": {version: measure(frames[::SEEN], who) for version, frames in video.frames.items()},
+            "lips": measure_lips(video),
             "views": measure_views(model, who, people, name, settings) if views else {},
             "seconds": video.seconds,
         }

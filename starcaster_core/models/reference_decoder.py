@@ -238,7 +238,8 @@ class ReferenceDecoder(nn.Module):
         )
 
     def read_gap(self, drawn: Tensor, regions: Tensor) -> Tensor:
-        """Read how far the lips of frames [N, 3, 128, 128] are apart, [N] in image sides."""
+        """Read how far the lips of frames [N, 3, 128, 128] are apart, [N] in image sides. Needs a gap reader."""
+        assert self.gap_reader is not None
         return self.gap_reader(self.like_weights(drawn_mouths(drawn, regions)))
 
     def contrasts(self, picture: Tensor) -> list[Tensor]:
@@ -268,18 +269,20 @@ class ReferenceDecoder(nn.Module):
             gap = self.read_gap(drawn, regions) if gap is None else gap
             lips = lip_flow(repeated(photo.lips.way, count), photo.lips.gap, gap)
             geometry = compose(geometry, lips)
-        residual, hidden, flows = None, None, []
         features, contrasts = self.pyramid(like), self.contrasts(drawn.float())
+        coarsest = features[-1].shape[-1]
+        residual, hidden, flows = geometry.new_zeros(count, 2, coarsest, coarsest), None, []
         for index, level in enumerate(self.levels):
             at = -1 - index
-            start = resize(geometry, features[at].shape[-1])
-            if index:
-                start, hidden = start + enlarge(residual, 2), enlarge(hidden, 2)
+            if hidden is not None:
+                residual, hidden = enlarge(residual, 2), enlarge(hidden, 2)
+            start = resize(geometry, residual.shape[-1])
             source = repeated(photo.pyramid[at], count), repeated(photo.contrasts[at], count)
-            flow, hidden = level((features[at], contrasts[at]), source, start, hidden)
-            residual = flow - resize(geometry, flow.shape[-1])
+            flow, hidden = level((features[at], contrasts[at]), source, start + residual, hidden)
+            residual = flow - start
             flows.append(flow)
-        flow = resize(geometry, DRAWN) + enlarge(residual, 2)
+        assert hidden is not None  # there is at least one level
+        flow = geometry + enlarge(residual, 2)
         if border is not None:
             flow = flow * border
         small = warp(repeated(photo.small, count), flow)

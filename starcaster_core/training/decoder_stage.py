@@ -1,9 +1,9 @@
 """The recipe's stage `decoder`: from photos, videos and renders to a checkpoint whose frames are as sharp as the photo.
 
-    python -m starcaster_core train --stage decoder --photos DIR --videos DIR --steps 3200 --out DIR
+    python -m starcaster_core train --stage decoder --photos DIR --videos DIR --voices DIR --steps 6000 --out DIR
 
 Makes the pairs that are missing (`decoder_pairs.py`), trains the reference decoder on them (`decoder.py`) and writes
-`OUT/decoder.safetensors`: the model of --init with that decoder. Every part resumes where it was stopped.
+`OUT/decoder.safetensors`: the model of --init with that decoder. A decoder that --init has already is trained on. Every part resumes where it was stopped.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NO_PHOTOS = (
 
 def run_decoder_stage(args: argparse.Namespace) -> Path:
     """Run the stage with the arguments of `train` and return the checkpoint's path. Raises InputError for a missing folder."""
-    for name in ("photos", "videos", "pairs"):
+    for name in ("photos", "videos", "voices", "pairs"):
         folder = getattr(args, name)
         if folder is not None and not folder.is_dir():
             raise InputError(f"a folder for --{name}", f"{folder}, which is none", "Correct the path.")
@@ -44,7 +44,8 @@ def run_decoder_stage(args: argparse.Namespace) -> Path:
     if args.pairs is None:
         if args.photos is None:
             print(json.dumps({"warning": NO_PHOTOS}), flush=True)
-        make_pairs(load_checkpoint(source), pairs, args.photos, args.videos, (0, args.scenes), args.seed)
+        scenes = (0, args.scenes)
+        make_pairs(load_checkpoint(source), pairs, args.photos, args.videos, scenes, args.seed, voices=args.voices)
     kinds = Counter(path.name.split("-")[0] for path in pairs.glob("*.safetensors"))
     if not kinds:
         raise InputError("a folder of pairs", f"{pairs}, with none in it", "Leave --pairs out to have them made.")
@@ -61,11 +62,11 @@ def run_decoder_stage(args: argparse.Namespace) -> Path:
     config, weights, provenance = read_checkpoint(find_checkpoint(source))
     model = build(config, weights, source, untrained=provenance.get("untrained", ()))
     provenance["reference_decoder"] = {
-        "command": "python -m starcaster_core " + " ".join(sys.argv[1:]),
+        "command": "python -m starcaster_core " + " ".join(without_folders(sys.argv[1:])),
         "seed": args.seed,
         "log": last_row(args.out / "decoder.csv"),
         "files_of_pairs": dict(sorted(kinds.items())),
-        "begun_from": str(source),
+        "begun_from": Path(source).name,
         "revision": revision(),
     }
     path = args.out / "decoder.safetensors"
@@ -84,6 +85,11 @@ def decoder_of(source: str | Path) -> ReferenceDecoder | None:
     mine = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     decoder.load_state_dict(mine)
     return decoder
+
+
+def without_folders(arguments: list[str]) -> list[str]:
+    """Shorten paths to their last part: a file that is shared does not say where it was made."""
+    return [Path(argument).name if "/" in argument or "\\" in argument else argument for argument in arguments]
 
 
 def revision() -> str | None:

@@ -298,6 +298,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lipreader", type=Path, help="lipreader.safetensors; default: trained where there is --data")
     parser.add_argument("--photos", type=Path, help="decoder: folder of aligned photos of 512 x 512 pixels")
     parser.add_argument("--videos", type=Path, help="decoder: folder of videos of people who talk")
+    parser.add_argument("--voices", type=Path, help="decoder: folder of recorded speech that the photos say")
     parser.add_argument("--scenes", type=int, default=720, help="decoder: rendered scenes")
     parser.add_argument("--pairs", type=Path, help="decoder: folder of pairs made before; default: made in OUT/pairs")
     parser.add_argument(
