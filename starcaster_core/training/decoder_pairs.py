@@ -1,9 +1,5 @@
 """Training pairs of the reference decoder: a portrait, a frame at full size, and that frame as the model draws it.
 
-    python -m starcaster_core.training.decoder_pairs --out DIR --model mini --scenes 1500
-    python -m starcaster_core.training.decoder_pairs --out DIR --model mini --photos DIR --variants 4
-    python -m starcaster_core.training.decoder_pairs --out DIR --model mini --videos DIR
-
 Renders bring their true correspondence (`data/pairs.py`). A photo becomes a pair by geometry: it is warped to another head
 pose, its lips are closed if they are open, and it is bent a little; the one picture is the portrait and the other the frame.
 The drawn frame comes from the model itself, which is told the frame's own sound, head motion and camera. Where that would
@@ -20,7 +16,6 @@ of the lips of portrait and drawn frame, NaN where no face was found. What the o
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 from dataclasses import dataclass, field, replace
@@ -39,7 +34,6 @@ from ..errors import InputError
 from ..files import atomic_write
 from ..head_motion import POSE_STD, head_rotations, normalise, random_head_motion, rotations
 from ..identity.landmarks import find_landmarks
-from ..models.checkpoint import load_checkpoint
 from ..models.extensions.portrait_warp import camera_at, pixel_centres, warp_flow
 from ..models.lip_warp import lip_field, mouth_gap
 from ..models.starcaster import Starcaster
@@ -515,71 +509,3 @@ def make_shown(model: Starcaster, photos: Path, voice: Path, out: Path, people: 
         own = camera_at(found.pose.yaw).numpy()
         pairs.append(Pair(photo, photo, aside[5], *nothing, regions, np.eye(3), one.camera.vectors()[5], own))
         write_pairs(out / f"shown-{file.stem}.safetensors", pairs)
-
-
-def make_pairs(
-    model: Starcaster,
-    out: Path,
-    photos: Path | None,
-    videos: Path | None,
-    scenes: tuple[int, int],
-    seed: int,
-    people: int = PEOPLE,
-    variants: int = VARIANTS,
-    part: tuple[int, int] = (0, 1),
-    voices: Path | None = None,
-) -> None:
-    """Write the pairs that are missing, of photos and videos where there are any and of the scenes first .. last - 1.
-
-    people: in the scenes. variants: pairs of a photo. part: (which, of how many) share of the photos. voices: folder of what
-    photos say; None: the voice that ships.
-    """
-    from .talking_pairs import make_talking_pairs
-
-    out.mkdir(parents=True, exist_ok=True)
-    if photos is not None:
-        make_photo_pairs(model, photos, out, variants, seed, part)
-        make_talking_pairs(model, photos, out, seed, part, voices)
-    if videos is not None:
-        make_clip_pairs(model, videos, out, seed)
-    make_scenes(model, out, *scenes, seed, people)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--model", default="mini")
-    parser.add_argument("--scenes", type=int, nargs=2, default=(0, 0), metavar=("FIRST", "LAST"))
-    parser.add_argument("--people", type=int, default=PEOPLE)
-    parser.add_argument("--photos", type=Path)
-    parser.add_argument("--videos", type=Path, help="folder of videos of people who talk")
-    parser.add_argument("--voices", type=Path, help="folder of recorded speech that photos say")
-    parser.add_argument("--shown", type=int, default=0, help="so many held-out photos instead, to be looked at")
-    parser.add_argument("--voice", type=Path, default=Path(__file__).resolve().parent.parent / "assets" / "voice.flac")
-    parser.add_argument("--variants", type=int, default=VARIANTS)
-    parser.add_argument("--part", type=int, nargs=2, default=(0, 1))
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    model = load_checkpoint(args.model)
-    photos = args.photos
-    if photos and args.shown:
-        make_shown(model, photos, args.voice, args.out, args.shown, args.seed)
-        photos = None
-    make_pairs(
-        model,
-        args.out,
-        photos,
-        args.videos,
-        args.scenes,
-        args.seed,
-        args.people,
-        args.variants,
-        tuple(args.part),
-        args.voices,
-    )
-
-
-if __name__ == "__main__":
-    main()

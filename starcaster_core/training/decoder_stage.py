@@ -22,8 +22,8 @@ from ..models.reference_decoder import ReferenceDecoder
 from ..presets import ReferenceDecoderConfig
 from .curves import last_row
 from .decoder import train_decoder, with_reference_decoder
-from .decoder_pairs import make_pairs
 from .loop import LoopSettings
+from .make_pairs import make_pairs
 
 MINUTES = 90
 CONFIG = ReferenceDecoderConfig(reader_width=16)
