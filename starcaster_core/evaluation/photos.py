@@ -15,7 +15,8 @@ lips            how the mouth's opening goes along with the autoencoder's frames
 views           for a camera 15 and 30 degrees aside, with a still head: found, distance, and whether the person is the nearest
                 of all the folder's (rank 1)
 
-dlib's recogniser measures here and has taught nothing. The landmarker, which measures the lips, has taught what reads them. --held-out takes the photos that training leaves out (`split_of`).
+dlib's recogniser measures here and has taught nothing. The landmarker, which measures the lips, has taught what reads them.
+--held-out takes the photos that training leaves out (`split_of`).
 """
 
 from __future__ import annotations

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .extensions.portrait_warp import pixel_centres
+from .extensions.portrait_warp import warp
 
 # MediaPipe's numbers, each row from the subject's right corner to the left one; corners belong to the upper lip.
 OUTER_UPPER = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291)
@@ -97,15 +96,12 @@ def lip_flow(way: Tensor, own_gap: Tensor, gap: Tensor) -> Tensor:
     A place p of the frame lies at q of the photo with q + change * way(q) = p, found by damped iteration.
     """
     change = (gap.clamp(min=CLOSED) - own_gap.clamp(min=CLOSED))[:, None, None, None]
-    here = 2 * pixel_centres(SIDE, way.device)[None] - 1
     flow = torch.zeros_like(way)
     for _ in range(STEPS):
-        there = F.grid_sample(way, here + 2 * flow.movedim(1, -1), padding_mode="border", align_corners=False)
-        flow = 0.5 * flow - 0.5 * change * there
+        flow = 0.5 * flow - 0.5 * change * warp(way, flow)
     return flow
 
 
 def compose(first: Tensor, then: Tensor) -> Tensor:
     """Return the backward flow p -> first(p) + then(p + first(p)) of flows [N, 2, F, F]."""
-    here = 2 * pixel_centres(first.shape[-1], first.device)[None] - 1
-    return first + F.grid_sample(then, here + 2 * first.movedim(1, -1), padding_mode="border", align_corners=False)
+    return first + warp(then, first)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..frame_sizes import FULL
 from ..presets import ReferenceDecoderConfig
-from .extensions.portrait_warp import pixel_centres, warp_flow
+from .extensions.portrait_warp import pixel_centres, warp, warp_flow
 from .lip_warp import LipField, compose, lip_flow
 
 DRAWN = 128  # side of the drawn frame, pixels
@@ -293,7 +293,8 @@ class ReferenceDecoder(nn.Module):
         if border is not None:
             mask = 1 - (1 - mask) * resize(border, mask.shape[-1])
         fill = enlarge(drawn.float(), 2) + painted
-        warped = warp(repeated(photo.picture, count), flow, sharp=True)
+        there = 2 * (pixel_centres(side, flow.device) + resize(flow, side).movedim(1, -1)) - 1
+        warped = sample_sharply(repeated(photo.picture, count), there)
         large_mask, large_fill = resize(mask, side), resize(fill, side)
         frame = torch.lerp(large_fill, warped, large_mask)
 
@@ -418,16 +419,6 @@ def resize(x: Tensor, side: int) -> Tensor:
     if now % side == 0:
         return F.avg_pool2d(x, now // side)
     return F.interpolate(x, (side, side), mode="bilinear", align_corners=False, antialias=now > side)
-
-
-def warp(x: Tensor, flow: Tensor, sharp: bool = False) -> Tensor:
-    """Sample x [N, C, h, w] at place + flow; flow [N, 2, ...] is resized to it. Computed in float32."""
-    if flow.shape[-2:] != x.shape[-2:]:
-        flow = F.interpolate(flow, x.shape[-2:], mode="bilinear", align_corners=False)
-    grid = 2 * (pixel_centres(x.shape[-1], x.device) + flow.movedim(1, -1)) - 1
-    if sharp:
-        return sample_sharply(x.float(), grid).to(x.dtype)
-    return F.grid_sample(x.float(), grid, padding_mode="border", align_corners=False).to(x.dtype)
 
 
 def sample_sharply(x: Tensor, grid: Tensor) -> Tensor:

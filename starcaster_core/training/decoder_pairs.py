@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,8 +34,8 @@ from ..data.splits import split_of
 from ..errors import InputError
 from ..files import atomic_write
 from ..head_motion import POSE_STD, head_rotations, normalise, random_head_motion, rotations
-from ..identity.landmarks import find_landmarks
-from ..models.extensions.portrait_warp import camera_at, pixel_centres, warp_flow
+from ..identity.landmarks import LEFT_IRIS, LEFT_MOUTH_CORNER, RIGHT_IRIS, RIGHT_MOUTH_CORNER, find_landmarks
+from ..models.extensions.portrait_warp import camera_at, pixel_centres, warp, warp_flow
 from ..models.lip_warp import lip_field, mouth_gap
 from ..models.starcaster import Starcaster
 from ..sampling.execution import Network
@@ -261,6 +262,12 @@ def photo_files(folder: Path, split: str = "train") -> list[Path]:
     return [path for path in found if split_of("photo", path.name) == split]
 
 
+def regions_of(points: np.ndarray) -> np.ndarray:
+    """Return where mouth and eyes lie, float32 [3, 2], of landmarks [478, 2 or 3] in their units."""
+    corners = points[RIGHT_MOUTH_CORNER, :2] + points[LEFT_MOUTH_CORNER, :2]
+    return np.stack([corners / 2, points[RIGHT_IRIS, :2], points[LEFT_IRIS, :2]]).astype(np.float32)
+
+
 def random_field(rng: np.random.Generator, cells: int) -> Tensor:
     """Draw a smooth vector field of unit variance, [1, 2, F, F], with about `cells` bumps a side."""
     coarse = torch.from_numpy(rng.standard_normal((1, 2, cells + 3, cells + 3))).float()
@@ -292,15 +299,10 @@ def closing_lips(points: np.ndarray, amount: float) -> Tensor:
 
 def inverse_flow(flow: Tensor, steps: int = 12) -> tuple[Tensor, Tensor]:
     """Invert a backward flow [1, 2, F, F] by fixed-point iteration -> flow [1, 2, F, F] and where it is one, [1, 1, F, F]."""
-    grid = 2 * pixel_centres(flow.shape[-1], flow.device)[None] - 1
-
-    def at(moved: Tensor) -> Tensor:
-        return F.grid_sample(flow, grid + 2 * moved.movedim(1, -1), padding_mode="border", align_corners=False)
-
     back = torch.zeros_like(flow)
     for _ in range(steps):
-        back = 0.5 * back - 0.5 * at(back)
-    return back, ((back + at(back)).norm(dim=1, keepdim=True) < AGREE).float()
+        back = 0.5 * back - 0.5 * warp(flow, back)
+    return back, ((back + warp(flow, back)).norm(dim=1, keepdim=True) < AGREE).float()
 
 
 def warp_picture(picture: np.ndarray, flow: Tensor) -> np.ndarray:
@@ -325,7 +327,7 @@ def photo_pairs(model: Starcaster, photo: np.ndarray, rng: np.random.Generator, 
         return []
     embedding = embed(photo, faces[0])
     points = found.points / len(photo)
-    regions = np.stack([(points[61, :2] + points[291, :2]) / 2, points[468, :2], points[473, :2]]).astype(np.float32)
+    regions = regions_of(points)
     is_open = found.mouth_opening > OPEN_LIPS
     front = camera_at()[None]
     steps = SamplerSettings.of(model.config).steps
@@ -392,11 +394,22 @@ def make_photo_pairs(
     model: Starcaster, photos: Path, out: Path, variants: int, seed: int, part: tuple[int, int]
 ) -> None:
     """Write the pairs of the training photos that are missing. part: (which, of how many) share of the photos."""
+    for number, file, path, photo in missing_photos(photos, out, f"photo-{seed}", part):
+        rng = np.random.default_rng([seed, number, 0xF0])
+        write_found(path, photo_pairs(model, photo, rng, variants), file)
+
+
+def missing_photos(
+    photos: Path, out: Path, prefix: str, part: tuple[int, int]
+) -> Iterator[tuple[int, Path, Path, np.ndarray]]:
+    """Yield the training photos without pairs: number, file, the pairs' path, uint8 [S, S, 3]. part: (which, of how many) share.
+
+    Raises InputError for photos that are not SIDE x SIDE.
+    """
     for number, file in enumerate(photo_files(photos)):
-        path = out / f"photo-{seed}-{file.stem}.safetensors"
+        path = out / f"{prefix}-{file.stem}.safetensors"
         if path.exists() or number % part[1] != part[0]:
             continue
-        rng = np.random.default_rng([seed, number, 0xF0])
         photo = decode_jpeg(file.read_bytes())
         if photo.shape[:2] != (SIDE, SIDE):
             raise InputError(
@@ -404,11 +417,15 @@ def make_photo_pairs(
                 f"{file.name}, {photo.shape[1]} x {photo.shape[0]}",
                 "Crop them as the Identity Loader does.",
             )
-        pairs = photo_pairs(model, photo, rng, variants)
-        if pairs:
-            write_pairs(path, pairs)
-        else:
-            print(json.dumps({"no face in": file.name}), flush=True)
+        yield number, file, path, photo
+
+
+def write_found(path: Path, pairs: list[Pair], photo: Path) -> None:
+    """Write a photo's pairs, or say that no face was found in it."""
+    if pairs:
+        write_pairs(path, pairs)
+    else:
+        print(json.dumps({"no face in": photo.name}), flush=True)
 
 
 # Clips of real people ------------------------------------------------------------------------------------------------
@@ -433,7 +450,7 @@ def clip_pairs(model: Starcaster, frames: list[np.ndarray], rng: np.random.Gener
     if not faces or own is None:
         return []
     points = own.points / SIDE
-    regions = np.stack([(points[61, :2] + points[291, :2]) / 2, points[468, :2], points[473, :2]])
+    regions = regions_of(points)
     embedding, front, pairs = embed(source, faces[0]), camera_at()[None], []
     steps = SamplerSettings.of(model.config).steps
     with_chunks_of(model, 1)
@@ -490,7 +507,7 @@ def make_shown(model: Starcaster, photos: Path, voice: Path, out: Path, people: 
         if found is None or not faces:
             continue
         points = found.points / len(photo)
-        regions = np.stack([(points[61, :2] + points[291, :2]) / 2, points[468, :2], points[473, :2]])
+        regions = regions_of(points)
         identity = Identity(embed(photo, faces[0]), photo, yaw=found.pose.yaw)
         with_chunks_of(model, 16)
         motion = random_head_motion(seed, 40, 16, model.config.fps)

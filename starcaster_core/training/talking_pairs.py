@@ -8,7 +8,6 @@ frame's colours stand there, and no loss takes them for the truth.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from ..data.splits import split_of
 from ..errors import InputError
 from ..head_motion import POSE_STD, head_rotations, random_head_motion
 from ..identity.landmarks import LEFT_IRIS, RIGHT_IRIS, FaceLandmarks, find_landmarks
-from ..models.extensions.portrait_warp import camera_at, pixel_centres, warp_flow
+from ..models.extensions.portrait_warp import camera_at, pixel_centres, warp, warp_flow
 from ..models.lip_warp import (
     INNER_LOWER,
     INNER_UPPER,
@@ -40,13 +39,13 @@ from .decoder_pairs import (
     BIAS,
     FLOW_SIDE,
     Pair,
-    decode_jpeg,
     draw_frames,
     enlarged,
-    photo_files,
+    missing_photos,
+    regions_of,
     warp_picture,
     with_chunks_of,
-    write_pairs,
+    write_found,
 )
 
 FRAMES, KEPT = 16, 4  # drawn of a photo; of these, mouths as different as they come become pairs
@@ -78,12 +77,6 @@ def between_lips(points: np.ndarray) -> Tensor:
     return F.avg_pool2d(torch.from_numpy(np.array(image, np.float32))[None, None] / 255, 4)
 
 
-def sample(x: Tensor, flow: Tensor) -> Tensor:
-    """Sample [1, C, F, F] at place + flow."""
-    here = 2 * pixel_centres(x.shape[-1], x.device)[None] - 1
-    return F.grid_sample(x, here + 2 * flow.movedim(1, -1), padding_mode="border", align_corners=False)
-
-
 def put_between(picture: np.ndarray, other: np.ndarray, weights: Tensor) -> np.ndarray:
     """Blend pictures uint8 [S, S, 3] by weights [1, 1, F, F] of the other."""
     share = F.interpolate(weights, picture.shape[:2], mode="bilinear", align_corners=False)[0, 0, ..., None].numpy()
@@ -103,13 +96,12 @@ def pair_of(photo: np.ndarray, points: np.ndarray, drawn: np.ndarray, turn: Tens
     moved[:, 0] = middle[0] + stretch * (moved[:, 0] - middle[0])
     known = torch.ones(1, 1, FLOW_SIDE, FLOW_SIDE)
     if gap > STRETCHED * max(field.gap.item(), BIAS):
-        between = sample(between_lips(moved), turned)
+        between = warp(between_lips(moved), turned)
         known = (between < 0.1).float()
         target = put_between(target, enlarged(drawn), between)
     seen = known[0, 0].numpy()
-    regions = np.stack([(points[61] + points[291]) / 2, points[RIGHT_IRIS], points[LEFT_IRIS]]).astype(np.float32)
     at = front[0].numpy()
-    return Pair(photo, target, drawn, flow[0].numpy(), seen, regions, turn.numpy(), at, at, known=seen)
+    return Pair(photo, target, drawn, flow[0].numpy(), seen, regions_of(points), turn.numpy(), at, at, known=seen)
 
 
 def talking_pairs(model: Starcaster, photo: np.ndarray, speech: Speech, rng: np.random.Generator) -> list[Pair]:
@@ -174,16 +166,8 @@ def make_talking_pairs(
     from ..speech import load_audio, mono16k
 
     recordings = voice_files(voices)
-    for number, file in enumerate(photo_files(photos)):
-        path = out / f"talk-{seed}-{file.stem}.safetensors"
-        if path.exists() or number % part[1] != part[0]:
-            continue
+    for number, file, path, photo in missing_photos(photos, out, f"talk-{seed}", part):
         rng = np.random.default_rng([seed, number, 0x7A1C])
         voice = recordings[int(rng.integers(len(recordings)))]
         speech = model.encode_speech(mono16k(*load_audio(voice)))
-        photo = decode_jpeg(file.read_bytes())
-        pairs = talking_pairs(model, photo, speech, rng)
-        if pairs:
-            write_pairs(path, pairs)
-        else:
-            print(json.dumps({"no face in": file.name}), flush=True)
+        write_found(path, talking_pairs(model, photo, speech, rng), file)

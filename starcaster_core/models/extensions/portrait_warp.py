@@ -50,6 +50,14 @@ def pixel_centres(side: int, device: torch.device) -> Tensor:
     return torch.stack([right, down], dim=-1)
 
 
+def warp(x: Tensor, flow: Tensor) -> Tensor:
+    """Sample x [N, C, h, w] at place + flow; flow [N, 2, ...], image sides, is resized to it. Computed in float32."""
+    if flow.shape[-2:] != x.shape[-2:]:
+        flow = F.interpolate(flow, x.shape[-2:], mode="bilinear", align_corners=False)
+    grid = 2 * (pixel_centres(x.shape[-1], x.device) + flow.movedim(1, -1)) - 1
+    return F.grid_sample(x.float(), grid, padding_mode="border", align_corners=False).to(x.dtype)
+
+
 def warp_flow(camera: Tensor, rotations: Tensor, portrait_camera: Tensor) -> Tensor:
     """Return the backward flow into the portrait, [N, 2, GRID, GRID], x right and y down in image sides.
 
