@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..presets import ModelConfig
+from ..speech.prosody import with_loudness
 from ..types import CameraPath, Identity, Speech
 from .attention_cache import ConditionCache, cache_condition
 from .attention_kernels import KeyValue
@@ -153,7 +154,7 @@ class Starcaster(nn.Module):
                 "Connect an AUDIO_ENCODER (Load Audio Encoder with a wav2vec2-base file), name one with --audio-encoder, "
                 "or assemble the model with one.",
             )
-        return self.speech_encoder.encode(samples, self.config.fps)
+        return with_loudness(self.speech_encoder.encode(samples, self.config.fps), samples)
 
     # What to expect ----------------------------------------------------------------------------------------------------
 

@@ -195,7 +195,15 @@ def frame_pose(model, conditions: Conditions, settings: SamplerSettings, start: 
         camera = model.camera_vectors(conditions.camera, start, frames)
     motion = conditions.head_motion
     if motion is None:
-        motion = random_head_motion(settings.seed, start, frames, model.config.fps, settings.head_motion)
+        heard = conditions.speech is not None and settings.lambda_audio > 0
+        motion = random_head_motion(
+            settings.seed,
+            start,
+            frames,
+            model.config.fps,
+            settings.head_motion,
+            conditions.speech.loudness if heard else None,
+        )
     else:
         motion = motion[torch.arange(start, start + frames).clamp(max=len(motion) - 1)]
     return FramePose(motion[None].to(model.device), camera)
