@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..starcaster_core.speech import audio_warnings, mono16k
-from ..starcaster_core.speech.wav2vec2 import NAME as WAV2VEC2
 from ..starcaster_core.speech.prosody import with_loudness
+from ..starcaster_core.speech.wav2vec2 import NAME as WAV2VEC2
 from ..starcaster_core.speech.wav2vec2 import encode_with
 from . import sockets
 from .comfy_bridge import CATEGORY, core_wav2vec2, io, tell_user, user_errors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -39,7 +41,7 @@ class Starcaster(nn.Module):
         self.identity_tokens = build_identity_encoder(config)
         self.speech_tokens = SpeechTokens(config.conditioning, config.unet.cross_attention_dim)
         self.camera_tokens = CameraTokens(config.conditioning, config.unet.cross_attention_dim)
-        self.speech_encoder = build_speech_encoder(config)
+        self.speech_encoder: Any = build_speech_encoder(config)  # whatever has `encode(samples, fps)`
         self.reference_decoder = build_reference_decoder(config)
 
     @property
