@@ -1,0 +1,298 @@
+"""Rewrite the generated tables of the documentation from benchmarks/results and from the code.
+
+    python scripts/make_tables.py            # rewrite every block
+    python scripts/make_tables.py --check    # exit with 1, naming the blocks that differ, and write nothing
+
+A block begins with `<!-- table: NAME -->` and ends with `<!-- /table -->`, each on a line of its own. TABLES maps each
+name to the function that makes its lines. Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import functools
+import json
+import re
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+RESULTS = REPO / "benchmarks" / "results"
+BLOCK = re.compile(r"^(<!-- table: ([\w-]+) -->\n)(.*?)^(<!-- /table -->)$", re.MULTILINE | re.DOTALL)
+
+# title, path in the results, factor, format, what the project wants
+FIGURES = {
+    "within": ("sync offset within one frame", "temporal.sync.within_one_frame", 100, "{:.0f} %", "80 %"),
+    "confidence": ("sync confidence", "temporal.sync.confidence", 1, "{:.2f}", "60 % of the truth"),
+    "visemes": ("visemes recognised *", "temporal.lips.visemes", 100, "{:.0f} %", ""),
+    "opening": ("lip opening, correlation *", "temporal.lips.correlation", 1, "{:.2f}", "0.7"),
+    "lip_ratio": ("lip opening, std ratio *", "temporal.motion.lip_ratio", 1, "{:.2f}", ""),
+    "pose_ratio": ("head pose, std ratio", "temporal.motion.pose_ratio", 1, "{:.2f}", "0.7 to 1.4"),
+    "distance": ("dlib distance, talking", "temporal.identity.distance", 1, "{:.2f}", ""),
+    "rank_1": ("rank 1, talking", "temporal.identity.rank_1", 100, "{:.0f} %", "80 %"),
+    "frozen_distance": ("dlib distance, frozen", "spatial.identity.distance", 1, "{:.2f}", ""),
+    "frozen_rank_1": ("rank 1, frozen", "spatial.identity.rank_1", 100, "{:.0f} %", ""),
+    "view": ("view error, degrees", "spatial.view.error", 1, "{:.1f}", "6"),
+    "psnr": ("PSNR, frozen, dB", "spatial.reconstruction.psnr", 1, "{:.1f}", ""),
+}
+
+
+@functools.cache
+def results(name: str) -> dict:
+    """Read one JSON file of benchmarks/results."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """Format a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(cells) + " |" for cells in lines]
+
+
+def find(tree: dict, path: str):
+    """Follow a dotted path into nested dictionaries."""
+    for key in path.split("."):
+        tree = tree[key]
+    return tree
+
+
+def value(stat: dict | None, factor: float, form: str, interval: bool = False) -> str:
+    """Format a mean, with its 95 % interval where asked for; empty for a figure that does not exist."""
+    if stat is None:
+        return ""
+    text = form.format(stat["mean"] * factor)
+    if interval:
+        low, high = (form.replace(" %", "").format(stat[end] * factor) for end in ("low", "high"))
+        text += f" [{low}, {high}]"
+    return text
+
+
+def figures(tree: dict) -> list[str]:
+    """Tabulate the figures of one evaluation with their ranges."""
+    rows = []
+    for title, path, factor, form, wanted in FIGURES.values():
+        stats = find(tree, path)
+        made = value(stats["generated"], factor, form, interval=True)
+        others = [value(stats[column], factor, form) for column in ("decoded", "still", "wrong")]
+        rows.append([title, made, *others, wanted])
+    return table(["", "`mini`", "truth, decoded", "still portrait", "wrong input", "wanted"], rows)
+
+
+def columns(trees: dict[str, dict], names: list[str]) -> list[str]:
+    """Tabulate the generated videos of several models side by side."""
+    rows = []
+    for name in names:
+        title, path, factor, form, _ = FIGURES[name]
+        rows.append([title] + [value(find(t, path)["generated"], factor, form, interval=True) for t in trees.values()])
+    return table(["", *trees], rows)
+
+
+def mini() -> list[str]:
+    """Tabulate all figures of the shipped model."""
+    return figures(results("mini-figures"))
+
+
+def mini_short() -> list[str]:
+    """Tabulate what matters most to a user of the shipped model."""
+    rows = []
+    for name in ("within", "confidence", "opening", "pose_ratio", "rank_1", "frozen_rank_1", "view"):
+        title, path, factor, form, _ = FIGURES[name]
+        stats = find(results("mini-figures"), path)
+        rows.append([title, value(stats["generated"], factor, form, True), value(stats["decoded"], factor, form)])
+    return table(["", "`mini`", "truth, decoded"], rows)
+
+
+def drift() -> list[str]:
+    """Tabulate the minute-long clip: change a minute and standard error."""
+    series = results("mini-figures")["drift"]["series"]
+    titles = {"identity": "dlib distance", "red": "red, grey levels", "green": "green", "blue": "blue"}
+    titles["sharpness"] = "sharpness"
+    rows = []
+    for name, title in titles.items():
+        values = series[name]["values"]
+        first, last = sum(values[:10]) / 10, sum(values[-10:]) / 10
+        change = f"{series[name]['slope']:.2f} ± {series[name]['error']:.2f}"
+        rows.append([title, f"{first:.2f}", f"{last:.2f}", change, f"{series[name]['truth']:.2f}"])
+    return table(["", "first 10 s", "last 10 s", "change a minute", "truth"], rows)
+
+
+def instruments() -> list[str]:
+    """Tabulate how well the instruments read held-out clips."""
+    facts = {name: entry["facts"]["held_out"] for name, entry in results("mini-figures")["instruments"].items()}
+    lips, sync, probe = facts["lipreader"], facts["syncnet"], facts["probe"]["mean_error"]
+    seen, decoded = lips["rendered"], lips["decoded"]
+    rows = [
+        ["lip reader: viseme of a frame, rendered / decoded", f"{seen['all']:.1%} / {decoded['all']:.1%}",
+         f"{seen['all_chance']:.1%}", f"{seen['all_of_another_mouth']:.1%}"],
+        ["lip reader: opening, correlation", f"{seen['opening']:.2f} / {decoded['opening']:.2f}",
+         "0", f"{seen['opening_of_another_mouth']:.2f}"],
+        ["SyncNet: own against foreign sound, AUC", f"{sync['auc_confidence']:.3f}", "0.5", ""],
+        ["SyncNet: confidence", f"{sync['true']['confidence']:.2f}", "", f"{sync['other_sound']['confidence']:.2f}"],
+        ["SyncNet: delays found within one frame", f"{sync['delay_within_one_frame']:.1%}", "10 %", ""],
+        ["probe: mean error of opening, yaw, pitch",
+         f"{probe['opening']:.3f}, {probe['yaw']:.1f}°, {probe['pitch']:.1f}°", "", ""],
+    ]  # fmt: skip
+    return table(["instrument", "held out", "chance", "wrong input"], rows)
+
+
+def ablations() -> list[str]:
+    """Tabulate the ablations on held-out people."""
+    tree = results("ablations")
+    trees = {"full recipe": "abl-full", "no lip loss": "abl-no-lips", "teacher forcing": "abl-teacher-forcing"}
+    trees |= {"one stage": "abl-single"}
+    names = ["confidence", "visemes", "opening", "lip_ratio", "pose_ratio", "rank_1", "distance", "frozen_distance"]
+    return columns({title: tree[key] for title, key in trees.items()}, names)
+
+
+def overfit() -> list[str]:
+    """Tabulate the models trained on 16 clips of each kind, measured on those clips."""
+    tree = results("overfit")
+    trees = {"stage 2": tree["all-forcing"], "stage 3": tree["all-views"]}
+    return columns(trees, ["confidence", "visemes", "opening", "pose_ratio", "rank_1", "view", "psnr"])
+
+
+def self_forcing() -> list[str]:
+    """Tabulate the comparison of self-forcing with teacher forcing without a portrait."""
+    tree = results("self-forcing")
+    rows = []
+    for key, title, form in (
+        ("picture", "picture error, grey levels", "{:.1f}"),
+        ("sharpness", "sharpness, ratio", "{:.2f}"),
+        ("pose", "head pose, std ratio", "{:.2f}"),
+    ):
+        for when in ("first", "last"):
+            stats = (tree[model][when][key] for model in ("self", "teacher", "self_minus_teacher"))
+            rows.append([f"{title}, {when} 2 s", *(value(stat, 1, form, interval=True) for stat in stats)])
+    return table(["", "self-forcing", "teacher forcing", "difference by clip"], rows)
+
+
+def bench() -> list[str]:
+    """Tabulate the ratios of `make bench`, whatever rows the file has."""
+    rows = []
+
+    def walk(tree: dict, names: tuple[str, ...]) -> None:
+        if "ratio" in tree:
+            rows.append(
+                [" / ".join(f"`{name}`" for name in names), str(tree["ratio"]), str(tree.get("ratio_lowest", ""))]
+            )
+        for name, entry in tree.items():
+            if isinstance(entry, dict):
+                walk(entry, (*names, name))
+
+    walk(results("cpu"), ())
+    return table(["row of `cpu.json`", "ratio, median", "lowest"], rows)
+
+
+def bench_parts() -> list[str]:
+    """Tabulate the seconds of computing a second of video takes."""
+    parts = results("cpu")["path"]["per_video_second"]
+    return table(list(parts), [[f"{seconds:.2f}" for seconds in parts.values()]])
+
+
+def sd15_flops() -> list[str]:
+    """Tabulate the counted TFLOP of the paper's scale."""
+    call = results("sd15-counted")["tflop_a_call"]
+    null, full = call["null"], call["full"]
+    # The guidance of a step asks for the null condition and for all conditions; a chunk has 16 frames.
+    rows = [["a network call, null condition", f"{null:.1f}"], ["a network call, all conditions", f"{full:.1f}"]]
+    rows += [["a frame, 25 guided steps", f"{25 * (null + full) / 16:.1f}"]]
+    rows += [["a frame, 4 unguided steps", f"{4 * full / 16:.1f}"]]
+    return table(["", "TFLOP"], rows)
+
+
+def sd15_memory() -> list[str]:
+    """Tabulate the counted memory of the paper's scale."""
+    rows = []
+    for name, parts in results("sd15-counted")["gib"].items():
+        others = parts["merged_adapters"] + parts["vae"] + parts["conditions"]
+        numbers = (parts["unet"], others, parts["activations"], parts["total"])
+        rows.append([name, *(f"{number:.2f}" for number in numbers)])
+    return table(["GiB, bfloat16", "UNet", "adapters, VAE, conditions", "activations", "total"], rows)
+
+
+def lip_memory() -> list[str]:
+    """Tabulate what the lip-reading loss keeps in memory."""
+    tree = results("lip-memory")
+    counted, measured = (
+        next(rows for title, rows in tree.items() if title.startswith(model)) for model in ("sd15", "mini")
+    )
+    rows = [
+        [name, f"{measured[name]['kept_mb']:.0f}", f"{measured[name]['peak_mb']:.0f}", f"{row['kept_mb'] / 1024:.1f}"]
+        for name, row in counted.items()
+    ]
+    return table(["decoded", "`mini`: kept, MB", "`mini`: process growth, MB", "`sd15`: kept, GiB"], rows)
+
+
+def tree() -> list[str]:
+    """List every module of the core and of the nodes with the first line of its docstring."""
+    lines = []
+    folders = sorted({path.parent for top in ("starcaster_core", "nodes") for path in (REPO / top).rglob("*.py")})
+    for folder in sorted(folders, key=lambda path: (path.relative_to(REPO).parts[0] == "nodes", path)):
+        package = folder / "__init__.py"
+        about = summary(package) if package.is_file() else ""
+        lines += [f"- **`{folder.relative_to(REPO).as_posix()}/`** {about}".rstrip()]
+        modules = sorted(path for path in folder.glob("*.py") if not path.name.startswith("__"))
+        lines += [f"  - `{path.name}`: {summary(path)}".rstrip(": ") for path in modules]
+    return lines
+
+
+def summary(path: Path) -> str:
+    """Return the first line of a module's docstring, or nothing."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    return docstring.splitlines()[0] if docstring else ""
+
+
+TABLES = {
+    "mini": mini,
+    "mini-short": mini_short,
+    "drift": drift,
+    "instruments": instruments,
+    "ablations": ablations,
+    "overfit": overfit,
+    "self-forcing": self_forcing,
+    "bench": bench,
+    "bench-parts": bench_parts,
+    "sd15-flops": sd15_flops,
+    "sd15-memory": sd15_memory,
+    "lip-memory": lip_memory,
+    "tree": tree,
+}
+
+
+def pages() -> list[Path]:
+    """List the pages that may hold blocks."""
+    found = [*REPO.glob("*.md"), *(REPO / "docs").rglob("*.md"), *(REPO / "web" / "docs").glob("*.md")]
+    found += [*(REPO / "benchmarks").glob("*.md"), *(REPO / "starcaster_core").rglob("*.md")]
+    return sorted(found)
+
+
+def rewritten(text: str) -> str:
+    """Return a page with all of its blocks made anew.
+
+    Raises KeyError where a block's name is none of TABLES.
+    """
+    return BLOCK.sub(lambda block: block[1] + "\n".join(TABLES[block[2]]()) + "\n" + block[4], text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Rewrite or check every page. Return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a table is out of date")
+    check = parser.parse_args(arguments).check
+    stale = []
+    for path in pages():
+        before = path.read_text(encoding="utf-8")
+        after = rewritten(before)
+        if after != before:
+            stale.append(path.relative_to(REPO).as_posix())
+            if not check:
+                path.write_text(after, encoding="utf-8")
+    if stale:
+        print(f"{'out of date' if check else 'rewritten'}: {', '.join(stale)}")
+    if stale and check:
+        print("Run `python scripts/make_tables.py` and commit the pages.")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
