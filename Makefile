@@ -4,9 +4,11 @@
 
 BOOT ?= python3
 PY = $$($(BOOT) scripts/provision_comfyui.py --print python)
+COMFYUI = $$($(BOOT) scripts/provision_comfyui.py --print comfyui)
 DEMO_ARGS ?=
+TYPES_ARGS ?= --baselinemode=discard
 
-.PHONY: setup demo test check bench bench-gpu thumbnails
+.PHONY: setup demo test check types wheel bench bench-gpu thumbnails
 
 setup:  ## a real ComfyUI with our requirements, made once
 	$(BOOT) scripts/provision_comfyui.py
@@ -14,10 +16,17 @@ setup:  ## a real ComfyUI with our requirements, made once
 demo: setup  ## output/demo.mp4, rendered by our nodes inside ComfyUI
 	$(PY) scripts/demo.py $(DEMO_ARGS)
 
-check: setup  ## format, lint, quick unit tests
+check: setup  ## format, lint, types, quick unit tests
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
-	OMP_NUM_THREADS=1 $(PY) -m pytest tests/unit -q -m "not slow"
+	$(MAKE) --no-print-directory types
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/unit tests/packaging -q -m "not slow"
+
+types: setup  ## static types of the nodes, the models, sampling and the pipeline
+	PYTHONPATH="$(COMFYUI)" $(PY) -m basedpyright --pythonpath "$(PY)" $(TYPES_ARGS)
+
+wheel: setup  ## build the wheel, install it into a fresh environment, render one second from there
+	$(PY) scripts/check_wheel.py
 
 test: setup  ## everything: unit, real server, real frontend
 	$(PY) -m pytest tests

@@ -28,11 +28,12 @@ from starcaster_core.evaluation.probe import load_probe
 from starcaster_core.evaluation.statistics import Share, summary
 from starcaster_core.models.checkpoint import load_checkpoint, save_checkpoint
 from starcaster_core.models.starcaster import Starcaster
+from starcaster_core.presets import ExtensionsConfig
 from starcaster_core.sampling.schedules import seeded_generator
 from starcaster_core.training.diffusion import Batch
 from starcaster_core.training.latents import ClipSet, load_clips
 from starcaster_core.training.loop import LoopSettings, autocast
-from starcaster_core.training.portrait import begun_model, train_stage, without_additions
+from starcaster_core.training.portrait import begun_model, train_stage, with_extensions
 from starcaster_core.training.recipe import Stage
 from starcaster_core.training.recipes import RECIPES
 from starcaster_core.training.student import StudentLoss
@@ -65,7 +66,7 @@ def trained(args: argparse.Namespace, way: str, clips: ClipSet) -> Starcaster:
     if not file.exists():
         stage = stage_of(way)
         budget = LoopSettings(minutes=0, steps=args.steps, show_minutes=1e9)
-        model = without_additions(begun_model(args.init, (stage,)))
+        model = with_extensions(begun_model(args.init, (stage,)), ExtensionsConfig())
         model = train_stage(model, clips, stage, budget, args.out, args.seed)
         save_checkpoint(file, model, {"way": way, "steps": args.steps, "seed": args.seed}, dtype=torch.float32)
     return load_checkpoint(file, torch.float32)
@@ -89,7 +90,7 @@ def long_batch(clips: ClipSet, index: int, frames: int, window: int) -> Batch:
         camera=None,
         mouth=cut(clips.mouth),
         eyes=cut(clips.eyes),
-        idle=cut(clips.idle),
+        head_motion=cut(clips.head_motion),
         embedding=clips.embedding[index : index + 1],
     )
 

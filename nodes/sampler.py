@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from ..starcaster_core.presets import ModelConfig
-from ..starcaster_core.sampling import SamplerSettings
-from ..starcaster_core.sampling.schedules import SCHEDULERS
+from ..starcaster_core.sampling.samplers import SAMPLERS
+from ..starcaster_core.sampling.settings import Conditions, SamplerSettings
 from . import sockets
 from .comfy_bridge import (
     CATEGORY,
@@ -19,6 +19,9 @@ from .comfy_bridge import (
 )
 
 DEFAULTS = SamplerSettings()
+# What a widget says when the model's own value is meant.
+AUTO = {"steps": 0, "scheduler": "auto", "guidance_scale": -1.0, "context_frames": -1, "guidance_end": -1.0}
+OWN = "the model's own, which is what its makers measured to be best"
 
 
 class Sampler(io.ComfyNode):
@@ -55,26 +58,26 @@ class Sampler(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "steps",
-                    default=DEFAULTS.steps,
-                    min=1,
+                    default=AUTO["steps"],
+                    min=0,
                     max=1000,
-                    tooltip="Denoising steps for each chunk. More is slower and, up to about 25, finer.",
+                    tooltip=f"Denoising steps for each chunk. 0 is {OWN}. More is slower and, up to about 25, finer.",
                 ),
                 io.Combo.Input(
                     "scheduler",
-                    options=list(SCHEDULERS),
-                    default=DEFAULTS.scheduler,
-                    tooltip="How noise is removed: 'lcm' in few-step models, the built-in one among them (4 steps, "
-                    "guidance 1), 'dpmpp' or 'ddim' in the others.",
+                    options=[AUTO["scheduler"], *SAMPLERS],
+                    default=AUTO["scheduler"],
+                    tooltip=f"How noise is removed. 'auto' is {OWN}: 'lcm' for few-step models, the built-in one among "
+                    "them, 'dpmpp' for others.",
                 ),
                 io.Float.Input(
                     "guidance_scale",
-                    default=DEFAULTS.guidance_scale,
-                    min=0.0,
+                    default=AUTO["guidance_scale"],
+                    min=-1.0,
                     max=20.0,
                     step=0.1,
-                    tooltip="How strictly identity, camera and speech are followed. 1 turns guidance off and halves "
-                    "the time.",
+                    tooltip=f"How strictly identity, camera and speech are followed. -1 is {OWN}. 1 turns guidance off and "
+                    "halves the time.",
                 ),
                 io.Float.Input(
                     "lambda_audio",
@@ -94,11 +97,10 @@ class Sampler(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "context_frames",
-                    default=ModelConfig.context_frames,
-                    min=0,
+                    default=AUTO["context_frames"],
+                    min=-1,
                     max=16,
-                    tooltip="How many of the last frames each chunk looks back at: 0 for the built-in model, whose frames "
-                    "go on from each other by themselves, 2 for others.",
+                    tooltip=f"How many of the last frames each chunk looks back at. -1 is {OWN}.",
                     advanced=True,
                 ),
                 io.Boolean.Input(
@@ -117,13 +119,13 @@ class Sampler(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "guidance_end",
-                    default=DEFAULTS.guidance_end,
-                    min=0.0,
+                    default=AUTO["guidance_end"],
+                    min=-1.0,
                     max=1.0,
                     step=0.05,
                     optional=True,
-                    tooltip="Share of the steps, the noisiest first, that are guided. 0.5 saves a quarter of the time "
-                    "and changes little.",
+                    tooltip=f"Fraction of the steps, the noisiest first, that are guided. -1 is {OWN}. 0.5 saves a quarter "
+                    "of the time and changes little.",
                     advanced=True,
                 ),
                 io.Float.Input(
@@ -148,27 +150,25 @@ class Sampler(io.ComfyNode):
     @classmethod
     @user_errors
     def execute(cls, model, identity, seconds, speech=None, camera=None, **widgets) -> io.NodeOutput:
-        from ..starcaster_core.sampling import Conditions, rollout
+        from ..starcaster_core.pipeline import generate_latents, video_length
 
-        conditions = Conditions(identity, speech, camera, _frames(speech, camera, seconds, model.core.config.fps))
-        tell_user(cls.hidden.unique_id, " ".join(model.core.warnings(speech, camera)))
-        chunks = rollout(
+        core = model.core
+        frames, _ = video_length(core.config.fps, speech, camera, None if speech or camera else seconds)
+        tell_user(cls.hidden.unique_id, " ".join(core.warnings(speech, camera)))
+        chunks = generate_latents(
             model.on_device(),
-            conditions,
-            SamplerSettings(**widgets),
+            Conditions(identity, speech, camera, frames),
+            chosen_settings(core.config, widgets),
             progress=SamplingProgress(cls.hidden.unique_id),
             should_stop=stop_if_interrupted,
             execution=model.execution,
         )
-        # [1, C, T, h, w] a chunk -> [T, C, h, w], off the device as soon as they are there
-        frames = [chunk.latents[0].movedim(1, 0).to(intermediate_device(), torch.float32) for chunk in chunks]
-        return io.NodeOutput({"samples": torch.cat(frames)})
+        # Unit-variance [1, C, T, h, w] a chunk -> raw [T, C, h, w], as core's VAE Decode takes it.
+        raw = [core.to_raw(chunk.latents)[0].movedim(1, 0) for chunk in chunks]
+        return io.NodeOutput({"samples": torch.cat([part.to(intermediate_device(), torch.float32) for part in raw])})
 
 
-def _frames(speech, camera, seconds: float, fps: float) -> int:
-    """The video's length: the speech's, else the camera path's, else what the widget says."""
-    if speech is not None:
-        return speech.frames
-    if camera is not None:
-        return camera.frames
-    return max(1, round(seconds * fps))
+def chosen_settings(config: ModelConfig, widgets: dict) -> SamplerSettings:
+    """Return the sampler's settings: what a widget says, or the model's own where it says AUTO."""
+    chosen = {name: None if value == AUTO.get(name) else value for name, value in widgets.items()}
+    return SamplerSettings.of(config, **chosen)

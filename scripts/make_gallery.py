@@ -26,7 +26,7 @@ from starcaster_core.evaluation.footage import choose_clips, conditions_of, film
 from starcaster_core.identity import as_rgb, make_identity, read_picture
 from starcaster_core.models.checkpoint import load_checkpoint
 from starcaster_core.models.starcaster import Starcaster
-from starcaster_core.sampling import Conditions, SamplerSettings
+from starcaster_core.sampling.settings import Conditions, SamplerSettings
 from starcaster_core.speech import load_audio, mono16k
 from starcaster_core.video import write_video
 

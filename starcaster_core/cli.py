@@ -16,6 +16,7 @@ COMMANDS = {
     "train": ("training.portrait", "train a model, stage after stage"),
     "evaluate": ("evaluation.evaluate", "measure a model on held-out clips"),
     "assemble": ("models.public.assemble", "make one paper-scale checkpoint out of public weights"),
+    "delta": ("models.public.delta", "make a small file of what training added to the public weights"),
     "bench": ("benchmark", "measure seconds of computing per second of video"),
     "bench-gpu": ("benchmark.gpu", "measure the paper's scale on a GPU, with random weights"),
 }
@@ -24,7 +25,8 @@ COMMANDS = {
 def build_parser(command: str | None) -> argparse.ArgumentParser:
     """Only the module of the command that was asked for is imported."""
     parser = argparse.ArgumentParser(
-        prog="python -m starcaster_core", description="STARCaster: talking portraits by autoregressive video diffusion."
+        prog="python -m starcaster_core" if sys.argv[0].endswith("__main__.py") else "starcaster",
+        description="STARCaster: talking portraits by autoregressive video diffusion.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, summary) in COMMANDS.items():

@@ -21,8 +21,6 @@ class UNetConfig:
     cross_attention_dim: int = 768  # width of identity, audio and camera tokens
     norm_num_groups: int = 32
     lora_rank: int = 64  # of the self-attention adapters
-    idle_dim: int = 0  # numbers that say how the head moves beside speech, 0 or len(idle.IDLE) (decisions/0011)
-    copy_reference: bool = False  # may copy the portrait where it fits; for clean-latents prediction (decisions/0006)
     motion: bool = True  # temporal attention; False leaves a pure image model
     motion_max_seq_length: int = 32  # frames that temporal attention has positions for
     motion_num_attention_heads: tuple[int, ...] = (8, 8, 8, 8)
@@ -69,7 +67,16 @@ class NoiseConfig:
     prediction_type: str = "epsilon"
     rescale_betas_zero_snr: bool = False
     timestep_spacing: str = "leading"
-    shared_noise: float = 0.0  # share (of the variance) of the noise that all frames of a video have in common
+
+
+@dataclass(frozen=True)
+class ExtensionsConfig:
+    """What a model has beyond the paper (`models/extensions`). The defaults are the paper: nothing."""
+
+    head_motion_channels: int = 0  # of the head motion it is given, 0 or len(head_motion.CHANNELS) (decisions/0011)
+    copy_portrait: bool = False  # may copy the portrait's latents; for clean-latents prediction (decisions/0006)
+    warp_portrait: bool = False  # what may be copied is warped to the pose and camera of each frame (decisions/0012)
+    shared_noise: float = 0.0  # fraction of the noise's variance that all frames of a video share (decisions/0005)
 
 
 @dataclass(frozen=True)
@@ -81,15 +88,15 @@ class ModelConfig:
     autoencoder: AutoencoderConfig
     conditioning: ConditioningConfig
     noise: NoiseConfig = NoiseConfig()
+    extensions: ExtensionsConfig = ExtensionsConfig()
     image_size: int = 512  # side of the square frames, pixels
     fps: float = 25.0
-    turn_portrait: bool = False  # what may be copied is the portrait turned as the head and the camera (decisions/0012)
     chunk_frames: int = 16  # N: frames denoised together
     context_frames: int = 2  # n: last frames of the previous chunk that are looked back at
     steps: int = 25  # default number of sampling steps
     guidance_scale: float = 3.0  # default strength of guidance
-    guidance_end: float = 1.0  # default share of the steps, the noisiest first, that are guided
-    scheduler: str = "dpmpp"  # default sampler, one of sampling.schedules.SCHEDULERS
+    guidance_end: float = 1.0  # default fraction of the steps, the noisiest first, that are guided
+    scheduler: str = "dpmpp"  # default sampler, one of sampling.samplers.SAMPLERS
 
     @property
     def sampling_defaults(self) -> dict[str, float | str]:
@@ -109,23 +116,69 @@ class ModelConfig:
         return self.conditioning.speech_encoder
 
     def to_dict(self) -> dict:
-        return asdict(self)
+        """Return plain numbers for JSON, with the version of their layout."""
+        return {"version": CONFIG_VERSION, **asdict(self)}
 
     @staticmethod
     def from_dict(data: dict) -> ModelConfig:
-        """Inverse of `to_dict`, after JSON has turned tuples into lists. Unknown keys raise TypeError."""
+        """Return the configuration that `to_dict` wrote, of this or an earlier version.
+
+        Raises TypeError for unknown keys, ValueError for a version that is newer than this package.
+        """
+        data = upgrade(data)
         parts = {f.name: f.default for f in fields(ModelConfig)}
         types = {
             "unet": UNetConfig,
             "autoencoder": AutoencoderConfig,
             "conditioning": ConditioningConfig,
             "noise": NoiseConfig,
+            "extensions": ExtensionsConfig,
         }
         parts.update(data)
         for name, kind in types.items():
             if isinstance(parts[name], dict):
                 parts[name] = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in parts[name].items()})
         return ModelConfig(**parts)
+
+
+CONFIG_VERSION = 2
+
+
+def upgrade(data: dict) -> dict:
+    """Bring a configuration of an earlier version to the present layout, without its version number.
+
+    Version 1 (it had no number) kept the extensions in three places, under other names.
+    """
+    version = data.get("version", 1)
+    data = {name: value for name, value in data.items() if name != "version"}
+    if version > CONFIG_VERSION:
+        raise ValueError(f"version {version}, and this package knows {CONFIG_VERSION}")
+    if version == 1:
+        unet, noise = dict(data.get("unet") or {}), dict(data.get("noise") or {})
+        data["extensions"] = {
+            "head_motion_channels": unet.pop("idle_dim", 0),
+            "copy_portrait": unet.pop("copy_reference", False),
+            "warp_portrait": data.pop("turn_portrait", False),
+            "shared_noise": noise.pop("shared_noise", 0.0),
+        }
+        data |= {name: part for name, part in (("unet", unet), ("noise", noise)) if name in data}
+    return data
+
+
+# Parameter names of version 1, by how they begin, and what they are called now.
+RENAMED_WEIGHTS = {
+    "unet.idle_embedding.": "unet.extensions.head_motion.embedding.",
+    "unet.reference_in.": "unet.extensions.portrait_copy.reference_in.",
+    "unet.copy_gate.": "unet.extensions.portrait_copy.gate.",
+}
+
+
+def upgrade_name(name: str) -> str:
+    """Return the present name of a weight."""
+    for old, new in RENAMED_WEIGHTS.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 SD15 = ModelConfig(
@@ -145,8 +198,6 @@ MINI = ModelConfig(
         num_attention_heads=(2, 4, 6),
         cross_attention_dim=128,
         lora_rank=16,
-        idle_dim=7,
-        copy_reference=True,
         motion_max_seq_length=16,
         motion_num_attention_heads=(2, 4, 6),
     ),
@@ -172,10 +223,14 @@ MINI = ModelConfig(
         prediction_type="sample",
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
-        shared_noise=0.5,  # neighbours begin alike, in training and sampling (docs/decisions/0005)
+    ),
+    extensions=ExtensionsConfig(
+        head_motion_channels=7,
+        copy_portrait=True,
+        warp_portrait=True,
+        shared_noise=0.5,  # neighbours begin alike, in training and sampling
     ),
     image_size=128,
-    turn_portrait=True,
     steps=8,
     guidance_scale=2.5,
     guidance_end=0.5,

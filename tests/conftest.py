@@ -11,6 +11,8 @@ import pytest
 from comfy_server import ComfyServer
 from provision_comfyui import REPO, locate
 
+pytest_plugins = ["skips"]  # in tests/plugins
+
 
 @pytest.fixture(scope="session")
 def comfy_server():

@@ -18,11 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..models import attention
+from ..models import attention_kernels
+from ..models.attention_cache import ConditionCache, cache_condition
 from ..models.autoencoder import build_autoencoder
 from ..models.starcaster import UNTOUCHED
 from ..models.storage import is_compact, store_in_float8
-from ..models.unet import StarcasterUNet, cache_condition
+from ..models.unet import StarcasterUNet
 from ..presets import PRESETS, ModelConfig
 
 WAYS = {  # arguments of `estimate_memory`
@@ -40,15 +41,15 @@ class Passes:
     """The network of a configuration without numbers, and the two conditions of its guidance."""
 
     unet: StarcasterUNet
-    nobody: attention.ConditionCache
-    full: attention.ConditionCache
+    nobody: ConditionCache
+    full: ConditionCache
     latents: Tensor
 
     @staticmethod
     @torch.no_grad()
     def of(config: ModelConfig, dtype: torch.dtype, float8: bool = False) -> Passes:
         with torch.device("meta"):
-            unet = StarcasterUNet(config.unet).to(dtype).eval().requires_grad_(False)
+            unet = StarcasterUNet(config.unet, config.extensions).to(dtype).eval().requires_grad_(False)
         if float8:
             store_in_float8(unet, keep=UNTOUCHED)
 
@@ -60,12 +61,15 @@ class Passes:
         unet.merge_adapters()
         identity = unet.cache_identity(empty(1, tokens.identity_tokens, width))
         seen = empty(1, channels, 1 + config.context_frames, side, side)
+        extensions = {}
+        if "portrait_copy" in unet.extensions:
+            extensions["portrait_copy"] = unet.extensions["portrait_copy"].prepare(seen[:, :, :1])
         full = cache_condition(
             identity,
             unet.cache_audio(empty(1, frames, tokens.speech_tokens, width)),
             unet.cache_camera(empty(1, frames, tokens.camera_tokens, width)),
             (unet.cache_frames(seen, identity),),
-            reference=unet.cache_reference(seen[:, :, :1]),
+            extensions=extensions,
         )
         for block in full.blocks:
             block.splits_bank = dtype != torch.float32  # as on a GPU
@@ -73,7 +77,7 @@ class Passes:
 
     @torch.no_grad()
     def run(self, condition) -> Tensor:
-        count = 1 if isinstance(condition, attention.ConditionCache) else len(condition)
+        count = 1 if isinstance(condition, ConditionCache) else len(condition)
         latents = self.latents.expand(count, *self.latents.shape[1:])
         return self.unet(latents, torch.empty(1, device="meta"), condition)
 
@@ -174,12 +178,12 @@ def fused_attention():
     def flash(query, key, value):
         return torch.empty_like(query), query.new_empty(query.shape[:-1], dtype=torch.float32)
 
-    plain = F.scaled_dot_product_attention, attention.flash
-    F.scaled_dot_product_attention, attention.flash = scaled_dot_product_attention, flash
+    plain = F.scaled_dot_product_attention, attention_kernels.flash
+    F.scaled_dot_product_attention, attention_kernels.flash = scaled_dot_product_attention, flash
     try:
         yield
     finally:
-        F.scaled_dot_product_attention, attention.flash = plain
+        F.scaled_dot_product_attention, attention_kernels.flash = plain
 
 
 def account(config: ModelConfig) -> dict:

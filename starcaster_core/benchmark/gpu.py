@@ -27,9 +27,9 @@ from ..models.checkpoint import random_model
 from ..models.offload import BlockOffload
 from ..models.starcaster import Starcaster
 from ..presets import PRESETS
-from ..sampling import Conditions, Execution, SamplerSettings, rollout
-from ..sampling.execution import Network, release_blocks
-from ..sampling.rollout import denoise, make_branches, prepare_looks
+from ..sampling.execution import Execution, Network, release_blocks
+from ..sampling.rollout import cache_branches, cache_subject, denoise, rollout
+from ..sampling.settings import Conditions, SamplerSettings
 from ..types import Identity, Speech
 from .account import count_flops, estimate_memory
 from .measure import describe_machine, plain_tokens
@@ -163,7 +163,7 @@ class Bench:
                 self.reset_peak()
             self.model.unet.merge_adapters()
             network = Network(self.model, variant.execution)
-            self.looks = prepare_looks(self.model, self.conditions, SamplerSettings())
+            self.subject = cache_subject(self.model, self.conditions, SamplerSettings())
             branches, preparing = self.timed(self.prepare)
             branches, preparing = self.timed(self.prepare)
             for branch in branches:
@@ -200,10 +200,10 @@ class Bench:
 
     def prepare(self):
         """What happens once a chunk before the first step"""
-        config, side, looks = self.config, self.config.latent_size, self.looks
+        config, side, subject = self.config, self.config.latent_size, self.subject
         seen = torch.zeros(1, config.unet.in_channels, config.context_frames, side, side)
-        context = self.model.cache_frames(seen, looks.identity)
-        return make_branches(self.model, self.conditions, SamplerSettings(), looks, context, 0)
+        context = self.model.cache_frames(seen, subject.identity)
+        return cache_branches(self.model, self.conditions, SamplerSettings(), subject, context, 0)
 
     def measure_parts(self) -> dict:
         """Milliseconds of the pieces around the denoising, each warmed up once."""
@@ -270,7 +270,7 @@ class Bench:
 
             def video(conditions=conditions):
                 for chunk in rollout(self.model, conditions, WAYS["4 steps"]):
-                    self.model.decode_frames(self.model.from_raw(chunk.latents))
+                    self.model.decode_frames(chunk.latents)
 
             seconds = self.timed(video)[1]
             figures[str(chunks)] = {

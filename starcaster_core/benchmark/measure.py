@@ -18,12 +18,13 @@ import torch
 
 from .. import __version__
 from ..camera import CameraMove, preset_path
-from ..idle import idle_motion
+from ..head_motion import random_head_motion
 from ..models.checkpoint import load_checkpoint
+from ..models.extensions import FramePose, warped_latents
 from ..models.starcaster import Starcaster
-from ..sampling import Conditions, SamplerSettings, rollout
 from ..sampling.execution import Network
-from ..sampling.rollout import denoise, make_branches, prepare_looks
+from ..sampling.rollout import cache_branches, cache_subject, denoise, rollout
+from ..sampling.settings import Conditions, SamplerSettings
 from .plain import PlainComposition
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -95,7 +96,7 @@ def measure_path(model: Starcaster, chunks: int) -> dict:
     next(rollout(model, conditions, SamplerSettings(steps=1)))  # warm up
     latents, parts["denoise"] = timed(lambda: [chunk.latents for chunk in rollout(model, conditions, settings)])
     with torch.no_grad():
-        pictures, parts["decode"] = timed(lambda: [model.decode_frames(model.from_raw(x)) for x in latents])
+        pictures, parts["decode"] = timed(lambda: [model.decode_frames(x) for x in latents])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "video.mp4"
         _, parts["encode"] = timed(lambda: write_video(file, iter(pictures), model.config.fps))
@@ -116,9 +117,9 @@ def compare_with_plain(model: Starcaster, settings: SamplerSettings, repeats: in
     """One chunk in the middle of a video, ours and plain in turn.
 
     Ours is the sampler's own loop with what it computes once a chunk, and asks for the null only where guidance is wanted;
-    plain reads the context frames, where the model looks back at any, and then makes the predictions alone, where it is
+    plain reads the context frames, where the model subject back at any, and then makes the predictions alone, where it is
     guided at every step. Both have read the reference before, once for the whole video.
-    Where motion modules are idle, the figures are also those of a model whose motion modules all run, as trained ones do.
+    Where motion modules are silent, the figures are also those of a model whose motion modules all run, as trained ones do.
     """
     length = model.config.chunk_frames
     conditions, _ = sample_conditions(model, length)
@@ -131,11 +132,11 @@ def compare_with_plain(model: Starcaster, settings: SamplerSettings, repeats: in
     model.unet.merge_adapters()
     network = Network(model)
 
-    looks = prepare_looks(model, conditions, settings)
+    subject = cache_subject(model, conditions, settings)
 
     def prepare():
-        seen = None if context is None else model.cache_frames(context, looks.identity)
-        return make_branches(model, conditions, settings, looks, seen, 0)
+        seen = None if context is None else model.cache_frames(context, subject.identity)
+        return cache_branches(model, conditions, settings, subject, seen, 0)
 
     plain = PlainComposition(model)
     tokens, portrait = plain_tokens(model, conditions)
@@ -144,31 +145,31 @@ def compare_with_plain(model: Starcaster, settings: SamplerSettings, repeats: in
     def ours():
         denoise(network, prepare(), settings, 0, report=lambda *_: None, stop=lambda: False)
 
-    idle = [module for module in model.unet.motion_modules() if module.silent]
+    silent = [module for module in model.unet.motion_modules() if module.silent]
 
     def ours_in_motion():
-        for module in idle:
+        for module in silent:
             module.silent = False
         ours()
-        for module in idle:
+        for module in silent:
             module.silent = True
 
     def theirs():
         if context is not None:
             plain.look_back(model.like_weights(context), tokens["identity"])
-        if model.config.turn_portrait:
-            vectors = model.camera_vectors(conditions.camera, 0, length)
-            plain.turn(model.like_weights(model.turned(looks.reference, tokens["idle"].float(), vectors, None)))
+        if model.config.extensions.warp_portrait:
+            pose = FramePose(tokens["head_motion"].float(), model.camera_vectors(conditions.camera, 0, length))
+            plain.show_warped(model.like_weights(warped_latents(model, subject.reference, pose)))
         for _ in range(settings.steps):
             plain.predict(model.like_weights(latents), timestep, **tokens, guidance_scale=settings.guidance_scale)
 
-    ways = [ours, theirs] + [ours_in_motion] * bool(idle)
+    ways = [ours, theirs] + [ours_in_motion] * bool(silent)
     rounds = [[stopped(way) for way in ways] for _ in range(1 + repeats)][1:]  # the first warms up
     model.unet.unmerge_adapters()
     mine, plainly, *moving = zip(*rounds)
     guided = settings.guided_steps if settings.guidance_scale != 1 else 0
     figures = {"steps": settings.steps, "guided_steps": guided, **ratio_of(mine, plainly)}
-    return figures | ({"all_motion_modules_run": ratio_of(*moving, plainly)} if idle else {})
+    return figures | ({"all_motion_modules_run": ratio_of(*moving, plainly)} if silent else {})
 
 
 def ratio_of(ours: Sequence[tuple[float, float]], plain: Sequence[tuple[float, float]]) -> dict:
@@ -201,7 +202,7 @@ def plain_tokens(model: Starcaster, conditions: Conditions) -> tuple[dict, torch
         "nobody": model.identity_tokens.unconditional(1),
         "audio": model.speech_tokens(model.like_weights(conditions.speech.features[rows][None])),
         "camera": model.camera_tokens(model.like_weights(vectors)),
-        "idle": model.like_weights(idle_motion(0, 0, frames, model.config.fps)[None]),
+        "head_motion": model.like_weights(random_head_motion(0, 0, frames, model.config.fps)[None]),
     }
     return tokens, model.like_weights(model.encode_frames(portrait))
 

@@ -85,18 +85,20 @@ class PlainComposition:
                 processors[name] = StreamAttention(self, streams[f"{block}.attn2"])
         self.unet.set_attn_processor(processors)
         self.bank_on, self.audio, self.camera = False, None, None
-        if model.config.unet.copy_reference:
-            self.reference_in, self.copy_gate = model.unet.reference_in, model.unet.copy_gate
+        extensions = model.unet.extensions
+        if "portrait_copy" in extensions:
+            copy = extensions["portrait_copy"]
+            self.reference_in, self.copy_gate = copy.reference_in, copy.gate
             self.unet.conv_in.register_forward_hook(self.show_portrait)
             self.unet.conv_out.register_forward_hook(self.copy_portrait)
-        self.idle_embedding = getattr(model.unet, "idle_embedding", None)
-        if self.idle_embedding:
+        self.motion_embedding = extensions["head_motion"].embedding if "head_motion" in extensions else None
+        if self.motion_embedding is not None:
             for module in self.unet.modules():
                 if isinstance(module, ResnetBlock2D):
-                    module.register_forward_pre_hook(self.tell_how_to_move, with_kwargs=True)
+                    module.register_forward_pre_hook(self.add_head_motion, with_kwargs=True)
 
-    def tell_how_to_move(self, _module, inputs, named):
-        return inputs, named | {"temb": named["temb"] + self.idle} if self.bank_on else named
+    def add_head_motion(self, _module, inputs, named):
+        return inputs, named | {"temb": named["temb"] + self.head_motion} if self.bank_on else named
 
     def show_portrait(self, _module, _inputs, noisy: Tensor) -> Tensor:
         return noisy + self.reference_in(self.portrait) if self.bank_on else noisy
@@ -110,8 +112,8 @@ class PlainComposition:
         self.portrait = reference[:, :, 0]
         self.banks = [self.features(reference, identity)]
 
-    def turn(self, portraits: Tensor) -> None:
-        """Once a chunk: the portrait turned as every frame, [1, C, T, h, w]"""
+    def show_warped(self, portraits: Tensor) -> None:
+        """Once a chunk: the portrait warped to every frame, latents [1, C, T, h, w]"""
         self.portrait = rearrange(portraits, "1 c t h w -> t c h w")
 
     @torch.no_grad()
@@ -127,16 +129,18 @@ class PlainComposition:
         return {block: rearrange(seen, "r l c -> 1 (r l) c") for block, seen in self.recorded.items()}
 
     @torch.no_grad()
-    def predict(self, latents, timestep, identity, nobody, audio, camera, idle, guidance_scale: float) -> Tensor:
+    def predict(self, latents, timestep, identity, nobody, audio, camera, head_motion, guidance_scale: float) -> Tensor:
         """One guided prediction, after `read`; without guidance (scale 1) the null is not asked for, as in diffusers'
         pipelines. latents [1, C, T, h, w]; identity, nobody: tokens [1, L, D]; audio, camera: tokens [1, T, L, D] or None;
-        idle [1, T, K]."""
+        head_motion [1, T, K]."""
         branches = [(identity, True)] if guidance_scale == 1 else [(nobody, False), (identity, True)]
         answers = []
         for tokens, conditioned in branches:
             self.bank_on = conditioned
             self.audio, self.camera = (audio, camera) if conditioned else (None, None)
-            self.idle = self.idle_embedding(idle[0]) if conditioned and self.idle_embedding else None
+            self.head_motion = None
+            if conditioned and self.motion_embedding is not None:
+                self.head_motion = self.motion_embedding(head_motion[0])
             repeated = tokens.repeat_interleave(latents.shape[2], dim=0)
             answers.append(self.unet(latents, timestep, encoder_hidden_states=repeated).sample)
         null, full = answers[0], answers[-1]

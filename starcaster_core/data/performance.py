@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..idle import MOST_TURN, USUAL_TURN, blinks, drift, glances, look, rotations
+from ..head_motion import POSE_LIMIT, POSE_STD, blinks, drift, glances, look, rotations
 from .visemes import mouth_curves
 
 RESTING_BROWS = 0.14  # weight of the inner brows
@@ -43,12 +43,12 @@ def perform(
     rng = np.random.default_rng([seed, 0xAC7])
     times = (np.arange(frames) + 0.5) / fps
     loudness = frame_loudness(samples, sample_rate, frames, fps)
-    liveliness = rng.uniform(0.35, 1.2)
+    amount = rng.uniform(0.35, 1.2)
     accents = np.convolve(np.pad(loudness, 2), np.array([1, 2, 3, 2, 1]) / 9, mode="valid") - loudness.mean()
 
-    degrees = liveliness * USUAL_TURN * drift(rng, times, 3)
-    degrees[:, 1] -= 2.5 * liveliness * accents
-    degrees = MOST_TURN * np.tanh(degrees / MOST_TURN)
+    degrees = amount * POSE_STD * drift(rng, times, 3)
+    degrees[:, 1] -= 2.5 * amount * accents
+    degrees = POSE_LIMIT * np.tanh(degrees / POSE_LIMIT)
 
     strength = float(np.clip(rng.normal(1.05, 0.14), 0.75, 1.4))
     expression = mouth_curves(phonemes, times, unit_names, loudness, strength)
@@ -57,7 +57,7 @@ def perform(
     face.add("mouthSmile", smile * (1 - 0.6 * np.clip(loudness, 0, 1)))
     face.add("cheekSquint", 0.5 * smile)
     mood = rng.normal(0, 0.12)
-    brows = mood + 0.12 * drift(rng, times, 1)[:, 0] + 0.5 * liveliness * np.clip(accents, 0, None)
+    brows = mood + 0.12 * drift(rng, times, 1)[:, 0] + 0.5 * amount * np.clip(accents, 0, None)
     face.add("browInnerUp", RESTING_BROWS + np.clip(brows, 0, 0.6))
     face.add("browOuterUp", np.clip(0.8 * brows, 0, 0.6))
     face.add("browDown", np.clip(-BROWS_DOWN * brows, 0, 0.35))

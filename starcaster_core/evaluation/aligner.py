@@ -12,7 +12,7 @@ import numpy as np
 
 from ..data.phonemes import PHONEME_CLASSES, SILENCE
 from ..errors import MissingDependencyError
-from ..speech.phonetic import FRAME_SAMPLES, SAMPLE_RATE
+from ..speech.spectrum import FRAME_SAMPLES, SAMPLE_RATE
 
 STEP = SAMPLE_RATE // 100  # the aligner's times are in hundredths of a second
 MARGIN = 10  # steps of the pauses around a phrase that are aligned with it

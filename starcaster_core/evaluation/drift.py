@@ -13,7 +13,7 @@ from ..data.shards import SAMPLE_RATE, Clip
 from ..errors import InputError
 from ..models.mouth import LUMINANCE
 from ..models.starcaster import Starcaster
-from ..sampling import Conditions, SamplerSettings
+from ..sampling.settings import Conditions, SamplerSettings
 from ..types import Identity
 from . import identity
 from .family import Figure

@@ -22,7 +22,7 @@ import numpy as np
 from ..data.shards import Clip, read_clips
 from ..models.checkpoint import RANDOM, load_checkpoint
 from ..models.starcaster import Starcaster
-from ..sampling import SamplerSettings
+from ..sampling.settings import SamplerSettings
 from . import csim, drift, frechet, identity, lips, lse, motion, public, reconstruction, sync, view
 from .footage import HELD_OUT, KINDS, VERSIONS, WRONG, Take, choose_clips, film, strip
 from .instruments import ADVICE, Instruments, load_instruments

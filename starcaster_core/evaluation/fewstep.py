@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ..models.checkpoint import load_checkpoint
 from ..models.starcaster import Starcaster
-from ..sampling import Conditions, SamplerSettings, rollout
+from ..sampling.rollout import rollout
+from ..sampling.settings import Conditions, SamplerSettings
 from ..training.diffusion import draw_reference
 from ..training.grids import conditions_of
 from ..training.latents import KINDS, ClipSet, load_clips
@@ -52,7 +53,7 @@ def film(model: Starcaster, conditions: Conditions, settings: SamplerSettings) -
     started = time.process_time()
     chunks = list(rollout(model, conditions, settings))
     seconds = time.process_time() - started
-    return torch.cat([model.decode_frames(model.from_raw(chunk.latents)) for chunk in chunks]) * 255, seconds
+    return torch.cat([model.decode_frames(chunk.latents) for chunk in chunks]) * 255, seconds
 
 
 def compare(frames: Tensor, other: Tensor, boxes: Tensor) -> dict[str, float]:

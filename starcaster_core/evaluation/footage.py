@@ -15,7 +15,8 @@ from ..errors import InputError
 from ..identity.faces import detect
 from ..identity.pose import portrait_yaw
 from ..models.starcaster import Starcaster
-from ..sampling import Conditions, SamplerSettings, rollout
+from ..sampling.rollout import rollout
+from ..sampling.settings import Conditions, SamplerSettings
 from ..types import CameraPath, Identity
 from .family import resized
 from .probe import true_readings
@@ -100,7 +101,7 @@ def seen_yaw(portrait: np.ndarray) -> float:
 def generate(model: Starcaster, conditions: Conditions, sampler: SamplerSettings) -> Tensor:
     """uint8 [T, S, S, 3], as a video file would hold it"""
     chunks = rollout(model, conditions, sampler)
-    return torch.cat([as_bytes(model.decode_frames(model.from_raw(chunk.latents))) for chunk in chunks])
+    return torch.cat([as_bytes(model.decode_frames(chunk.latents)) for chunk in chunks])
 
 
 @torch.no_grad()

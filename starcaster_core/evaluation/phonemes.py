@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 from ..data.phonemes import CLASS_NAMES, SILENCE
-from ..speech import PhoneticEncoder, load_audio, mono16k
-from ..speech.phonetic import FRAME_SAMPLES
+from ..models.phonetic import PhoneticEncoder
+from ..speech import load_audio, mono16k
+from ..speech.spectrum import FRAME_SAMPLES
 from ..training.phonetic import load_encoder
 from ..training.utterances import Labelled, utterances
 from .aligner import align

@@ -22,7 +22,7 @@ from ..errors import FaceError
 from ..identity import as_rgb, make_identity, read_picture
 from ..models.checkpoint import load_checkpoint
 from ..models.starcaster import Starcaster
-from ..sampling import Conditions, SamplerSettings
+from ..sampling.settings import Conditions, SamplerSettings
 from ..speech import load_audio, mono16k
 from ..types import Identity
 from .autoencoder import picture_files

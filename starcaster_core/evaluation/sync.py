@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..data.shards import Clip
 from ..models.mouth import mouth_crops
-from ..speech.phonetic import FRAME_SAMPLES
+from ..speech.spectrum import FRAME_SAMPLES
 from .family import Curve, Figure, floats, mouth_boxes, speaks
 from .syncnet import REACH, Sync, synchrony
 

@@ -24,9 +24,9 @@ from ..data.shards import Clip, read_clips
 from ..errors import InputError
 from ..models.frozen import load_frozen, save_frozen
 from ..models.mouth import SIDE, mouth_crops
-from ..speech.phonetic import FRAME_SAMPLES, HOP, MELS, MELS_PER_FRAME, WINDOW, levelling_gain, mel_filters
+from ..speech.spectrum import FRAME_SAMPLES, HOP, MELS, MELS_PER_FRAME, WINDOW, levelling_gain, mel_filters
 from ..training.loop import LoopSettings, autocast, step_generator, train
-from ..training.mouths import HELD_OUT, SPEAKING, Mouths, draw_crops, load_autoencoder, load_mouths, plain
+from ..training.mouths import HELD_OUT, SPEAKING, Mouths, checkpoint_autoencoder, draw_crops, load_mouths, plain
 
 REACH = 15  # frames either way in which a delay is looked for
 FEWEST = 10  # windows that are compared at the furthest of them
@@ -261,7 +261,7 @@ def new_syncnet(seed: int, config: SyncNetConfig | None = None) -> SyncNet:
 
 
 def run_training(args: argparse.Namespace) -> None:
-    vae = load_autoencoder(args.model)
+    vae = checkpoint_autoencoder(args.model)
     mouths = load_mouths(args.data, ("train",), vae, args.seed)
     net = new_syncnet(args.seed, SyncNetConfig(window=args.window))
     with torch.no_grad():
@@ -281,7 +281,7 @@ def run_training(args: argparse.Namespace) -> None:
 
 
 def run_test(args: argparse.Namespace) -> None:
-    net, vae = load_syncnet(args.syncnet), load_autoencoder(args.model)
+    net, vae = load_syncnet(args.syncnet), checkpoint_autoencoder(args.model)
     mouths = load_mouths(args.data, HELD_OUT, vae)
     measured = {"rendered": figures(net, mouths.crops, mouths.sound)}
     if vae:

@@ -5,11 +5,15 @@ Both speak *raw* latents (what ComfyUI's VAE Decode takes); raw latents x `scali
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..presets import AutoencoderConfig
+from .frozen import load_frozen, save_frozen
 
 
 def build_autoencoder(config: AutoencoderConfig) -> nn.Module:
@@ -131,3 +135,14 @@ class StableDiffusionAutoencoder(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """raw latents [B, 4, h, w] -> images [B, 3, 8 h, 8 w], about -1..1"""
         return self.kl.decode(latents).sample
+
+
+def save_autoencoder(path: Path, autoencoder: PatchAutoencoder, facts: dict) -> None:
+    """Write the autoencoder; facts: how it was trained, and what was measured."""
+    save_frozen(path, "autoencoder", autoencoder, asdict(autoencoder.config), facts)
+
+
+def load_autoencoder(path: str | Path, config: AutoencoderConfig) -> PatchAutoencoder:
+    """Read an autoencoder of this configuration, frozen. Raises CheckpointError for any other file."""
+    network = load_frozen(path, "autoencoder", lambda _: PatchAutoencoder(config), default={})
+    return network.to(memory_format=torch.channels_last)

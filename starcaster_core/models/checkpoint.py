@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..presets import PRESETS, ModelConfig
-from .attention import has_amx
+from ..files import atomic_write
+from ..presets import PRESETS, ModelConfig, upgrade_name
+from .attention_kernels import has_amx
 from .starcaster import Starcaster
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
@@ -41,8 +43,7 @@ def load_checkpoint(
         model = random_model(PRESETS[name])
     else:
         config, weights, provenance = read_checkpoint(find_checkpoint(name))
-        model = build(config, weights, name, dtype or cpu_precision())
-        model.untrained = tuple(provenance.get("untrained", ()))
+        model = build(config, weights, name, dtype or cpu_precision(), provenance.get("untrained", ()))
     model = model.set_precision(dtype or cpu_precision()).eval().requires_grad_(False)
     model.unet.to(memory_format=torch.channels_last)  # as its convolutions want their weights
     if float8:
@@ -55,8 +56,17 @@ def find_checkpoint(name_or_path: str) -> Path:
     return WEIGHTS / f"{name_or_path}.safetensors" if name_or_path in BUILT_IN else Path(name_or_path)
 
 
-def build(config: ModelConfig, weights: dict[str, Tensor], name: str, dtype: torch.dtype = torch.float32) -> Starcaster:
-    """A model from its configuration and all of its weights, copied into `dtype` (a speech encoder's: float32)."""
+def build(
+    config: ModelConfig,
+    weights: dict[str, Tensor],
+    name: str,
+    dtype: torch.dtype = torch.float32,
+    untrained: Iterable[str] = (),
+) -> Starcaster:
+    """Return a model with all of these weights, copied into `dtype` (a speech encoder's: float32).
+
+    name: for error messages. untrained: `Starcaster.untrained`. Raises CheckpointError for weights that do not fit.
+    """
     with torch.random.fork_rng(devices=[]), SkipInitialisation():  # the user's generator stays as it was
         model = Starcaster(config)
     held = {
@@ -71,6 +81,7 @@ def build(config: ModelConfig, weights: dict[str, Tensor], name: str, dtype: tor
             f"{name}: {shorten(str(error))}",
             "Use a file written by `python -m starcaster_core train` or `assemble`.",
         ) from None
+    model.untrained = tuple(untrained)
     return model.to(memory_format=torch.channels_last)
 
 
@@ -96,8 +107,14 @@ def random_model(config: ModelConfig, seed: int = 0) -> Starcaster:
 
 
 def save_checkpoint(path: str | os.PathLike, model: Starcaster, provenance: dict, dtype=torch.float16) -> None:
-    """Writes a model with its configuration; `provenance` (data, command, seeds, ...) goes into the metadata."""
+    """Write a model with its configuration. provenance: data, command, seeds, ..., for the metadata.
+
+    What of the model is untrained is added to the provenance, from where `load_checkpoint` takes it.
+    """
     from safetensors.torch import save_file
+
+    if model.untrained:
+        provenance = {**provenance, "untrained": list(model.untrained)}
 
     weights = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in model.state_dict().items()}
     metadata = {
@@ -105,11 +122,8 @@ def save_checkpoint(path: str | os.PathLike, model: Starcaster, provenance: dict
         "starcaster": json.dumps(model.config.to_dict()),
         "provenance": json.dumps(provenance),
     }
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_suffix(".part")
-    save_file(weights, unfinished, metadata)
-    unfinished.replace(target)
+    with atomic_write(path) as part:
+        save_file(weights, part, metadata)
 
 
 def read_checkpoint(path: str | os.PathLike) -> tuple[ModelConfig, dict[str, Tensor], dict]:
@@ -122,7 +136,7 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[ModelConfig, dict[str, Ten
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            weights = {key: file.get_tensor(key) for key in file.keys()}
+            weights = {upgrade_name(key): file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             "a whole safetensors file",

@@ -1,4 +1,7 @@
-"""Small networks that are trained once and then only used: one safetensors file each, configuration and facts in it."""
+"""Files of small networks that are trained once and then frozen: weights, with configuration and facts in the metadata.
+
+The autoencoder, the speech encoder, the lip reader, and the networks that evaluation measures with.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +12,29 @@ from pathlib import Path
 from torch import nn
 
 from ..errors import CheckpointError
+from ..files import atomic_write
 
 
 def save_frozen(path: Path, kind: str, network: nn.Module, config: dict, facts: dict) -> None:
-    """Writes the weights; `kind` names what they are for, config rebuilds the network, facts say how it was made."""
+    """Write a network to a safetensors file.
+
+    kind: what the network is, checked by `load_frozen`. config: what rebuilds it. facts: how it was trained, and what was
+    measured. Both go into the metadata as JSON.
+    """
     from safetensors.torch import save_file
 
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
-    unfinished = path.with_suffix(".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, unfinished, {kind: json.dumps(config), "facts": json.dumps(facts)})
-    unfinished.replace(path)
+    with atomic_write(path) as part:
+        save_file(weights, part, {kind: json.dumps(config), "facts": json.dumps(facts)})
 
 
-def load_frozen(path: str | Path, kind: str, build: Callable[[dict], nn.Module]) -> nn.Module:
-    """The network that `build` makes of the file's configuration, with its weights; it takes no more gradients.
+def load_frozen(
+    path: str | Path, kind: str, build: Callable[[dict], nn.Module], default: dict | None = None
+) -> nn.Module:
+    """Read a network in eval mode, without gradients; build: configuration -> network.
 
-    Raises CheckpointError for a file that is missing, torn, of another kind, or does not fit.
+    default: the configuration of files without one, which earlier versions wrote for some kinds.
+    Raises CheckpointError for a file that is missing, damaged, of another kind, or does not fit.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -38,22 +47,29 @@ def load_frozen(path: str | Path, kind: str, build: Callable[[dict], nn.Module])
             weights = {key: file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(wanted, f"{path.name}, which cannot be read ({error})", "Write it again.") from None
-    if kind not in metadata:
+    if kind not in metadata and default is None:
         found = ", ".join(sorted(metadata)) or "nothing"
         raise CheckpointError(wanted, f"{path.name}, which says it is: {found}", "Choose the right file.")
     try:
-        network = build(json.loads(metadata[kind]))
+        network = build(json.loads(metadata[kind]) if kind in metadata else default)
         network.load_state_dict(weights)
     except (TypeError, ValueError, RuntimeError) as error:
+        # A wrong network has hundreds of missing weights: the first line says enough.
         raise CheckpointError(
-            f"a {kind} this version understands", f"{path.name} ({error})", "Train it anew."
+            f"a {kind} this version understands", f"{path.name} ({str(error).splitlines()[0]})", "Train it anew."
         ) from None
     return network.eval().requires_grad_(False)
 
 
 def facts_of(path: str | Path) -> dict:
-    """How a file of `save_frozen` was made, and what was measured."""
+    """Read how the network of a file was trained, and what was measured.
+
+    Files of earlier versions keep their facts under other names: of those the whole metadata is returned.
+    """
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        return json.loads((file.metadata() or {}).get("facts", "{}"))
+        metadata = file.metadata() or {}
+    if "facts" in metadata:
+        return json.loads(metadata["facts"])
+    return {key: json.loads(value) if value[:1] in "{[" else value for key, value in metadata.items()}

@@ -12,7 +12,7 @@ from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 from einops import rearrange
 from torch import Tensor, nn
 
-from .attention import GatedFeedForward, attend, split_heads
+from .attention_kernels import GatedFeedForward, attend, split_heads
 from .storage import is_compact
 
 
@@ -84,7 +84,7 @@ class MotionModule(nn.Module):
         self.silent = False
 
     def prepare(self, device: torch.device) -> None:
-        """For sampling: lay projections side by side, and find out whether the module is untrained, hence idle."""
+        """Prepare for sampling: fuse projections, and find out whether the module is untrained, hence to be skipped."""
         self.silent = self.is_untrained()
         for attention in self.attentions():
             attention.fuse(device)

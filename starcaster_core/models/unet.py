@@ -19,17 +19,11 @@ from diffusers.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..presets import UNetConfig
-from .attention import (
-    BlockCache,
-    ConditionCache,
-    KeyValue,
-    SpatialTransformer,
-    TransformerBlock,
-    can_attend_apart,
-    join,
-    per_frame,
-)
+from ..presets import ExtensionsConfig, UNetConfig
+from .attention import SpatialTransformer, TransformerBlock
+from .attention_cache import BlockCache, ConditionCache
+from .attention_kernels import KeyValue
+from .extensions import Extensions
 from .motion import MotionModule
 from .norm import GroupNorm
 
@@ -47,7 +41,7 @@ class Pass:
     record: list[Tensor] | None
 
 
-class Stage(nn.Module):
+class Level(nn.Module):
     """One resolution level on the way down or up, or the middle: layers of residual, spatial and temporal blocks."""
 
     def __init__(self, config: UNetConfig, level: int, channels_in: list[int], attention: bool):
@@ -110,49 +104,41 @@ def residual(config: UNetConfig, channels_in: int, channels_out: int) -> Residua
 
 
 class StarcasterUNet(nn.Module):
-    def __init__(self, config: UNetConfig):
+    """Predicts the noise (or v, or the clean latents) of a chunk. extensions: what it has beyond the paper."""
+
+    def __init__(self, config: UNetConfig, extensions: ExtensionsConfig | None = None):
         super().__init__()
         self.config = config
         channels = config.block_out_channels
         levels, layers = len(channels), config.layers_per_block
 
         self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
-        if config.copy_reference:
-            self.reference_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
-            self.copy_gate = nn.Conv2d(channels[0], 1, 3, padding=1)
-            nn.init.zeros_(self.reference_in.weight)
-            nn.init.zeros_(self.reference_in.bias)
-            nn.init.zeros_(self.copy_gate.weight)
-            nn.init.constant_(self.copy_gate.bias, -1.0)  # a quarter, to begin with
         self.time_proj = Timesteps(channels[0], flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(channels[0], 4 * channels[0])
-        if config.idle_dim:
-            self.idle_embedding = TimestepEmbedding(config.idle_dim, 4 * channels[0])
-            nn.init.zeros_(self.idle_embedding.linear_2.weight)
-            nn.init.zeros_(self.idle_embedding.linear_2.bias)
+        self.extensions = Extensions(extensions or ExtensionsConfig(), config)
 
         self.down_blocks = nn.ModuleList()
         skips = [channels[0]]  # channels of every tensor that the way up will take in again
         for level in range(levels):
             entering = skips[-1]
-            stage = Stage(config, level, [entering] + [channels[level]] * (layers - 1), config.attention_levels[level])
+            part = Level(config, level, [entering] + [channels[level]] * (layers - 1), config.attention_levels[level])
             skips += [channels[level]] * layers
             if level < levels - 1:
-                stage.downsamplers = nn.ModuleList([Downsample2D(channels[level], use_conv=True, padding=1, name="op")])
+                part.downsamplers = nn.ModuleList([Downsample2D(channels[level], use_conv=True, padding=1, name="op")])
                 skips.append(channels[level])
-            self.down_blocks.append(stage)
+            self.down_blocks.append(part)
 
-        self.mid_block = Stage(config, levels - 1, [channels[-1]], attention=True)
+        self.mid_block = Level(config, levels - 1, [channels[-1]], attention=True)
         self.mid_block.resnets.append(residual(config, channels[-1], channels[-1]))
 
         self.up_blocks = nn.ModuleList()
         entering = channels[-1]
         for level in reversed(range(levels)):
             channels_in = [(entering if i == 0 else channels[level]) + skips.pop() for i in range(layers + 1)]
-            stage = Stage(config, level, channels_in, config.attention_levels[level])
+            part = Level(config, level, channels_in, config.attention_levels[level])
             if level > 0:
-                stage.upsamplers = nn.ModuleList([Upsample2D(channels[level], use_conv=True)])
-            self.up_blocks.append(stage)
+                part.upsamplers = nn.ModuleList([Upsample2D(channels[level], use_conv=True)])
+            self.up_blocks.append(part)
             entering = channels[level]
 
         self.conv_norm_out = GroupNorm(config.norm_num_groups, channels[0], eps=1e-5)
@@ -170,21 +156,21 @@ class StarcasterUNet(nn.Module):
         motion: bool = True,
         record: list[Tensor] | None = None,
     ) -> Tensor:
-        """Predicts the noise (or v) in noisy latents.
+        """Predict the noise (or v, or the clean latents) in noisy latents.
 
         latents: [B, C, T, h, w], unit variance. timesteps: [B], 0..999, shared by a clip's frames.
-        condition: from `cache_condition`, or several, one for each equal share of the batch. adapters, motion: off for the reference pass.
-        record: receives every transformer's normed input, [B * T, h * w, C].
+        condition: from `cache_condition`, or several, one for each equal part of the batch.
+        adapters, motion: off for the reference pass. record: receives every transformer's normed input, [B * T, h * w, C].
         Returns [B, C, T, h, w].
         """
         frames = latents.shape[2]
         conditions = [condition] if isinstance(condition, ConditionCache) else condition
         x = rearrange(latents, "b c t h w -> (b t) c h w").contiguous(memory_format=torch.channels_last)
-        x = self.show_portrait(self.conv_in(x), conditions)
+        x = self.conv_in(x)
+        time_embedding = self.embed_time(timesteps, latents).repeat_interleave(frames, dim=0)
+        x, time_embedding = self.extensions.before(x, time_embedding, conditions)
         run = Pass(
-            time_embedding=self.add_idle(
-                self.embed_time(timesteps, latents).repeat_interleave(frames, dim=0), conditions
-            ),
+            time_embedding=time_embedding,
             frames=frames,
             caches=zip(*(one.blocks for one in conditions)),
             lambdas=tuple(one.lambdas for one in conditions),
@@ -196,44 +182,19 @@ class StarcasterUNet(nn.Module):
         x = self.go_through_middle(x, run)
         x = self.go_up(x, skips, run)
         features = self.conv_act(self.conv_norm_out(x))
-        x = self.copy_portrait(self.conv_out(features), features, conditions)
+        x = self.extensions.after(self.conv_out(features), features, conditions)
         return rearrange(x, "(b t) c h w -> b c t h w", t=frames)
-
-    def show_portrait(self, x: Tensor, conditions: Sequence[ConditionCache]) -> Tensor:
-        if not any(one.reference for one in conditions):
-            return x
-        shares = zip(x.chunk(len(conditions)), conditions)
-        return join([x + for_frames(one.reference[0], len(x)) if one.reference else x for x, one in shares])
-
-    def copy_portrait(self, x: Tensor, features: Tensor, conditions: Sequence[ConditionCache]) -> Tensor:
-        if not any(one.reference for one in conditions):
-            return x
-        gates = self.copy_gate(features).sigmoid()
-        shares = zip(x.chunk(len(conditions)), gates.chunk(len(conditions)), conditions)
-        # Under autocast x and the gate are of lower precision than the portrait.
-        return join(
-            [
-                torch.lerp(x, for_frames(one.reference[1], len(x)).to(x.dtype), gate) if one.reference else x
-                for x, gate, one in shares
-            ]
-        )
-
-    def add_idle(self, time_embedding: Tensor, conditions: Sequence[ConditionCache]) -> Tensor:
-        if all(one.idle is None for one in conditions):
-            return time_embedding
-        shares = zip(time_embedding.chunk(len(conditions)), conditions)
-        return join([x if one.idle is None else x + one.idle for x, one in shares])
 
     def embed_time(self, timesteps: Tensor, latents: Tensor) -> Tensor:
         return self.time_embedding(self.time_proj(timesteps.expand(latents.shape[0])).to(latents.dtype))
 
     def go_down(self, x: Tensor, run: Pass) -> tuple[Tensor, list[Tensor]]:
         skips = [x]
-        for stage in self.down_blocks:
-            for index in range(len(stage.resnets)):
-                x = stage.layer(index, x, run)
+        for part in self.down_blocks:
+            for index in range(len(part.resnets)):
+                x = part.layer(index, x, run)
                 skips.append(x)
-            for downsample in getattr(stage, "downsamplers", ()):
+            for downsample in getattr(part, "downsamplers", ()):
                 x = downsample(x)
                 skips.append(x)
         return x, skips
@@ -243,10 +204,10 @@ class StarcasterUNet(nn.Module):
         return self.mid_block.resnets[1](x, run.time_embedding)
 
     def go_up(self, x: Tensor, skips: list[Tensor], run: Pass) -> Tensor:
-        for stage in self.up_blocks:
-            for index in range(len(stage.resnets)):
-                x = stage.layer(index, torch.cat([x, skips.pop()], dim=1), run)
-            for upsample in getattr(stage, "upsamplers", ()):
+        for part in self.up_blocks:
+            for index in range(len(part.resnets)):
+                x = part.layer(index, torch.cat([x, skips.pop()], dim=1), run)
+            for upsample in getattr(part, "upsamplers", ()):
                 x = upsample(x)
         return x
 
@@ -254,15 +215,15 @@ class StarcasterUNet(nn.Module):
 
     def transformer_blocks(self) -> list[TransformerBlock]:
         """All transformer blocks in the order a forward pass meets them."""
-        stages = [*self.down_blocks, self.mid_block, *self.up_blocks]
-        spatial = [attention for stage in stages for attention in getattr(stage, "attentions", ())]
+        parts = [*self.down_blocks, self.mid_block, *self.up_blocks]
+        spatial = [attention for part in parts for attention in getattr(part, "attentions", ())]
         return [block for transformer in spatial for block in transformer.transformer_blocks]
 
     def blocks(self) -> list[nn.Module]:
         """Residual, spatial and temporal blocks, in about the order a forward pass meets them: all the weights but those
         at the two ends. What repeats, is compiled, or moved to and from the device."""
-        stages = [*self.down_blocks, self.mid_block, *self.up_blocks]
-        return [block for stage in stages for block in stage.blocks()]
+        parts = [*self.down_blocks, self.mid_block, *self.up_blocks]
+        return [block for part in parts for block in part.blocks()]
 
     def cache_identity(self, tokens: Tensor) -> list[KeyValue]:
         """tokens [B, L, D] -> K, V for every block. Once a clip."""
@@ -278,28 +239,18 @@ class StarcasterUNet(nn.Module):
         flat = rearrange(tokens, "b t l d -> (b t) l d")
         return [block.attn2.camera(flat) for block in self.transformer_blocks()]
 
-    def cache_idle(self, idle: Tensor) -> Tensor | None:
-        """How the head moves besides speaking (`idle.py`), [B, T, idle_dim] -> what every frame's time embedding gets beside,
-        [B * T, 4 * C0]; None for a network that is not told. Once a chunk."""
-        return self.idle_embedding(idle.flatten(0, 1)) if self.config.idle_dim else None
-
     def cache_bank(self, features: list[Tensor]) -> list[KeyValue]:
-        """features from `reference_features` -> K, V for every block. Reference: once a clip; context: once a chunk."""
+        """Return K, V for every block from `reference_features`. Reference: once a clip; context: once a chunk."""
         return [block.attn1.cache_bank(bank) for block, bank in zip(self.transformer_blocks(), features)]
 
     def cache_frames(self, latents: Tensor, identity: list[KeyValue]) -> list[KeyValue]:
-        """Reference or context frames, latents [B, C, R, h, w] -> K, V for the bank of every block. The reference pass is
-        read, not taught: no gradient flows back into it."""
+        """Return K, V for the bank of every block from reference or context frames, latents [B, C, R, h, w].
+
+        No gradient flows back into the reference pass.
+        """
         with torch.no_grad():
             features = self.reference_features(latents, identity)
         return self.cache_bank(features)
-
-    def cache_reference(self, latents: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The portrait [B, C, R, h, w], R = 1 or one for each frame, ready to be copied from: features [B * R, C0, h, w] to
-        be added behind `conv_in`, and the latents [B * R, C, h, w] themselves. None for a network that knows it from the
-        bank alone."""
-        portrait = rearrange(latents, "b c r h w -> (b r) c h w")
-        return (self.reference_in(portrait), portrait) if self.config.copy_reference else None
 
     def reference_features(self, latents: Tensor, identity: list[KeyValue]) -> list[Tensor]:
         """The reference encoder: this network, bare, at t = 0, on clean latents, with the same identity.
@@ -329,42 +280,3 @@ class StarcasterUNet(nn.Module):
 
     def motion_modules(self) -> list[MotionModule]:
         return [module for module in self.modules() if isinstance(module, MotionModule)]
-
-
-def for_frames(shared: Tensor, count: int) -> Tensor:
-    """[B or B * T, ...] -> [count = B * T, ...]"""
-    return shared if len(shared) == count else per_frame(shared, count // len(shared))
-
-
-def cache_condition(
-    identity: list[KeyValue],
-    audio: list[KeyValue] | None = None,
-    camera: list[KeyValue] | None = None,
-    banks: tuple[list[KeyValue], ...] = (),
-    reference: tuple[Tensor, Tensor] | None = None,
-    idle: Tensor | None = None,
-    lambda_audio: float = 1.0,
-    lambda_camera: float = 1.0,
-) -> ConditionCache:
-    """Lays the cached streams out block by block. `banks` (reference, context, ...) are joined along their tokens."""
-
-    def bank(index: int) -> KeyValue | None:
-        parts = [bank[index] for bank in banks]
-        if len(parts) < 2:
-            return parts[0] if parts else None
-        return torch.cat([k for k, _ in parts], dim=2), torch.cat([v for _, v in parts], dim=2)
-
-    def splits(key: Tensor) -> bool:
-        return not torch.is_grad_enabled() and can_attend_apart(key.device.type, key.dtype, key.shape[-1])
-
-    blocks = [
-        BlockCache(
-            identity=identity[index],
-            audio=audio[index] if audio else None,
-            camera=camera[index] if camera else None,
-            bank=bank(index),
-            splits_bank=bool(banks) and splits(banks[0][index][0]),
-        )
-        for index in range(len(identity))
-    ]
-    return ConditionCache(blocks, reference, idle, lambda_audio, lambda_camera)

@@ -17,7 +17,7 @@ from ..models.offload import is_offloaded
 from .guidance import Branch
 
 if TYPE_CHECKING:  # the nodes read this file's settings while ComfyUI starts, when diffusers is not to be imported
-    from ..models.attention import ConditionCache
+    from ..models.attention_cache import ConditionCache
 
 COMPILER = "inductor"  # the backend of torch.compile
 WARM_UP = 3  # calls before a CUDA graph is captured: libraries choose their kernels and workspaces then

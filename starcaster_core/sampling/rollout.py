@@ -1,110 +1,31 @@
 """The autoregressive loop: chunk after chunk of latents, each looking back at the reference and the last frames.
 
 `rollout` is a generator. Consume its chunks as they come (to preview, decode, encode); to stop, stop asking.
-It knows the model only through the methods of `models.starcaster.Starcaster` that it calls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from ..idle import TURNS, idle_motion
-from ..models.turn import camera_at
-from ..presets import ModelConfig
-from ..types import CameraPath, Identity, Speech
+from ..head_motion import POSE_CHANNELS, random_head_motion
+from ..models.extensions import FramePose, Reference, open_reference, prepare_chunk
+from ..models.extensions.portrait_warp import camera_at
+from ..models.extensions.shared_noise import draw_noise
 from .execution import Execution, Network
 from .guidance import Branch, GuidanceScales, nest, unguided
-from .schedules import SCHEDULERS, draw_noise, initial_noise, make_scheduler, predict_clean, seeded_generator
-
-
-@dataclass(frozen=True)
-class SamplerSettings:
-    """How to sample. The defaults are the paper's.
-
-    steps: denoising steps a chunk, 1..1000. scheduler: one of SCHEDULERS.
-    guidance_scale: how far to push from "nobody" towards the condition; 1 switches guidance off and halves the time.
-    camera_scale, audio_scale: own scales of those streams; None = guidance_scale, and no extra network calls.
-    guidance_end: share of the steps, 0..1, the noisiest first, that are guided; the others ask the network once, under
-        all conditions. What is decided late are details, which gain little from guidance (Kynkaanniemi et al. 2024).
-    lambda_audio, lambda_camera: weights of the two streams in cross-attention, 0..1.
-    context_frames: last frames of the previous chunk that are looked back at, 0..chunk length; None = the model's own.
-    head_motion: how lively the head turns and looks about, 0..2: 0 keeps it still, 1 is usual. For models that are told
-        (`idle.py`), `mini` among them.
-    use_reference: show the portrait to the network; off = identity-only mode, where only the embedding is known.
-    seed: 0 .. 2^64 - 1.
-    """
-
-    seed: int = 0
-    steps: int = 25
-    scheduler: str = "dpmpp"
-    guidance_scale: float = 3.0
-    camera_scale: float | None = None
-    audio_scale: float | None = None
-    guidance_end: float = 1.0
-    lambda_audio: float = 1.0
-    lambda_camera: float = 1.0
-    context_frames: int | None = None
-    use_reference: bool = True
-    head_motion: float = 1.0
-
-    def __post_init__(self):
-        limits = {
-            "seed": (0, 2**64 - 1),
-            "steps": (1, 1000),
-            "guidance_scale": (0, 100),
-            "camera_scale": (0, 100),
-            "audio_scale": (0, 100),
-            "guidance_end": (0, 1),
-            "lambda_audio": (0, 1),
-            "lambda_camera": (0, 1),
-            "context_frames": (0, 64),
-            "head_motion": (0, 2),
-        }
-        for setting in fields(self):
-            value = getattr(self, setting.name)
-            if setting.name in limits and value is not None:
-                low, high = limits[setting.name]
-                if not low <= value <= high:  # NaN fails this too
-                    raise InputError(f"{setting.name} from {low} to {high}", repr(value), "Choose a value in between.")
-        if self.scheduler not in SCHEDULERS:
-            raise InputError(f"a scheduler out of {', '.join(SCHEDULERS)}", repr(self.scheduler), "Choose one of them.")
-
-    @property
-    def guided_steps(self) -> int:
-        return round(self.guidance_end * self.steps)
-
-    @classmethod
-    def of(cls, config: ModelConfig, **chosen) -> SamplerSettings:
-        """A model's own settings, but for those in `chosen` that are not None."""
-        return cls(**config.sampling_defaults | {name: value for name, value in chosen.items() if value is not None})
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What the video is to show, for `frames` frames. A missing stream is simply not attended to."""
-
-    identity: Identity
-    speech: Speech | None = None
-    camera: CameraPath | None = None
-    frames: int = 0
-
-    def __post_init__(self):
-        if self.frames <= 0:  # as long as the speech, else as the camera path
-            source = self.speech or self.camera
-            object.__setattr__(self, "frames", source.frames if source else 0)
-        if self.frames <= 0:
-            raise InputError("a video length", "neither speech nor a camera path nor a number of frames", "Give one.")
+from .samplers import make_sampler
+from .schedules import predict_clean, seeded_generator
+from .settings import Conditions, SamplerSettings
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Finished latents of frames start .. start + T - 1: raw, as the autoencoder takes them, [1, C, T, h, w] float32."""
+    """Finished latents of frames start .. start + T - 1: unit variance, [1, C, T, h, w], float32."""
 
     index: int
     start: int
@@ -128,122 +49,120 @@ class ChunkProgress:
 
 
 def count_chunks(frames: int, chunk_frames: int) -> int:
+    """Return how many chunks hold so many frames."""
     return -(-frames // chunk_frames)
-
-
-@dataclass(frozen=True)
-class Looks:
-    """Who is shown, cached once a clip: K, V of the identity and of nobody; the reference as K, V for the bank and
-    as `model.open_portrait` gives it, both None in identity-only mode; the camera [1, 25] that saw it, None for one straight ahead,
-    and how its head was turned already, [TURNS]."""
-
-    identity: list
-    nobody: list
-    bank: list | None = None
-    reference: Tensor | None = None
-    seen_from: Tensor | None = None
-    turned: Tensor | float = 0.0
-
-    def with_reference(self, model, latents: Tensor, **pose) -> Looks:
-        """latents [1, C, 1, h, w]: one clean frame of the person"""
-        bank = model.cache_frames(latents, self.identity)
-        return replace(self, bank=bank, reference=model.open_portrait(latents), **pose)
-
-
-@torch.no_grad()
-def prepare_looks(model, conditions: Conditions, settings: SamplerSettings) -> Looks:
-    looks = Looks(model.cache_identity(conditions.identity), model.cache_identity(None))
-    if settings.use_reference and conditions.identity.portrait is not None:
-        portrait = torch.from_numpy(conditions.identity.portrait)[None].float() / 255
-        looks = looks.with_reference(
-            model, model.encode_frames(portrait), seen_from=portrait_camera(model, conditions, settings)
-        )
-    return looks
-
-
-def portrait_camera(model, conditions: Conditions, settings: SamplerSettings) -> Tensor | None:
-    """What saw the portrait, [1, 25]. None where no camera counts, since the view is the portrait's own then."""
-    if not camera_counts(conditions, settings) or not conditions.identity.yaw:
-        return None
-    return camera_at(conditions.identity.yaw)[None].to(model.device)
 
 
 def rollout(
     model,
     conditions: Conditions,
-    settings: SamplerSettings = SamplerSettings(),
+    settings: SamplerSettings | None = None,
     progress: Callable[[ChunkProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     execution: Execution | None = None,
 ) -> Iterator[Chunk]:
-    """Yields the video's chunks in order, the last one trimmed to `conditions.frames`.
+    """Yield the video's chunks in order, the last one trimmed to `conditions.frames`.
 
-    model: a `Starcaster`. progress: called after every denoising step. should_stop: asked before every network call;
+    model: a `Starcaster`. settings: None is the model's own. progress: called after every denoising step. should_stop: asked before every network call;
     when it says True (or raises) the chunk under way is given up and the generator ends; chunks yielded stay good.
     execution: how the network is called; no influence on the video but for rounding.
     The global random generator is neither read nor changed.
     """
+    settings = settings or SamplerSettings.of(model.config)
     length = model.config.chunk_frames
-    context_frames = settings.context_frames
-    if context_frames is None:
-        context_frames = model.config.context_frames
     chunks = count_chunks(conditions.frames, length)
-    stop = should_stop or (lambda: False)
     model.unet.merge_adapters()
     try:
         network = Network(model, execution or Execution())
-        looks = prepare_looks(model, conditions, settings)
-        context = None  # nothing to look back at yet
+        subject = cache_subject(model, conditions, settings)
+        context = None
         for index in range(chunks):
             start = index * length
-            branches = make_branches(model, conditions, settings, looks, context, start)
+
+            # 1. Condition: who, seen from where, saying what, after which frames.
+            branches = cache_branches(model, conditions, settings, subject, context, start)
+
+            # 2. Denoise, from noise to clean latents.
             report = partial(report_step, model, progress, index, chunks, settings.steps)
-            latents = denoise(network, branches, settings, index, report, stop)
+            latents = denoise(network, branches, settings, index, report, should_stop or (lambda: False))
             if latents is None:
                 return
-            kept = min(length, conditions.frames - start)
-            yield Chunk(index, start, model.to_raw(latents[:, :, :kept]))
-            if index + 1 == chunks:
-                return
-            with torch.no_grad():
-                if looks.bank is None:
-                    # Identity-only: from now on the person looks like the one just made up.
-                    seen_from, idle = pose_of(model, conditions, settings, 0, 1)
-                    seen_from = None if seen_from is None else seen_from[:, 0]
-                    looks = looks.with_reference(
-                        model, latents[:, :, :1], seen_from=seen_from, turned=idle[0, 0, :TURNS]
-                    )
-                if context_frames:
-                    context = model.cache_frames(latents[:, :, -context_frames:], looks.identity)
+
+            # 3. Hand out.
+            yield Chunk(index, start, latents[:, :, : conditions.frames - start])
+
+            # 4. Look back, for the next chunk.
+            if index + 1 < chunks:
+                if subject.bank is None:
+                    subject = adopt_first_frame(model, conditions, settings, subject, latents)
+                context = cache_context(model, settings, subject, latents)
     finally:
         model.unet.unmerge_adapters()
 
 
+# Once a clip ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SubjectCache:
+    """Who is shown, cached once a clip.
+
+    identity, null: K, V for every block of the identity and of guidance's null. bank: K, V of the reference frame, None
+    without one. reference: the same frame as the model's extensions use it.
+    """
+
+    identity: list
+    null: list
+    bank: list | None = None
+    reference: Reference = Reference()
+
+
 @torch.no_grad()
-def make_branches(model, conditions, settings, looks: Looks, context, start) -> list[Branch]:
-    """The guidance ladder null -> identity -> camera -> audio for one chunk, conditions cached."""
+def cache_subject(model, conditions: Conditions, settings: SamplerSettings) -> SubjectCache:
+    """Cache the identity and, unless in identity-only mode, its portrait."""
+    subject = SubjectCache(model.cache_identity(conditions.identity), model.cache_identity(None))
+    if not settings.use_reference or conditions.identity.portrait is None:
+        return subject
+    portrait = torch.from_numpy(conditions.identity.portrait)[None].float() / 255
+    return with_reference(model, subject, model.encode_frames(portrait), portrait_camera(model, conditions, settings))
+
+
+def with_reference(model, subject: SubjectCache, latents: Tensor, camera=None, pose: Tensor | float = 0.0):
+    """Return the subject with a clean frame of it as the reference: latents [1, C, 1, h, w], its camera and head pose."""
+    bank = model.cache_frames(latents, subject.identity)
+    return replace(subject, bank=bank, reference=open_reference(model, latents, camera, pose))
+
+
+def portrait_camera(model, conditions: Conditions, settings: SamplerSettings) -> Tensor | None:
+    """Return the camera [1, 25] that took the portrait; None where no camera counts or it stood straight ahead."""
+    if not camera_counts(conditions, settings) or not conditions.identity.yaw:
+        return None
+    return camera_at(conditions.identity.yaw)[None].to(model.device)
+
+
+# Once a chunk ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def cache_branches(model, conditions, settings, subject: SubjectCache, context, start: int) -> list[Branch]:
+    """Cache a chunk's conditions as the guidance ladder null -> identity -> camera -> audio."""
     length = model.config.chunk_frames
+    pose = frame_pose(model, conditions, settings, start, length)
     audio = camera = None
     if conditions.speech is not None and settings.lambda_audio > 0:
         audio = model.cache_audio(conditions.speech, start, length)
-    view, idle = pose_of(model, conditions, settings, start, length)
-    if view is not None:
+    if pose.camera is not None:
         camera = model.cache_camera(conditions.camera, start, length)
-    idle[..., :TURNS] -= looks.turned
-    reference = None
-    if looks.reference is not None:
-        reference = model.cache_reference(looks.reference, idle, view, looks.seen_from)
     condition = partial(
         model.condition,
-        looks.identity,
-        banks=tuple(bank for bank in (looks.bank, context) if bank is not None),
-        reference=reference,
-        idle=model.cache_idle(idle),
+        subject.identity,
+        banks=tuple(bank for bank in (subject.bank, context) if bank is not None),
+        extensions=prepare_chunk(model, subject.reference, pose),
         lambda_audio=settings.lambda_audio,
         lambda_camera=settings.lambda_camera,
     )
     scales = GuidanceScales(settings.guidance_scale, settings.camera_scale, settings.audio_scale)
-    ladder = [(1.0, lambda: model.condition(looks.nobody)), (scales.identity, condition)]
+    ladder = [(1.0, lambda: model.condition(subject.null)), (scales.identity, condition)]
     if camera is not None:
         scale = scales.identity if scales.camera is None else scales.camera
         ladder.append((scale, lambda: condition(camera=camera)))
@@ -254,61 +173,80 @@ def make_branches(model, conditions, settings, looks: Looks, context, start) -> 
 
 
 def camera_counts(conditions: Conditions, settings: SamplerSettings) -> bool:
+    """Say whether there is a camera path that is attended to."""
     return conditions.camera is not None and settings.lambda_camera > 0
 
 
-def pose_of(model, conditions, settings, start: int, frames: int) -> tuple[Tensor | None, Tensor]:
-    """Cameras [1, T, 25], None where they do not count, and how the head moves besides speaking [1, T, K]"""
-    view = None
+def frame_pose(model, conditions: Conditions, settings: SamplerSettings, start: int, frames: int) -> FramePose:
+    """Return cameras and random head motion of frames start .. start + frames - 1."""
+    camera = None
     if camera_counts(conditions, settings):
-        view = model.camera_vectors(conditions.camera, start, frames)
-    idle = idle_motion(settings.seed, start, frames, model.config.fps, settings.head_motion)
-    return view, idle[None].to(model.device)
+        camera = model.camera_vectors(conditions.camera, start, frames)
+    motion = random_head_motion(settings.seed, start, frames, model.config.fps, settings.head_motion)
+    return FramePose(motion[None].to(model.device), camera)
 
 
 @torch.no_grad()
-def denoise(network: Network, branches, settings, index, report, stop) -> Tensor | None:
-    """One chunk from noise to clean latents [1, C, N, h, w], float32; None when told to stop.
+def adopt_first_frame(model, conditions, settings, subject: SubjectCache, latents: Tensor) -> SubjectCache:
+    """Make the first frame of an identity-only video its reference: latents [1, C, T, h, w] of the first chunk."""
+    pose = frame_pose(model, conditions, settings, 0, 1)
+    camera = None if pose.camera is None else pose.camera[:, 0]
+    return with_reference(model, subject, latents[:, :, :1], camera, pose.head_motion[0, 0, :POSE_CHANNELS])
 
-    The scheduler counts on the CPU and the device is never waited for, so that it always has work ahead of it.
+
+@torch.no_grad()
+def cache_context(model, settings: SamplerSettings, subject: SubjectCache, latents: Tensor) -> list | None:
+    """Return K, V of a chunk's last frames, which the next one looks back at; None for a model that does not."""
+    count = model.config.context_frames if settings.context_frames is None else settings.context_frames
+    return model.cache_frames(latents[:, :, -count:], subject.identity) if count else None
+
+
+# Every step -----------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def denoise(network: Network, branches: list[Branch], settings: SamplerSettings, index: int, report, stop):
+    """Sample a chunk from noise to clean latents [1, C, N, h, w], float32; None when told to stop.
+
+    The sampler counts on the CPU and the device is never waited for, so that it always has work ahead of it.
     """
     model = network.model
     config = model.config
-    scheduler = make_scheduler(settings.scheduler, config.noise)
-    scheduler.set_timesteps(settings.steps)
-    timesteps = scheduler.timesteps.to(model.device)
     shape = (1, config.unet.in_channels, config.chunk_frames, config.latent_size, config.latent_size)
-    noise = initial_noise(shape, config.noise.shared_noise, settings.seed, index)
-    latents = noise.to(model.device) * scheduler.init_noise_sigma
-    own, common = (seeded_generator(settings.seed, *key) for key in ((index, "step noise"), (0, "shared step noise")))
-    extra = {} if settings.scheduler == "ddim" else {"generator": own}
 
-    for step, timestep in enumerate(scheduler.timesteps):
+    draw = partial(draw_noise, shape, config.extensions.shared_noise)
+
+    def generator(purpose: str, chunk: int = index) -> torch.Generator:
+        return seeded_generator(settings.seed, chunk, purpose)
+
+    sampler = make_sampler(settings.scheduler, config.noise, settings.steps)
+    timesteps = sampler.timesteps.to(model.device)
+    own, shared = generator("step noise"), generator("shared step noise", chunk=0)
+    latents = draw(generator("initial noise"), generator("shared noise", chunk=0)).to(model.device)
+    latents = latents * sampler.init_noise_sigma
+    for step, timestep in enumerate(sampler.timesteps):
         wanted = branches if step < settings.guided_steps else unguided(branches)
         prediction = 0
         for together in network.rounds(wanted):
             if stop():
                 return None
-            scaled = scheduler.scale_model_input(latents, timestep)
+            scaled = sampler.scale_input(latents, timestep)
             prediction = prediction + network.predict(scaled, timesteps[step : step + 1], together)
         noisy = latents
-        latents, *clean = scheduler.step(prediction, timestep, noisy, **extra, return_dict=False)
-        if settings.scheduler == "lcm" and step + 1 < settings.steps:
-            # Noise anew, shared by the frames as the first was.
-            fresh = draw_noise(shape, config.noise.shared_noise, own, common).to(model.device)
-            latents = scheduler.add_noise(*clean, fresh, scheduler.timesteps[step + 1])
-        report(step + 1, scheduler, prediction, noisy, timestep)
+        latents = sampler.step(step, prediction, noisy, own, lambda: draw(own, shared))
+        report(step + 1, sampler, prediction, noisy, timestep)
     return latents
 
 
-def report_step(model, progress, chunk, chunks, steps, done, scheduler, prediction, noisy, timestep) -> None:
+def report_step(model, progress, chunk, chunks, steps, done, sampler, prediction, noisy, timestep) -> None:
+    """Tell `progress` how far the work is, with a preview that costs nothing until it is asked for."""
     if progress is None:
         return
 
     @torch.no_grad()
     def preview():
-        noise = model.config.noise
-        clean = predict_clean(prediction, noisy, int(timestep), scheduler.alphas_cumprod, noise.prediction_type)
+        kind = model.config.noise.prediction_type
+        clean = predict_clean(prediction, noisy, int(timestep), sampler.alphas_cumprod, kind)
         middle = clean.shape[2] // 2
         frame = model.decode_frames(clean[:, :, middle : middle + 1])[0]
         return (frame * 255).round().to(torch.uint8).numpy()

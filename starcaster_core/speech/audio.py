@@ -98,9 +98,8 @@ def _one_recording(waveform: Tensor) -> Tensor:
 def _resample(samples: Tensor, sample_rate: int) -> Tensor:
     if sample_rate == SAMPLE_RATE:
         return samples
-    import librosa
+    import soxr  # what librosa.resample calls; importing librosa's own would cost a second and more
 
-    resampled = librosa.resample(
-        samples.numpy(), orig_sr=sample_rate, target_sr=SAMPLE_RATE, res_type="soxr_hq"
-    )  # librosa itself pads or trims to the length promised
-    return torch.from_numpy(resampled)
+    resampled = soxr.resample(samples.numpy(), sample_rate, SAMPLE_RATE, quality="HQ")
+    length = math.ceil(samples.shape[-1] * SAMPLE_RATE / sample_rate)  # soxr may give one sample less
+    return torch.from_numpy(np.pad(resampled, (0, max(0, length - len(resampled))))[:length])

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.shards import read_clips
-from ..models.autoencoder import PatchAutoencoder
+from ..models.autoencoder import PatchAutoencoder, save_autoencoder
 from ..presets import MINI, AutoencoderConfig
 from .loop import LoopSettings, autocast, step_generator, train
 
@@ -81,8 +81,6 @@ def evaluate(model: PatchAutoencoder, images: Tensor) -> dict[str, float]:
 
 def run(data: Path, out: Path, minutes: float, seed: int, config: AutoencoderConfig = MINI.autoencoder) -> dict:
     """Trains, writes `out/autoencoder.safetensors`, returns the held-out figures."""
-    from safetensors.torch import save_file
-
     torch.manual_seed(seed)
     images = load_frames(data, "train", per_clip=12)
     held_out = load_frames(data, "val", per_clip=4)[:256]
@@ -112,8 +110,7 @@ def run(data: Path, out: Path, minutes: float, seed: int, config: AutoencoderCon
         "trained": evaluate(model, held_out),
     }
     print(figures, flush=True)
-    weights = {key: value.contiguous() for key, value in model.state_dict().items()}
-    save_file(weights, out / "autoencoder.safetensors", {"figures": json.dumps(figures), "seed": str(seed)})
+    save_autoencoder(out / "autoencoder.safetensors", model, {"figures": figures, "seed": seed, "minutes": minutes})
     return figures
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import atomic_write
+
 WIDTH, HEIGHT, MARGIN = 640, 200, 40  # of one curve
 NO_CURVES = ("step", "minutes", "rate", "is_temporal")
 
@@ -41,7 +43,7 @@ class Log:
             told = {key: round(value, 5) for key, value in row.items()} | {"minutes_left": round(left, 1)}
             print(self.name, json.dumps(told), flush=True)
 
-    def tell(self, step: int, loss: float, done: float, seconds: float) -> None:
+    def show_progress(self, step: int, loss: float, done: float, seconds: float) -> None:
         """One line that rewrites itself, on a terminal; elsewhere the rows of `write` have to do."""
         if self.terminal:
             end = "\n" if done >= 1 else ""
@@ -97,9 +99,8 @@ def draw_curves(log: Path, picture: Path) -> None:
     pen = ImageDraw.Draw(image)
     for number, (name, values) in enumerate(curves.items()):
         draw_curve(pen, HEIGHT * number, name, steps, values)
-    unfinished = picture.with_suffix(".part.png")
-    image.save(unfinished)
-    unfinished.replace(picture)
+    with atomic_write(picture) as part:
+        image.save(part, format="PNG")
 
 
 def draw_curve(pen, top: int, name: str, steps: np.ndarray, values: np.ndarray) -> None:

@@ -11,10 +11,12 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import InputError
-from ..idle import TURNS
+from ..head_motion import POSE_CHANNELS
+from ..models.attention_cache import cache_condition
+from ..models.extensions import FramePose, Reference, open_reference, prepare_chunk
+from ..models.extensions.shared_noise import draw_noise
 from ..models.starcaster import Starcaster
-from ..models.unet import cache_condition
-from ..sampling.schedules import alpha_sigma, draw_noise, make_scheduler, predict_clean
+from ..sampling.schedules import alpha_sigma, alphas_cumprod, predict_clean
 from .latents import ClipSet
 from .lips import LipLoss
 from .recipe import Stage
@@ -30,7 +32,7 @@ class Batch:
     latents [B, C, L, h, w]; context [B, C, n, h, w] or None, the frames before; reference [B, C, 1, h, w], seen by
     portrait_camera [B, 25] or None;
     speech [B, L + 2 * window, F] or None; camera [B, L, 25] or None; mouth, eyes [B, L, 4] as fractions;
-    idle [B, L, K], turns being those from the reference; embedding [B, E]."""
+    head_motion [B, L, K], turns being those from the reference; embedding [B, E]."""
 
     latents: Tensor
     context: Tensor | None
@@ -40,7 +42,7 @@ class Batch:
     camera: Tensor | None
     mouth: Tensor
     eyes: Tensor
-    idle: Tensor
+    head_motion: Tensor
     embedding: Tensor
 
     def to(self, device: torch.device) -> Batch:
@@ -61,7 +63,7 @@ class Batch:
                 camera=None if self.camera is None else self.camera[:, now],
                 mouth=self.mouth[:, now],
                 eyes=self.eyes[:, now],
-                idle=self.idle[:, now],
+                head_motion=self.head_motion[:, now],
             )
 
         return [cut(start) for start in range(0, length, frames)]
@@ -95,8 +97,8 @@ def draw_batch(clips: ClipSet, stage: Stage, split: str, window: int, generator:
         return rearrange(cut(clips.latents, before, after), "b t c h w -> b c t h w")
 
     portrait = draw_reference(clips.camera[chosen], generator)
-    idle = cut(clips.idle, 0, length)
-    idle[..., :TURNS] -= clips.idle[chosen, portrait, None, :TURNS]
+    head_motion = cut(clips.head_motion, 0, length)
+    head_motion[..., :POSE_CHANNELS] -= clips.head_motion[chosen, portrait, None, :POSE_CHANNELS]
     return Batch(
         latents=pictures(0, length),
         context=pictures(stage.lead, 0) if stage.lead else None,
@@ -106,7 +108,7 @@ def draw_batch(clips: ClipSet, stage: Stage, split: str, window: int, generator:
         camera=None if kind == "temporal" else cut(clips.camera, 0, length),
         mouth=cut(clips.mouth, 0, length),
         eyes=cut(clips.eyes, 0, length),
-        idle=idle,
+        head_motion=head_motion,
         embedding=clips.embedding[chosen],
     )
 
@@ -155,7 +157,7 @@ class DenoisingLoss:
         self.model, self.stage, self.progress = model, stage, 0.0
         self.lips = lips if stage.lip_weight else None
         self.kind = model.config.noise.prediction_type
-        self.alphas_cumprod = make_scheduler("ddim", model.config.noise).alphas_cumprod.to(model.device)
+        self.alphas_cumprod = alphas_cumprod(model.config.noise).to(model.device)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         batch = batch.to(self.model.device)
@@ -216,8 +218,9 @@ class DenoisingLoss:
         cache_frames = self.model.unet.cache_frames
         banks = (cache_frames(batch.reference, identity),) if shown else ()
         context = batch.context if looking_back else None
+        reference = Reference()
         if shown:
-            portrait = self.model.open_portrait(batch.reference)
+            reference = open_reference(self.model, batch.reference, batch.portrait_camera)
         else:
             batch = replace(batch, reference=torch.zeros_like(batch.reference))
         chunks = batch.chunks(batch.latents.shape[2] // stage.recursion)
@@ -225,11 +228,9 @@ class DenoisingLoss:
             looked_back_at = index + 1 < len(chunks)
             streams = self.streams(chunk.speech, chunk.camera, deaf or nobody, blind or nobody)
             if not nobody:
-                streams["idle"] = self.model.unet.cache_idle(chunk.idle)
+                pose = FramePose(chunk.head_motion, chunk.camera)
+                streams["extensions"] = prepare_chunk(self.model, reference, pose)
             past = () if context is None else (cache_frames(self.last_frames(context, generator), identity),)
-            if shown:
-                view = (chunk.idle, chunk.camera, batch.portrait_camera)
-                streams["reference"] = self.model.cache_reference(portrait, *view)
             condition = cache_condition(identity, **streams, banks=banks + past)
             guess = self.guess(chunk.latents, condition, generator, looked_back_at)
             yield chunk, guess
@@ -293,7 +294,7 @@ class DenoisingLoss:
         """-> x_t = a x0 + s eps, timesteps [B], and the target (x0, v = a eps - s x0, or eps)"""
         timesteps = self.draw_timesteps(len(latents), generator, last or len(self.alphas_cumprod))
         # Trained as it is sampled.
-        noise = draw_noise(latents.shape, self.model.config.noise.shared_noise, generator, generator)
+        noise = draw_noise(latents.shape, self.model.config.extensions.shared_noise, generator, generator)
         noise, timesteps = noise.to(latents.device), timesteps.to(latents.device)
         alpha, sigma = self.scales(timesteps)
         noisy = alpha * latents + sigma * noise

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..camera.poses import angles
 from ..models.starcaster import Starcaster
-from ..sampling import Conditions, SamplerSettings, rollout
+from ..sampling.rollout import rollout
+from ..sampling.settings import Conditions, SamplerSettings
 from ..types import CameraPath, Identity, Speech
 from .latents import KINDS, ClipSet
 
@@ -68,7 +69,7 @@ def sample_grid(
         latents = torch.cat([chunk.latents for chunk in rollout(model, conditions, settings)], dim=2)
         shown = torch.linspace(0, frames - 1, COLUMNS).round().long()
         truth = decoded(model, clips.latents[index, shown])
-        made = decoded(model, model.from_raw(latents)[0, :, shown].transpose(0, 1))
+        made = decoded(model, latents[0, :, shown].transpose(0, 1))
         rows += [np.concatenate(list(truth), axis=1), np.concatenate(list(made), axis=1)]
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(rows)).save(path)

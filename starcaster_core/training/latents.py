@@ -20,14 +20,16 @@ from torch import Tensor
 from ..data.performance import BROWS_DOWN, RESTING_BROWS
 from ..data.shards import Clip, find_shards, read_shard
 from ..errors import FaceError, InputError
-from ..idle import IDLE, in_units
-from ..models.autoencoder import PatchAutoencoder
+from ..files import atomic_write
+from ..head_motion import CHANNELS, normalise
+from ..models.autoencoder import load_autoencoder
 from ..models.checkpoint import load_checkpoint
+from ..models.phonetic import load_phonetic
 from ..models.starcaster import Starcaster
+from ..models.weight_groups import GROUPS
 from ..presets import MINI, ModelConfig
-from ..speech.phonetic import PhoneticEncoder
+from .lazy_concat import LazyConcat
 from .loop import autocast, training_device
-from .rows import Rows
 
 KINDS = ("temporal", "spatial", "joint")
 SPLITS = ("train", "val", "test")
@@ -35,21 +37,21 @@ SPLITS = ("train", "val", "test")
 
 @dataclass
 class ClipSet:
-    """N clips of T frames. Latents and speech may stay in their files (`Rows`); the rest is in memory.
+    """N clips of T frames. Latents and speech may stay in their files (`LazyConcat`); the rest is in memory.
 
     latents: float16 [N, T, C, h, w], unit variance. speech: float16 [N, T, F]. camera: float32 [N, T, 25].
-    mouth, eyes: float32 [N, T, 4], box x0, y0, x1, y1 as fractions of the frame. idle: float32 [N, T, len(IDLE)], what the
-    head does besides speaking (`starcaster_core/idle.py`), turns being those from straight ahead; zeros where it is not known.
+    mouth, eyes: float32 [N, T, 4], box x0, y0, x1, y1 as fractions of the frame. head_motion: float32 [N, T, len(CHANNELS)],
+    what the head does besides speaking (`starcaster_core/head_motion.py`), turns from straight ahead; zeros where unknown.
     embedding: float32 [N, E].
     kind, split: int [N] into KINDS and SPLITS. identity: int [N].
     """
 
-    latents: Tensor | Rows
-    speech: Tensor | Rows
+    latents: Tensor | LazyConcat
+    speech: Tensor | LazyConcat
     camera: Tensor
     mouth: Tensor
     eyes: Tensor
-    idle: Tensor
+    head_motion: Tensor
     embedding: Tensor
     kind: Tensor
     split: Tensor
@@ -77,7 +79,7 @@ def encode_shard(shard: Path, model: Starcaster, recogniser=None) -> dict[str, T
         rows["camera"].append(torch.cat([poses, lens], dim=1).float())
         rows["mouth"].append(torch.from_numpy(clip.truth["mouth_box"]).float() / clip.frames.shape[1])
         rows["eyes"].append(torch.from_numpy(eye_boxes(clip)) / clip.frames.shape[1])
-        rows["idle"].append(torch.from_numpy(idle_motion_of(clip)))
+        rows["head_motion"].append(torch.from_numpy(head_motion_of(clip)))
         rows["embedding"].append(embedding_of(clip, recogniser))
         rows["kind"].append(torch.tensor(KINDS.index(clip.info["kind"])))
         rows["split"].append(torch.tensor(SPLITS.index(clip.info["split"])))
@@ -93,16 +95,16 @@ def eye_boxes(clip: Clip) -> np.ndarray:
     return np.concatenate([eyes.min(axis=1) - margin, eyes.max(axis=1) + margin], axis=1).astype(np.float32)
 
 
-def idle_motion_of(clip: Clip) -> np.ndarray:
-    """float32 [T, len(IDLE)], see ClipSet"""
+def head_motion_of(clip: Clip) -> np.ndarray:
+    """float32 [T, len(CHANNELS)], see ClipSet"""
     if "expression" not in clip.truth:
-        return np.zeros((len(clip.truth["mouth_box"]), len(IDLE)), np.float32)
+        return np.zeros((len(clip.truth["mouth_box"]), len(CHANNELS)), np.float32)
     weights = dict(zip(clip.info["unit_names"], clip.truth["expression"].T))
     right = weights["eyeLookOutLeft"] - weights["eyeLookOutRight"]
     up = weights["eyeLookUpLeft"] - weights["eyeLookDownLeft"]
     brows = weights["browInnerUp"] - RESTING_BROWS - weights["browDownLeft"] / BROWS_DOWN
     gaze = np.stack([right, up], axis=1)
-    return in_units(head_degrees(clip.truth["head_rotation"]), weights["eyeBlinkLeft"], gaze, brows[:, None])
+    return normalise(head_degrees(clip.truth["head_rotation"]), weights["eyeBlinkLeft"], gaze, brows[:, None])
 
 
 def head_degrees(rotation: np.ndarray) -> np.ndarray:
@@ -144,22 +146,14 @@ def embedding_of(clip: Clip, recogniser=None) -> Tensor:
     return torch.from_numpy(np.mean(seen, axis=0)).float()
 
 
-def load_helpers(vae_file: Path, speech_file: Path, config: ModelConfig) -> tuple[PatchAutoencoder, PhoneticEncoder]:
-    """The frozen autoencoder and speech encoder, from the files their trainings wrote."""
-    from safetensors.torch import load_file
-
-    vae, speech = PatchAutoencoder(config.autoencoder), PhoneticEncoder()
-    vae.load_state_dict(load_file(vae_file))
-    speech.load_state_dict(load_file(speech_file))
-    return vae.to(memory_format=torch.channels_last), speech.eval()
-
-
 def new_model(config: ModelConfig, vae_file: Path, speech_file: Path, seed: int) -> Starcaster:
-    """Untrained, but for the frozen autoencoder and speech encoder."""
+    """Return a model with random weights, but for the frozen autoencoder and speech encoder."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Starcaster(config)
-    model.vae, model.speech_encoder = load_helpers(vae_file, speech_file, model.config)
+    model.vae = load_autoencoder(vae_file, config.autoencoder)
+    model.speech_encoder = load_phonetic(speech_file)
+    model.untrained = tuple(GROUPS)
     return model.to(memory_format=torch.channels_last)
 
 
@@ -172,9 +166,8 @@ def encode_shards(data: Path, out: Path, model: Starcaster, recogniser=None) -> 
     out.mkdir(parents=True, exist_ok=True)
     new = [shard for shard in find_shards(data) if not (out / f"{shard.stem}.safetensors").exists()]
     for shard in new:
-        unfinished = out / f"{shard.stem}.part"
-        save_file(encode_shard(shard, model, recogniser), unfinished)
-        unfinished.replace(out / f"{shard.stem}.safetensors")
+        with atomic_write(out / f"{shard.stem}.safetensors") as part:
+            save_file(encode_shard(shard, model, recogniser), part)
     return len(new)
 
 
@@ -200,7 +193,7 @@ def load_clips(folder: Path) -> ClipSet:
             got = f"{file} without {', '.join(sorted(missing))}"
             raise InputError("clips encoded by this version", got, "Encode them again into an empty folder.")
     columns = {name: [part[name] for part in parts] for name in ClipSet.__annotations__}
-    return ClipSet(**{name: Rows(rows) if name in ON_DISK else torch.cat(rows) for name, rows in columns.items()})
+    return ClipSet(**{name: LazyConcat(rows) if name in ON_DISK else torch.cat(rows) for name, rows in columns.items()})
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..models.lipreader import OPENING_SCALE, LipReader, LipReaderConfig, save_lipreader
 from .loop import LoopSettings, autocast, step_generator, train
-from .mouths import HELD_OUT, REST, VISEMES, Mouths, draw_crops, load_autoencoder, load_mouths, plain
+from .mouths import HELD_OUT, REST, VISEMES, Mouths, checkpoint_autoencoder, draw_crops, load_mouths, plain
 
 CLIPS, FRAMES = 16, 16  # of a step
 SMOOTHING = 0.1  # neighbouring sounds pull at every mouth: no shape is certain
@@ -84,7 +84,7 @@ def run(
 ) -> dict:
     """Trains, writes `out`, returns the figures on held-out people, voices and sentences. The autoencoder for decoded
     frames: that of `model`, or `vae`."""
-    vae = vae or load_autoencoder(model)
+    vae = vae or checkpoint_autoencoder(model)
     mouths = load_mouths(data, ("train",), vae, seed)
     held_out = load_mouths(data, HELD_OUT, vae, seed)
     reader = new_reader(seed)

@@ -50,7 +50,7 @@ class Mouths:
         return len(self.crops)
 
 
-def load_autoencoder(model: str | None) -> nn.Module | None:
+def checkpoint_autoencoder(model: str | None) -> nn.Module | None:
     """That of 'mini' or of a checkpoint file, in float32; None for None."""
     from ..models.checkpoint import load_checkpoint
 

@@ -1,32 +1,28 @@
-"""Trains the phonetic encoder on synthetic speech.
+"""Train the phonetic encoder on synthetic speech.
 
     python -m starcaster_core.training.phonetic --minutes 30 --utterances 480 --natural 0.4 --init mini --out DIR
 
-Frame-wise cross-entropy on the phoneme heard at each video frame's centre. Some voices and sentences are kept for
-measuring. `DIR` gets phonetic.safetensors (with what made it, as JSON, in its metadata), log.csv, resume.pt and, in
-natural/, what natural voices said.
+Loss: cross-entropy on the phoneme heard at the centre of each video frame. Some voices and sentences are held out for
+evaluation. DIR gets phonetic.safetensors, with facts about its training in the metadata, the state and the log of the
+training loop, and in natural/ the utterances of natural voices.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import math
 import os
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..data.phonemes import CLASS_NAMES, SILENCE
-from ..errors import CheckpointError
 from ..models.checkpoint import BUILT_IN, load_checkpoint
-from ..speech.phonetic import CONTEXT, FRAME_SAMPLES, SAMPLE_RATE, PhoneticEncoder
+from ..models.phonetic import CONTEXT, PhoneticEncoder, load_phonetic, save_phonetic
+from ..speech.spectrum import FRAME_SAMPLES, SAMPLE_RATE
+from .loop import LoopSettings, read_progress, train
 from .utterances import HELD_OUT, Labelled, utterances
 
 FRAMES = 75  # of a training crop
@@ -35,7 +31,7 @@ SPECTRUM = 1 << 16  # fast to transform, and half a second longer than a crop: r
 
 
 def crop(clip: Labelled, rng: np.random.Generator, speed: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """A random stretch, played `speed` times as fast (pitch and formants move along) -> samples [CROP], classes [FRAMES].
+    """Draw a random crop, `speed` times as fast with pitch and formants -> samples [CROP], classes [FRAMES].
 
     It may begin before or end after the utterance; there it is silent.
     """
@@ -50,7 +46,7 @@ def crop(clip: Labelled, rng: np.random.Generator, speed: float = 1.0) -> tuple[
 
 
 def augment(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What happens to real recordings, [CROP] -> [CROP]: room, microphone, telephone, hiss or hum, level."""
+    """Augment samples [CROP] with reverberation, a microphone's response, noise and another level."""
     from scipy import fft  # numpy's computes in float64 only
 
     frequency = np.fft.rfftfreq(SPECTRUM, 1 / SAMPLE_RATE)
@@ -68,7 +64,7 @@ def augment(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _room(rng: np.random.Generator) -> np.ndarray:
-    """An impulse and, after it, noise that decays by 60 dB within 0.1 to 0.6 s."""
+    """Draw an impulse response: an impulse, then noise that decays by 60 dB within 0.1 to 0.6 s."""
     decay = rng.uniform(0.1, 0.6)
     seconds = np.arange(int(decay * SAMPLE_RATE)) / SAMPLE_RATE
     response = rng.standard_normal(len(seconds)) * 10 ** (-3 * seconds / decay)
@@ -78,7 +74,7 @@ def _room(rng: np.random.Generator) -> np.ndarray:
 
 
 def _microphone(frequency: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A smooth random response within +-14 dB; at times only a telephone's band, or nothing above some frequency."""
+    """Draw a smooth frequency response within +-14 dB, sometimes limited to a telephone's or a low-pass band."""
     knots = np.geomspace(60, 8000, 8)
     decibels = np.interp(np.log(np.maximum(frequency, 1)), np.log(knots), rng.uniform(-14, 14, 8) * rng.random())
     kind = rng.random()
@@ -90,14 +86,14 @@ def _microphone(frequency: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def batch(clips: list[Labelled], size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """samples [size, CROP] and classes [size, FRAMES], augmented."""
+    """Draw an augmented batch: samples [size, CROP] and classes [size, FRAMES]."""
     rows = [crop(clips[i], rng, rng.uniform(0.85, 1.18)) for i in rng.integers(len(clips), size=size)]
     samples = np.stack([augment(samples, rng) for samples, _ in rows])
     return torch.from_numpy(samples), torch.from_numpy(np.stack([classes for _, classes in rows]))
 
 
 def calibrate(encoder: PhoneticEncoder, samples: Tensor) -> None:
-    """Set the mean and deviation the encoder normalises its bands with."""
+    """Set the mean and deviation by which the encoder normalises its bands, from samples [B, N]."""
     log_mel = encoder.log_mel(samples)
     encoder.mel_mean.copy_(log_mel.mean((0, 2))[:, None])
     encoder.mel_std.copy_(log_mel.std((0, 2))[:, None])
@@ -105,9 +101,9 @@ def calibrate(encoder: PhoneticEncoder, samples: Tensor) -> None:
 
 @torch.no_grad()
 def accuracy(encoder: PhoneticEncoder, clips: list[Labelled], noisy: bool = False) -> dict[str, float]:
-    """Share of frames whose phoneme is right, of all frames and of those that are not silence; and chance for both.
+    """Return the fraction of frames whose phoneme is right, of all and of speech, beside always saying the commonest.
 
-    Chance is always saying the commonest class.
+    noisy: augment the sound. "speech": frames that are not silent.
     """
     rng = np.random.default_rng(7)
     said, truth = [], []
@@ -127,7 +123,7 @@ def accuracy(encoder: PhoneticEncoder, clips: list[Labelled], noisy: bool = Fals
     }
 
 
-def train(
+def run(
     minutes: float,
     out: Path,
     seed: int = 0,
@@ -136,125 +132,75 @@ def train(
     bfloat16: bool = False,
     natural: float = 0.0,
     init: str | None = None,
-):
-    """Train for `minutes` of stepping in all, resuming what `out` holds; returns the held-out accuracy.
+) -> dict[str, dict[str, float]]:
+    """Train for `minutes` in all, resuming what `out` holds, write the encoder, and return the held-out accuracy.
 
-    natural: share of the utterances in natural voices. init: "mini" or a file, whose encoder goes on learning, more
-    carefully; None begins anew.
+    count: utterances. natural: fraction of them in natural voices. init: "mini" or a file whose encoder is trained on, at
+    half the learning rate; None starts from random weights.
     """
-    out.mkdir(parents=True, exist_ok=True)
     cache = out / "natural"
     clips = utterances(count, seed, False, natural, cache)
     held_out = utterances(count // 10, seed, True, natural, cache)
     print(f"{len(clips)} utterances, {sum(len(c.samples) for c in clips) / SAMPLE_RATE / 60:.0f} minutes", flush=True)
+    encoder = load_encoder(init) if init else new_encoder(clips, seed)
 
-    if init is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            encoder = PhoneticEncoder()
-        calibrate(encoder, batch(clips, 64, np.random.default_rng(seed))[0])
-    else:
-        encoder = load_encoder(init)
-    learning_rate = 2e-3 if init is None else 1e-3
-    optimizer = torch.optim.AdamW(encoder.parameters(), lr=learning_rate, weight_decay=0.02)
-    step, elapsed = _resume(out, encoder, optimizer)
-
-    mark = time.monotonic()
-    while elapsed < 60 * minutes:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * _schedule(step, elapsed / (60 * minutes))
+    def compute_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         samples, classes = batch(clips, batch_size, np.random.default_rng([seed, 1, step]))
-        loss = update(encoder, optimizer, samples, classes, bfloat16)
-        step += 1
-        now = time.monotonic()
-        elapsed, mark = elapsed + now - mark, now
-        if step % 50 == 0:
-            _log(out, {"step": step, "seconds": round(elapsed), "loss": round(loss, 4)})
-        if step % 400 == 0:
-            _save(out, encoder, optimizer, step, elapsed)
-            print(step, round(elapsed), accuracy(encoder, held_out[:80]), flush=True)
-            mark = time.monotonic()
+        return phoneme_loss(encoder, samples, classes, bfloat16), {}
 
-    _save(out, encoder, optimizer, step, elapsed)
+    def show(step: int) -> None:
+        print(step, accuracy(encoder, held_out[:80]), flush=True)
+
+    peak = 1e-3 if init else 2e-3
+    settings = LoopSettings(minutes, learning_rate=peak, weight_decay=0.02, warmup=100, ema=0.0, log_every=50)
+    train(encoder, compute_loss, settings, out, "phonetic", show=show)
+    steps, spent = read_progress(out, "phonetic")
     result = {"clean": accuracy(encoder, held_out), "degraded": accuracy(encoder, held_out, noisy=True)}
-    metadata = {
+    facts = {
         "command": f"python -m starcaster_core.training.phonetic --minutes {minutes:g} --seed {seed} --utterances {count}"
         + f" --natural {natural:g}" * bool(natural)
         + f" --init {Path(init or '').name}" * bool(init)
         + " --bfloat16" * bfloat16,
         "seed": seed,
-        "steps": step,
-        "minutes": round(elapsed / 60, 1),
+        "steps": steps,
+        "minutes": round(spent, 1),
         "utterances": count,
         "natural": natural,
         "held_out": result,
         "held_out_voices": HELD_OUT,
         "classes": CLASS_NAMES,
     }
-    save_file(encoder.state_dict(), out / "phonetic.safetensors", {"phonetic": json.dumps(metadata)})
+    save_phonetic(out / "phonetic.safetensors", encoder, facts)
     return result
 
 
-def load_encoder(model: str | os.PathLike) -> PhoneticEncoder:
-    """The speech encoder of "mini", or that of a file this module wrote, ready to be trained. Raises CheckpointError."""
-    if model in BUILT_IN:
-        return load_checkpoint(model, torch.float32).speech_encoder.train().requires_grad_(True)
-    encoder = PhoneticEncoder()
-    try:
-        encoder.load_state_dict(load_file(model))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        got = f"{model} ({str(error).splitlines()[0]})"
-        raise CheckpointError("a speech encoder", got, "Give 'mini' or a phonetic.safetensors.") from None
+def new_encoder(clips: list[Labelled], seed: int) -> PhoneticEncoder:
+    """Return an encoder with random weights, calibrated on the clips; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = PhoneticEncoder()
+    calibrate(encoder, batch(clips, 64, np.random.default_rng(seed))[0])
     return encoder
 
 
-def update(
-    encoder: nn.Module, optimizer: torch.optim.Optimizer, samples: Tensor, classes: Tensor, bfloat16: bool = False
-) -> float:
-    """One step on samples [B, CROP] and classes [B, FRAMES] -> the loss before it, label-smoothed cross-entropy."""
+def load_encoder(model: str | os.PathLike) -> PhoneticEncoder:
+    """Return the speech encoder of "mini", or of a phonetic.safetensors, in training mode. Raises CheckpointError."""
+    encoder = load_checkpoint(model, torch.float32).speech_encoder if model in BUILT_IN else load_phonetic(model)
+    return encoder.train().requires_grad_(True)
+
+
+def phoneme_loss(encoder: nn.Module, samples: Tensor, classes: Tensor, bfloat16: bool = False) -> Tensor:
+    """Return the label-smoothed cross-entropy of samples [B, CROP] and classes [B, FRAMES], scalar."""
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         logits = encoder(samples)[1]
-    loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), classes.flatten(), label_smoothing=0.05)
-    optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
-    optimizer.step()
-    return loss.item()
-
-
-def _schedule(step: int, progress: float) -> float:
-    """Warm up over 100 steps, then a cosine to zero over the time given."""
-    return min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-
-def _log(out: Path, row: dict) -> None:
-    path = out / "log.csv"
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def _save(out: Path, encoder: nn.Module, optimizer: torch.optim.Optimizer, step: int, elapsed: float) -> None:
-    state = {"encoder": encoder.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "elapsed": elapsed}
-    torch.save(state, out / "resume.tmp")
-    os.replace(out / "resume.tmp", out / "resume.pt")
-
-
-def _resume(out: Path, encoder: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
-    if not (out / "resume.pt").exists():
-        return 0, 0.0
-    state = torch.load(out / "resume.pt", weights_only=True)
-    encoder.load_state_dict(state["encoder"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"], state["elapsed"]
+    return nn.functional.cross_entropy(logits.float().flatten(0, 1), classes.flatten(), label_smoothing=0.05)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the phonetic encoder on synthetic speech.")
-    parser.add_argument("--minutes", type=float, default=10, help="of training, data making not counted")
+    parser.add_argument(
+        "--minutes", type=float, default=10, help="of training, all resumed runs together, without making the data"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--utterances", type=int, default=1600)
@@ -263,7 +209,7 @@ def main() -> None:
     parser.add_argument("--bfloat16", action="store_true", help="faster on CPUs that multiply it in hardware only")
     args = parser.parse_args()
     how = {"bfloat16": args.bfloat16, "natural": args.natural, "init": args.init}
-    print(json.dumps(train(args.minutes, args.out, args.seed, args.utterances, **how), indent=2))
+    print(json.dumps(run(args.minutes, args.out, args.seed, args.utterances, **how), indent=2))
 
 
 if __name__ == "__main__":

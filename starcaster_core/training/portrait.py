@@ -18,11 +18,12 @@ import torch
 
 from ..errors import InputError
 from ..models.checkpoint import build, load_checkpoint, read_checkpoint, save_checkpoint
+from ..models.extensions import Extensions
 from ..models.lipreader import LipReader, load_lipreader
 from ..models.starcaster import Starcaster
-from ..models.unet import StarcasterUNet
-from ..presets import PRESETS
+from ..presets import PRESETS, ExtensionsConfig
 from .diffusion import DenoisingLoss, draw_batch
+from .distributed import Distributed
 from .grids import held_out, sample_grid
 from .latents import ClipSet, load_clips, new_model
 from .lips import LipLoss
@@ -32,7 +33,7 @@ from .prepare import LEAST_SHARE, Materials, prepare
 from .recipe import ABLATIONS, Stage, ablate, choose_stages, unfrozen
 from .recipes import RECIPES
 from .student import ADVERSARIAL, IN_CHUNKS, StudentLoss, for_the_reader, new_student, suited_to
-from .team import Team
+from .untrained import still_untrained
 
 MINUTES = 80
 EXPECTATIONS = """What to expect of `mini` on two CPU cores: a run of 2 minutes shows that everything runs, and nothing
@@ -40,40 +41,41 @@ else. The mini that ships took eight and a half hours: 155 minutes of them on si
 
 
 def begun_model(name_or_path: str, stages: tuple[Stage, ...], shared_noise: float | None = None) -> Starcaster:
-    """A checkpoint to go on from with `stages`, noised as its preset trains: what is published may sample with more noise
-    in common than temporal attention learns anything from (docs/decisions/0005). Who only teaches stays as it is. One that
-    was not told how heads move, or does not turn its portrait, where the preset is and does, will, and has yet to learn it."""
+    """Load a checkpoint to go on from with `stages`, with its preset's extensions.
+
+    Noise is shared as the preset trains: a published model may share more than temporal attention learns anything from
+    (docs/decisions/0005). A model that only teaches a student stays as it is. Extensions that it lacks begin untrained.
+    """
     model = load_checkpoint(name_or_path, torch.float32)
     config = model.config
-    preset = PRESETS.get(config.name, config)
+    preset = PRESETS.get(config.name, config).extensions
     if shared_noise is None:
-        trained = preset if any(not stage.student_steps for stage in stages) else config
-        shared_noise = trained.noise.shared_noise
-    noise = replace(config.noise, shared_noise=shared_noise)
-    model.config = replace(config, noise=noise, turn_portrait=preset.turn_portrait)
-    if preset.unet.idle_dim and not config.unet.idle_dim:
-        return told_how_to_move(model, preset.unet.idle_dim)
-    return model
+        trained = preset if any(not stage.student_steps for stage in stages) else config.extensions
+        shared_noise = trained.shared_noise
+    wanted = replace(
+        config.extensions,
+        shared_noise=shared_noise,
+        warp_portrait=preset.warp_portrait,
+        head_motion_channels=config.extensions.head_motion_channels or preset.head_motion_channels,
+    )
+    return with_extensions(model, wanted)
 
 
-def told_how_to_move(model: Starcaster, idle_dim: int) -> Starcaster:
-    """The same model with the weights that are to learn it, which say nothing yet"""
-    config = replace(model.config, unet=replace(model.config.unet, idle_dim=idle_dim))
+def with_extensions(model: Starcaster, extensions: ExtensionsConfig) -> Starcaster:
+    """Return the model with other extensions: what it has not yet begins untrained, what it no longer has is dropped.
+
+    `ExtensionsConfig()`, no extension, gives the paper's network.
+    """
+    config = replace(model.config, extensions=extensions)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        fresh = StarcasterUNet(config.unet).idle_embedding
-    weights = {f"unet.idle_embedding.{name}": value for name, value in fresh.state_dict().items()}
-    return build(config, model.state_dict() | weights, config.name)
+        fresh = Extensions(extensions, config.unet).state_dict()
+    weights = {f"unet.extensions.{name}": value for name, value in fresh.items()}
+    known = {name: value for name, value in model.state_dict().items() if name in weights or EXTENSIONS not in name}
+    return build(config, weights | known, config.name, untrained=model.untrained)
 
 
-def without_additions(model: Starcaster) -> Starcaster:
-    """The paper's network: the portrait is in the bank alone, neither copied nor turned, and how the head moves is left to
-    chance (docs/decisions/0006, 0011 and 0012)"""
-    unet = replace(model.config.unet, copy_reference=False, idle_dim=0)
-    config = replace(model.config, unet=unet, turn_portrait=False)
-    added = ("reference_in", "copy_gate", "idle_embedding")
-    kept = {name: weight for name, weight in model.state_dict().items() if not any(part in name for part in added)}
-    return build(config, kept, config.name)
+EXTENSIONS = "unet.extensions."  # how the names of their weights begin
 
 
 def choose_trainable(model: Starcaster, stage: Stage) -> list[torch.nn.Parameter]:
@@ -94,7 +96,7 @@ def run_stage(
     reader: LipReader | None,
     args: argparse.Namespace,
 ) -> Starcaster:
-    """budget: the stage's minutes or steps, and a step's parts. latents: a folder of encoded clips; the stage's own are
+    """budget: the stage's minutes or steps, and a step's micro-batches. latents: a folder of encoded clips; the stage's own are
     taken from the folder of its name in it, if there is one. reader: for the stages with a lip-reading loss.
     Leaves the whole trained model in `<stage>.safetensors`, and returns it."""
     own = latents / stage.name
@@ -102,8 +104,8 @@ def run_stage(
     model = train_stage(
         model, clips, stage, budget, args.out, args.seed, reader, args.precision, args.gradient_checkpointing
     )
-    team = Team()
-    if team.is_main:
+    processes = Distributed()
+    if processes.is_main:
         made_with = {
             "recipe": args.recipe,
             "stage": asdict(stage),
@@ -117,7 +119,7 @@ def run_stage(
         }
         save_checkpoint(args.out / f"{stage.name}.safetensors", model, made_with, dtype=torch.float32)
         print(json.dumps({"finished": stage.name}), flush=True)
-    team.wait()
+    processes.barrier()
     return model
 
 
@@ -148,12 +150,13 @@ def train_stage(
         teacher = model.eval().requires_grad_(False)
         model = new_student(teacher, stage)
         loss = StudentLoss(model, stage, lip_loss(model, stage, reader, gradient_checkpointing))
-        companions = list(loss.adversary.parameters())
+        discriminator_parameters = list(loss.discriminator.parameters())
         budget = replace(budget, **(ADVERSARIAL | IN_CHUNKS if stage.frames > 1 else ADVERSARIAL))
     else:
         loss = DenoisingLoss(model, stage, lip_loss(model, stage, reader, gradient_checkpointing))
-        companions = []
+        discriminator_parameters = []
     parameters = choose_trainable(model, stage)
+    model.untrained = still_untrained(model, stage)
     window = model.config.conditioning.speech_window
     shown = held_out(clips, tuple(kind for kind, _ in stage.kinds))
 
@@ -173,7 +176,9 @@ def train_stage(
 
     budget = replace(budget, learning_rate=stage.learning_rate)
     with recomputing(model.unet, gradient_checkpointing):
-        return train(model, loss_of_draw, budget, out, stage.name, parameters, before_step, show, companions)
+        return train(
+            model, loss_of_draw, budget, out, stage.name, parameters, before_step, show, discriminator_parameters
+        )
 
 
 def lip_loss(model: Starcaster, stage: Stage, reader: LipReader | None, frame_by_frame: bool) -> LipLoss | None:
@@ -201,23 +206,23 @@ def run(args: argparse.Namespace) -> None:
     model = begun_model(args.init, chosen, args.shared_noise) if args.init else None
     if model is None:
         model = new_model(PRESETS[args.recipe], materials.autoencoder, materials.speech, args.seed)
-    if "additions" in args.without:
-        model = without_additions(model)
+    if "extensions" in args.without:
+        model = with_extensions(model, ExtensionsConfig())
     reader = load_lipreader(materials.lipreader) if materials.lipreader else None
     minutes = minutes_left(args.out / "minutes.json", minutes, begun)
     whole = sum(stage.share for stage in chosen)
     for stage in stages:
         finished = args.out / f"{stage.name}.safetensors"
         if finished.exists():
-            config, weights, _ = read_checkpoint(finished)
-            model = build(config, weights, str(finished))
+            config, weights, made_with = read_checkpoint(finished)
+            model = build(config, weights, str(finished), untrained=made_with.get("untrained", ()))
         elif stage in chosen:
             share = stage.share / whole
             steps = stage.steps if counted else round(args.steps * share)
             budget = LoopSettings(
                 minutes * share,
                 steps=max(1, steps) if args.steps or counted else 0,
-                parts=args.parts or stage.parts,
+                micro_batches=args.micro_batches or stage.parts,
                 show_minutes=args.grid_minutes,
                 loss_scaling=args.precision == "float16",
             )
@@ -225,14 +230,14 @@ def run(args: argparse.Namespace) -> None:
             if stage.student_steps:
                 stage = suited_to(model, stage)
             model = run_stage(model.to(training_device()), stage, budget, materials.latents, reader, args)
-    if args.recipe == "mini" and Team().is_main:
+    if args.recipe == "mini" and Distributed().is_main:
         print(EXPECTATIONS, flush=True)
 
 
 def materials_for(args: argparse.Namespace, minutes: float) -> Materials:
-    """In a team of several processes everything must have been made before."""
+    """With several processes everything must have been made before."""
     complete = args.latents and (args.init or (args.autoencoder and args.speech))
-    if Team().size > 1 and not complete:
+    if Distributed().world_size > 1 and not complete:
         raise InputError(
             "--latents, and --init or --autoencoder and --speech, for several processes",
             "less",
@@ -278,7 +283,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         choices=ABLATIONS,
-        help="leave a part of the recipe out, to see what it does; additions: what the paper's network does not have",
+        help="leave a part of the recipe out, to see what it does; extensions: what the paper's network does not have",
     )
     parser.add_argument("--data", type=Path, help="folder of shards; default: synthetic ones are rendered")
     parser.add_argument("--latents", type=Path, help="folder of encoded clips; default: made from --data")
@@ -301,6 +306,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps", type=int, default=0, help="of the chosen stages together; --minutes is then for the rest"
     )
     parser.add_argument(
+        "--micro-batches",
         "--parts",
         type=int,
         default=0,

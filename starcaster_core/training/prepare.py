@@ -99,7 +99,7 @@ def train_speech(out: Path, minutes: float, seed: int) -> Path:
 
     file = out / "speech" / "phonetic.safetensors"
     if not file.exists():
-        phonetic.train(minutes, file.parent, seed, int(min(1600, max(60, UTTERANCES_A_MINUTE * minutes))))
+        phonetic.run(minutes, file.parent, seed, int(min(1600, max(60, UTTERANCES_A_MINUTE * minutes))))
     return file
 
 

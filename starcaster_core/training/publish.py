@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 from dataclasses import replace
 from pathlib import Path
 
-from safetensors import safe_open
-
 from ..models.checkpoint import build, find_checkpoint, read_checkpoint, save_checkpoint
+from ..models.frozen import facts_of
 from ..presets import PRESETS
 
 
@@ -25,14 +23,6 @@ def stage_log(run: Path) -> list[dict]:
             last = list(csv.DictReader(file))[-1]
         rows.append({"stage": path.stem, "steps": int(float(last["step"])), "minutes": float(last["minutes"])})
     return rows
-
-
-def metadata_of(path: Path) -> dict:
-    """What a helper's file says of itself"""
-    with safe_open(path, "pt") as file:
-        return {
-            key: json.loads(value) if value[:1] in "{[" else value for key, value in (file.metadata() or {}).items()
-        }
 
 
 def main() -> None:
@@ -57,16 +47,16 @@ def main() -> None:
         preset = PRESETS[config.name]  # how to sample by default is found out after the training
         config = replace(config, **preset.sampling_defaults)
     if args.shared_noise is not None:
-        config = replace(config, noise=replace(config.noise, shared_noise=args.shared_noise))
+        config = replace(config, extensions=replace(config.extensions, shared_noise=args.shared_noise))
     provenance = {"last_stage": made_with, "log": stage_log(args.run), "licence": "Apache-2.0"}
     helper = args.run / "autoencoder.safetensors"
     if helper.exists():  # a run that went on from a checkpoint has none of its own
-        provenance["autoencoder"] = metadata_of(helper)
+        provenance["autoencoder"] = facts_of(helper)
     if args.begun_from:
         provenance["begun_from"] = read_checkpoint(find_checkpoint(args.begun_from))[2]
     if args.speech:
-        provenance["speech_encoder"] = metadata_of(args.speech)
-    save_checkpoint(args.out, build(config, weights, str(source)), provenance)
+        provenance["speech_encoder"] = facts_of(args.speech)
+    save_checkpoint(args.out, build(config, weights, str(source), untrained=made_with.pop("untrained", ())), provenance)
     print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB")
 
 

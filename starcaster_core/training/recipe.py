@@ -138,7 +138,7 @@ ABLATIONS = {
     "self-forcing": without_self_forcing,
     "stage3": without_views,
     "stages": in_one_stage,
-    "additions": tuple,  # not of a stage, but of the network (portrait.py: without_additions)
+    "extensions": tuple,  # not of a stage, but of the network (portrait.py: with_extensions)
 }
 
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ..data.shards import read_clips
 from ..models.checkpoint import load_checkpoint, save_checkpoint
+from ..models.phonetic import PhoneticEncoder
 from ..models.starcaster import Starcaster
-from ..speech.phonetic import PhoneticEncoder
 from .loop import LoopSettings, step_generator, train
 from .phonetic import load_encoder
 

@@ -17,15 +17,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..models.discriminator import Discriminator, DiscriminatorConditions
+from ..models.extensions.shared_noise import draw_noise
 from ..models.starcaster import Starcaster
-from ..sampling.schedules import draw_noise, make_scheduler, predict_clean
-from .adversary import Adversary, Given, adversarial_losses
+from ..sampling.samplers import make_sampler
+from ..sampling.schedules import predict_clean
+from .adversarial import adversarial_losses
 from .diffusion import Batch, DenoisingLoss, Guess, box_weights
 from .lips import LipLoss
 from .recipe import Stage
 
-ADVERSARIAL = {"betas": (0.5, 0.99), "companion_rate": 6.0}  # of the loop: the usual for two that compete
-IN_CHUNKS = {"companion_rate": 2.0}  # of few clips a step an adversary as fast as that learns nothing but those
+ADVERSARIAL = {"betas": (0.5, 0.99), "discriminator_lr_factor": 6.0}  # of the loop: the usual for two that compete
+IN_CHUNKS = {
+    "discriminator_lr_factor": 2.0
+}  # of few clips a step an adversary as fast as that learns nothing but those
 OWN_WAY = 0.6  # of the batches
 VERDICT = 0.2  # how hard the adversary pulls, in units of the error's pull
 EYES = 2.0  # how much heavier an error weighs there
@@ -40,7 +45,7 @@ class OwnWay(Guess):
 
 class StudentLoss(DenoisingLoss):
     """Call with a step's batch and generator, as `DenoisingLoss`. The scalar is the squared error; on the student's own way
-    its gradient is, for the student, that of the error and of the adversary's verdict, and for `adversary`, which is to be
+    its gradient is, for the student, that of the error and of the adversary's verdict, and for `discriminator`, which is to be
     trained along with it, that of its own loss."""
 
     def __init__(self, student: Starcaster, stage: Stage, lips: LipLoss | None = None):
@@ -49,13 +54,11 @@ class StudentLoss(DenoisingLoss):
         heard = (2 * config.conditioning.speech_window + 1) * config.conditioning.speech_dim
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)  # the same in every process
-            self.adversary = Adversary(
+            self.discriminator = Discriminator(
                 config.unet.in_channels, heard, config.conditioning.identity_dim, side=config.latent_size
             )
-        self.adversary.to(student.device, memory_format=torch.channels_last)
-        sampler = make_scheduler(config.scheduler, config.noise)
-        sampler.set_timesteps(stage.student_steps)
-        self.timesteps = sampler.timesteps
+        self.discriminator.to(student.device, memory_format=torch.channels_last)
+        self.timesteps = make_sampler(config.scheduler, config.noise, stage.student_steps).timesteps
         self.notes: dict[str, float] = {}
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -75,11 +78,11 @@ class StudentLoss(DenoisingLoss):
 
     def go_own_way(self, latents: Tensor, condition, generator: torch.Generator, to_the_end: bool = False) -> OwnWay:
         """As the sampler goes, to anywhere, with gradient through the last step; or from there on to the end, without."""
-        share, stage, steps = self.model.config.noise.shared_noise, self.stage, len(self.timesteps)
+        fraction, stage, steps = self.model.config.extensions.shared_noise, self.stage, len(self.timesteps)
         stop = torch.randint(steps, (), generator=generator).item()
         clean, learned = None, None
         for step, timestep in enumerate(self.timesteps if to_the_end else self.timesteps[: stop + 1]):
-            noise = draw_noise(latents.shape, share, generator, generator).to(latents)
+            noise = draw_noise(latents.shape, fraction, generator, generator).to(latents)
             alpha, sigma = self.scales(timestep)
             x = noise if clean is None else alpha * clean + sigma * noise
             timesteps = timestep.expand(len(x)).to(x.device)
@@ -99,26 +102,26 @@ class StudentLoss(DenoisingLoss):
         made = guess.prediction.detach().requires_grad_()
         # No heavier round the mouth, of which least can be known. The eyes can: it was told where they look.
         error = ((made - chunk.latents).square() * box_weights(chunk.eyes, made.shape[-1], EYES)).mean()
-        verdict = adversarial_losses(self.adversary, made, chunk.latents, given(chunk), generator)
+        verdict = adversarial_losses(self.discriminator, made, chunk.latents, given(chunk), generator)
         (by_error,), (by_verdict,) = (torch.autograd.grad(x, made) for x in (error, verdict.student))
         balance = VERDICT * by_error.norm() / by_verdict.norm().clamp(min=1e-8) * min(1.0, self.progress / RAMP)
         self.notes = {
             "own_way": error.item(),
             "fooled": verdict.student.item(),
-            "adversary": verdict.adversary.item(),
+            "adversary": verdict.discriminator.item(),
         }
         slope = ((by_error + balance * by_verdict) * guess.prediction).sum()
         # Worth what the error is, with the gradient of both.
-        return error.detach() + slope - slope.detach() + verdict.adversary - verdict.adversary.detach()
+        return error.detach() + slope - slope.detach() + verdict.discriminator - verdict.discriminator.detach()
 
 
-def given(chunk: Batch) -> Given:
+def given(chunk: Batch) -> DiscriminatorConditions:
     """What a chunk was made from, as the adversary is told it"""
     frames = chunk.latents.shape[2]
     speech = chunk.speech
     if speech is not None:
         speech = speech.unfold(1, speech.shape[1] - frames + 1, 1).flatten(2)
-    return Given(chunk.reference[:, :, 0], chunk.embedding, speech, chunk.camera, chunk.idle)
+    return DiscriminatorConditions(chunk.reference[:, :, 0], chunk.embedding, speech, chunk.camera, chunk.head_motion)
 
 
 def suited_to(teacher: Starcaster, stage: Stage) -> Stage:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,8 @@ from ..data.natural import require_voices, synthesize_natural
 from ..data.phonemes import class_of
 from ..data.sentences import SENTENCES, nonsense
 from ..data.tts import FLITE_VOICES, VOICES, Utterance, synthesize, synthesize_flite, utterance
-from ..speech.phonetic import SAMPLE_RATE, levelling_gain
+from ..files import atomic_write
+from ..speech.spectrum import SAMPLE_RATE, levelling_gain
 
 # Never trained on: every accent of these variants, one of flite's speakers, a woman and the man of Kokoro's, every tenth
 # sentence.
@@ -91,14 +91,11 @@ def natural_utterance(text: str, voice: str, stretch: float, seed: int, cache: P
     path = cache / f"{asked[:24]}.npz"
     if not path.exists():
         said = synthesize_natural(text, voice, stretch, seed)
-        cache.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-        with unfinished.open("wb") as file:
+        with atomic_write(path) as part, part.open("wb") as file:
             starts = [phoneme.start for phoneme in said.phonemes]
             symbols = [phoneme.symbol for phoneme in said.phonemes]
             pcm = np.round(said.samples * 32767).clip(-32768, 32767).astype(np.int16)
             np.savez(file, pcm=pcm, starts=starts, symbols=symbols)
-        unfinished.replace(path)
     with np.load(path) as kept:
         return utterance(kept["pcm"], SAMPLE_RATE, list(zip(kept["starts"].tolist(), kept["symbols"].tolist())))
 

@@ -21,8 +21,9 @@ import torch
 from ...errors import InputError
 from ...presets import PRESETS, ModelConfig
 from ..starcaster import Starcaster
+from ..weight_groups import GROUPS, group_of
 from .clip import read_identity_encoder
-from .delta import GROUPS, Delta, group_of, open_delta, read_delta
+from .delta import PRECISIONS, Delta, open_delta, read_delta
 from .fresh import fresh_weights
 from .layouts import Part, Shapes, below
 from .lora import read_lora
@@ -34,7 +35,6 @@ from .wav2vec2 import read_wav2vec2
 from .weights import Lazy, sha256
 from .writer import write_streaming
 
-PRECISIONS = {"float16": torch.float16, "float32": torch.float32}
 LCM_DEFAULTS = {"steps": 4, "guidance_scale": 1.0}  # LCM oversaturates with guidance
 # What those modules were trained with; Stable Diffusion's own betas make them flicker.
 MOTION_BETAS = "linear"

@@ -1,32 +1,34 @@
-"""What STARCaster's training adds to the public weights, as a file of its own: small, and free of their licences' weights.
+"""Deltas: what STARCaster's training adds to the public weights, as a small file free of their licences.
 
-groups: `lora` (self-attention), `audio` and `camera` (keys and values, and the networks that make their tokens),
-`motion` (temporal attention). A delta holds any of them, each whole. Names are the whole model's.
+    python -m starcaster_core delta --checkpoint run/3-views.safetensors --out delta.safetensors
+
+`assemble --delta` puts it together with the public weights again. A delta holds one or more groups of weights, each whole:
+`lora` (self-attention), `audio` and `camera` (keys and values, and the networks that make their tokens), `motion` (temporal
+attention). Weights have the names they have in the whole model.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ...errors import CheckpointError, InputError
+from ...files import atomic_write
 from ...presets import ModelConfig
+from ..checkpoint import find_checkpoint, read_checkpoint
+from ..weight_groups import GROUPS, group_of
 from .layouts import Shapes, fit, listed
 from .weights import Lazy, open_weights, weights_file
 
 TITLE = "a STARCaster delta"
+PRECISIONS = {"float16": torch.float16, "float32": torch.float32}
 METADATA = "starcaster_delta"
-GROUPS = {
-    "lora": r"\.attn1\.lora\.",
-    "audio": r"\.attn2\.audio\.|^speech_tokens\.",
-    "camera": r"\.attn2\.camera\.|^camera_tokens\.",
-    "motion": r"\.motion_modules\.",
-}
 
 
 @dataclass(frozen=True)
@@ -38,35 +40,35 @@ class Delta:
     provenance: dict
 
 
-def group_of(name: str) -> str | None:
-    """The group of one of the model's weights; None for what is public."""
-    return next((group for group, pattern in GROUPS.items() if re.search(pattern, name)), None)
-
-
 def save_delta(
-    path: str | Path, model, provenance: dict, groups: Iterable[str] = tuple(GROUPS), dtype=torch.float16
+    path: str | Path,
+    config: ModelConfig,
+    weights: dict[str, Tensor],
+    provenance: dict,
+    groups: Iterable[str] = tuple(GROUPS),
+    dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Writes those groups of a `Starcaster` model's weights, with its configuration and how they were made."""
+    """Write those groups of a whole model's weights, with its configuration and how they were made.
+
+    Raises InputError for groups that do not exist.
+    """
     from safetensors.torch import save_file
 
     groups = tuple(groups)
     if unknown := set(groups) - GROUPS.keys():
         raise InputError(f"groups out of {', '.join(GROUPS)}", listed(unknown), "Choose from them.")
-    weights = {
+    held = {
         name: value.detach().to("cpu", dtype).contiguous()
-        for name, value in model.state_dict().items()
+        for name, value in weights.items()
         if group_of(name) in groups
     }
-    facts = {"config": model.config.to_dict(), "groups": groups, "provenance": provenance}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    save_file(weights, unfinished, {"format": "pt", METADATA: json.dumps(facts)})
-    unfinished.replace(path)
+    facts = {"config": config.to_dict(), "groups": groups, "provenance": provenance}
+    with atomic_write(path) as part:
+        save_file(held, part, {"format": "pt", METADATA: json.dumps(facts)})
 
 
 def open_delta(path: str | Path) -> tuple[Path, dict]:
-    """-> the file, and its metadata: config, groups, provenance"""
+    """Return the file and its metadata: config, groups, provenance. Raises CheckpointError for any other file."""
     from safetensors import SafetensorError, safe_open
 
     file = weights_file(path, TITLE)
@@ -80,7 +82,7 @@ def open_delta(path: str | Path) -> tuple[Path, dict]:
 
 
 def read_delta(file: Path, facts: dict, expected: Shapes) -> Delta:
-    """expected: shapes of the whole model of the delta's configuration.
+    """Open the weights of a delta; expected: shapes of the whole model of the delta's configuration.
 
     Raises CheckpointError unless the groups that the file says it has are there, whole, and nothing else.
     """
@@ -88,3 +90,36 @@ def read_delta(file: Path, facts: dict, expected: Shapes) -> Delta:
     expected = {name: shape for name, shape in expected.items() if group_of(name) in groups}
     weights = fit(open_weights(file, TITLE), expected, file, TITLE)
     return Delta(file, facts["config"], groups, weights, facts["provenance"])
+
+
+# The command line
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="a checkpoint that training wrote")
+    parser.add_argument(
+        "--groups", nargs="+", choices=GROUPS, metavar="GROUP", help=f"of {listed(GROUPS)}; default: the trained ones"
+    )
+    parser.add_argument("--precision", choices=PRECISIONS, default="float16", help="how the weights are stored")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write a delta. Raises InputError where the checkpoint's training is not, or not only, in the groups."""
+    if args.out.suffix != ".safetensors":
+        raise InputError("an output file ending in .safetensors", str(args.out), "Change --out.")
+    config, weights, provenance = read_checkpoint(find_checkpoint(args.checkpoint))
+    untrained = set(provenance.pop("untrained", ()))
+    groups = args.groups or [group for group in GROUPS if group not in untrained]
+    if missing := untrained.intersection(groups or GROUPS):
+        raise InputError(
+            "groups that were trained", f"{listed(missing)}, untrained in {args.checkpoint}", "Train them first."
+        )
+    stage = provenance.get("stage", provenance.get("last_stage", {}).get("stage"))
+    if stage and not stage["trainable"]:
+        got = f"{args.checkpoint}, whose stage {stage['name']} trained the image weights too"
+        raise InputError(
+            "a checkpoint whose image weights are the public ones", got, "Use the whole checkpoint instead."
+        )
+    save_delta(args.out, config, weights, provenance, groups, PRECISIONS[args.precision])
+    print(f"{args.out}: {listed(groups)}, {args.out.stat().st_size / 2**20:.1f} MiB")

@@ -10,8 +10,8 @@ import math
 from dataclasses import replace
 
 from ...presets import PRESETS, ModelConfig
+from ..weight_groups import group_of
 from .assemble import shapes_of
-from .delta import group_of
 
 # Billions, as reported of the paper: 1.6 in all.
 PAPER = {"image UNet": "0.9", "motion": "0.5", "audio and camera": "0.2"}

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ...errors import CheckpointError
+from ...files import atomic_write
 from .weights import Lazy
 
 CODES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}
@@ -35,17 +36,11 @@ def write_streaming(
         offset = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for done, (name, lazy) in enumerate(weights.items(), 1):
-                file.write(stored(name, lazy, dtype))
-                progress(done, len(weights))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_write(path) as part, open(part, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for done, (name, lazy) in enumerate(weights.items(), 1):
+            file.write(stored(name, lazy, dtype))
+            progress(done, len(weights))
 
 
 def stored(name: str, lazy: Lazy, dtype: torch.dtype) -> memoryview:

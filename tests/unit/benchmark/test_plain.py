@@ -11,9 +11,10 @@ from starcaster_core.benchmark.measure import compare_with_plain, plain_tokens, 
 from starcaster_core.benchmark.plain import PlainComposition
 from starcaster_core.cli import main
 from starcaster_core.models.checkpoint import load_checkpoint
-from starcaster_core.sampling import SamplerSettings
+from starcaster_core.models.extensions import FramePose, warped_latents
 from starcaster_core.sampling.execution import Network
-from starcaster_core.sampling.rollout import make_branches, prepare_looks
+from starcaster_core.sampling.rollout import cache_branches, cache_subject
+from starcaster_core.sampling.settings import SamplerSettings
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +30,15 @@ def test_the_plain_composition_gives_the_same_prediction(model, guidance_scale, 
     latents = torch.randn(1, 16, 16, 8, 8, generator=generator)
     context = torch.randn(1, 16, 2, 8, 8, generator=generator)
     settings, timestep = SamplerSettings(steps=2, guidance_scale=guidance_scale), torch.tensor(500)
-    looks = prepare_looks(model, conditions, settings)
-    branches = make_branches(model, conditions, settings, looks, model.cache_frames(context, looks.identity), 0)
+    subject = cache_subject(model, conditions, settings)
+    branches = cache_branches(model, conditions, settings, subject, model.cache_frames(context, subject.identity), 0)
     ours = Network(model).predict(latents, timestep[None], branches)
     tokens, portrait = plain_tokens(model, conditions)
     plain = PlainComposition(model)
     plain.read(portrait, tokens["identity"])
-    if model.config.turn_portrait:
-        vectors = model.camera_vectors(conditions.camera, 0, 16)
-        plain.turn(model.turned(looks.reference, tokens["idle"], vectors, None))
+    if model.config.extensions.warp_portrait:
+        pose = FramePose(tokens["head_motion"], model.camera_vectors(conditions.camera, 0, 16))
+        plain.show_warped(warped_latents(model, subject.reference, pose))
     plain.look_back(model.like_weights(context), tokens["identity"])
     asked, network = [], plain.unet.forward
     monkeypatch.setattr(plain.unet, "forward", lambda *a, **o: asked.append(1) or network(*a, **o))

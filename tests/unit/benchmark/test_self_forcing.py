@@ -12,9 +12,9 @@ import torch
 
 from starcaster_core.evaluation.statistics import Share
 from starcaster_core.models.checkpoint import random_model
-from starcaster_core.presets import PRESETS
+from starcaster_core.presets import PRESETS, ExtensionsConfig
 from starcaster_core.training.latents import ClipSet
-from starcaster_core.training.portrait import without_additions
+from starcaster_core.training.portrait import with_extensions
 from starcaster_core.training.student import new_student
 
 FILE = Path(__file__).parents[3] / "benchmarks" / "self_forcing.py"
@@ -42,7 +42,7 @@ def clips() -> ClipSet:
         camera=draw(LENGTH, 25),
         mouth=draw(LENGTH, 4),
         eyes=draw(LENGTH, 4),
-        idle=draw(LENGTH, 7),
+        head_motion=draw(LENGTH, 7),
         embedding=draw(128),
         kind=torch.zeros(2, dtype=torch.long),
         split=torch.tensor([0, 1]),
@@ -67,7 +67,7 @@ def test_a_clip_goes_round_and_is_gone_on_with_from_its_end(benchmark, clips):
 
 def test_every_chunk_looks_back_at_the_one_before_and_the_first_at_the_clip(benchmark, clips, monkeypatch):
     config = replace(PRESETS["tiny"], chunk_frames=FRAMES)
-    model = without_additions(random_model(config))
+    model = with_extensions(random_model(config), ExtensionsConfig())
     model = new_student(model, benchmark.stage_of("self")).eval().requires_grad_(False)
     shown, real = [], type(model.unet).cache_frames
     monkeypatch.setattr(type(model.unet), "cache_frames", lambda self, x, who: shown.append(x) or real(self, x, who))

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from starcaster_core.data.performance import MOST_TURN, frame_loudness, perform
+from starcaster_core.data.performance import POSE_LIMIT, frame_loudness, perform
 from starcaster_core.data.visemes import CLASS_NAMES, CLASS_SHAPES, SHAPES, mouth_curves, shape_vector, shapes_of
-from starcaster_core.idle import rotations
+from starcaster_core.head_motion import rotations
 
 SIDED = "browDown browOuterUp cheekSquint eyeBlink eyeLookDown eyeLookIn eyeLookOut eyeLookUp mouthLowerDown mouthPress"
 SIDED += " mouthSmile mouthStretch mouthUpperUp"
@@ -75,7 +75,7 @@ def test_a_performance_is_bounded_smooth_and_repeatable(seed, frames):
     np.testing.assert_array_equal(one.head_rotation, two.head_rotation)
     assert one.expression.shape == (frames, len(UNITS)) and one.head_rotation.shape == (frames, 3, 3)
     assert one.expression.min() >= 0 and one.expression.max() <= 1
-    assert np.all(np.abs(one.head_degrees) <= MOST_TURN)
+    assert np.all(np.abs(one.head_degrees) <= POSE_LIMIT)
     if frames > 1:
         assert np.abs(np.diff(one.head_degrees, axis=0)).max() < 3.5  # degrees a frame
 

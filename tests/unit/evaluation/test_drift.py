@@ -11,7 +11,7 @@ from starcaster_core.evaluation import drift, identity
 from starcaster_core.evaluation.drift import LongTake
 from starcaster_core.evaluation.instruments import Instruments
 from starcaster_core.models.checkpoint import load_checkpoint
-from starcaster_core.sampling import SamplerSettings
+from starcaster_core.sampling.settings import SamplerSettings
 
 
 @pytest.fixture

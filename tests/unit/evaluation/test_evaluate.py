@@ -22,7 +22,7 @@ from starcaster_core.evaluation.public import FILES
 from starcaster_core.evaluation.syncnet import SyncNetConfig, new_syncnet, save_syncnet
 from starcaster_core.models.checkpoint import load_checkpoint
 from starcaster_core.models.lipreader import save_lipreader
-from starcaster_core.sampling import SamplerSettings
+from starcaster_core.sampling.settings import SamplerSettings
 from starcaster_core.training.lipreader import new_reader
 
 FAMILIES_OF = {

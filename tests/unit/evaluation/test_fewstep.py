@@ -9,7 +9,7 @@ import torch
 from starcaster_core.evaluation import fewstep
 from starcaster_core.evaluation.fewstep import MANY, OWN, TRUTH, compare, measure
 from starcaster_core.models.checkpoint import load_checkpoint
-from starcaster_core.sampling import SamplerSettings
+from starcaster_core.sampling.settings import SamplerSettings
 from starcaster_core.training.latents import ClipSet
 
 
@@ -30,7 +30,7 @@ def test_a_model_is_at_no_distance_from_itself_and_at_some_from_another_way():
         camera=torch.eye(4).flatten().repeat(1, 4, 1).repeat(1, 1, 2)[..., :25],
         mouth=torch.tensor([0.25, 0.5, 0.75, 0.75]).expand(1, 4, 4),
         eyes=torch.tensor([0.3, 0.3, 0.7, 0.45]).expand(1, 4, 4),
-        idle=torch.zeros(1, 4, 7),
+        head_motion=torch.zeros(1, 4, 7),
         embedding=torch.randn(1, 128, generator=draw),
         kind=torch.tensor([0]),
         split=torch.tensor([2]),

@@ -16,7 +16,7 @@ from starcaster_core.evaluation import syncnet
 from starcaster_core.evaluation.syncnet import REACH, SyncNetConfig, auc, contrast, delay, synchrony
 from starcaster_core.models.frozen import facts_of
 from starcaster_core.models.mouth import SIDE
-from starcaster_core.speech.phonetic import FRAME_SAMPLES, MELS, MELS_PER_FRAME
+from starcaster_core.speech.spectrum import FRAME_SAMPLES, MELS, MELS_PER_FRAME
 from starcaster_core.training.mouths import WIDE, Mouths
 
 FRAMES = 50

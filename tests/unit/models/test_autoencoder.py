@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import replace
 
-from starcaster_core.models.autoencoder import PatchAutoencoder
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from starcaster_core.errors import CheckpointError
+from starcaster_core.models.autoencoder import PatchAutoencoder, load_autoencoder, save_autoencoder
+from starcaster_core.models.frozen import facts_of
 from starcaster_core.presets import PRESETS
 
 CONFIG = PRESETS["tiny"].autoencoder
@@ -37,3 +43,18 @@ def test_latents_have_unit_variance_on_average():
     latents = model.encode(images)
     assert latents.shape == (64, 16, 8, 8)
     assert abs(latents.var(dim=(0, 2, 3)).mean() - 1) < 0.05
+
+
+@pytest.mark.parametrize("metadata", [None, {"figures": '{"psnr": 33.8}', "seed": "0"}])
+def test_a_saved_autoencoder_is_read_again_and_so_are_files_of_an_earlier_version(tmp_path, metadata):
+    """Those had no configuration in them."""
+    model, file = PatchAutoencoder(CONFIG), tmp_path / "autoencoder.safetensors"
+    save_autoencoder(file, model, {"seed": 0})
+    assert facts_of(file) == {"seed": 0}
+    if metadata:
+        save_file(model.state_dict(), file, metadata)
+    again = load_autoencoder(file, CONFIG)
+    for mine, its in zip(model.parameters(), again.parameters()):
+        assert torch.equal(mine, its) and not its.requires_grad
+    with pytest.raises(CheckpointError, match="autoencoder.safetensors"):
+        load_autoencoder(file, replace(CONFIG, width=2 * CONFIG.width))

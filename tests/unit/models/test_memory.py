@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from starcaster_core.models.attention_cache import cache_condition
 from starcaster_core.models.autoencoder import StableDiffusionAutoencoder
 from starcaster_core.models.checkpoint import load_checkpoint, random_model
 from starcaster_core.models.offload import BlockOffload
 from starcaster_core.models.storage import CompactLinear, compact, is_compact, store_in_float8, weight_of
-from starcaster_core.models.unet import cache_condition
 from starcaster_core.presets import PRESETS
 
 TINY = PRESETS["tiny"]

@@ -7,10 +7,11 @@ import torch
 from diffusers import MotionAdapter, UNet2DConditionModel
 from diffusers_networks import image_unet, motion_unet, randomise
 
-from starcaster_core.models.unet import StarcasterUNet, cache_condition
+from starcaster_core.models.attention_cache import cache_condition
+from starcaster_core.models.unet import StarcasterUNet
 from starcaster_core.presets import PRESETS, UNetConfig
 
-OURS_ALONE = ("idle_embedding", ".lora.", ".audio.", ".camera.", "reference_in", "copy_gate")
+OURS_ALONE = ("extensions", ".lora.", ".audio.", ".camera.")
 REDUCED = UNetConfig(
     in_channels=4,
     block_out_channels=(32, 64, 64, 96),

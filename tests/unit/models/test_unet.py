@@ -8,9 +8,8 @@ import pytest
 import torch
 from einops import rearrange
 
-from starcaster_core.models.attention import BlockCache, ConditionCache
+from starcaster_core.models.attention_cache import BlockCache, ConditionCache, cache_condition
 from starcaster_core.models.checkpoint import random_model
-from starcaster_core.models.unet import cache_condition
 from starcaster_core.presets import PRESETS
 
 TINY = PRESETS["tiny"]
@@ -186,18 +185,20 @@ def test_the_portrait_enters_beside_every_frame_and_is_copied_where_the_gate_is_
     """Against the usual way to hand a picture over: one wider first convolution over stacked channels."""
     portrait = inputs["frames"][:, :, :1]
     identity = unet.cache_identity(inputs["identity"])
-    reference = unet.cache_reference(portrait)
+    extensions = {"portrait_copy": unet.extensions["portrait_copy"].prepare(portrait)}
 
     def ours(gate_bias):
         changed = copy.deepcopy(unet)
-        changed.copy_gate.weight.zero_()
-        changed.copy_gate.bias.fill_(gate_bias)
-        return changed(inputs["latents"], inputs["timesteps"], cache_condition(identity, reference=reference))
+        changed.extensions["portrait_copy"].gate.weight.zero_()
+        changed.extensions["portrait_copy"].gate.bias.fill_(gate_bias)
+        return changed(inputs["latents"], inputs["timesteps"], cache_condition(identity, extensions=extensions))
 
     wide = copy.deepcopy(unet)
     wide.conv_in = torch.nn.Conv2d(32, unet.conv_in.out_channels, 3, padding=1)
-    wide.conv_in.weight.copy_(torch.cat([unet.conv_in.weight, unet.reference_in.weight], dim=1))
-    wide.conv_in.bias.copy_(unet.conv_in.bias + unet.reference_in.bias)
+    wide.conv_in.weight.copy_(
+        torch.cat([unet.conv_in.weight, unet.extensions["portrait_copy"].reference_in.weight], dim=1)
+    )
+    wide.conv_in.bias.copy_(unet.conv_in.bias + unet.extensions["portrait_copy"].reference_in.bias)
     stacked = torch.cat([inputs["latents"], portrait.expand_as(inputs["latents"])], dim=1)
     made = wide(stacked, inputs["timesteps"], cache_condition(identity))
     copied = portrait.expand_as(made)

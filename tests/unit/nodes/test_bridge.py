@@ -111,8 +111,8 @@ def answer(core, latents):
             identity = core.cache_identity(None)
             bank = core.cache_frames(torch.zeros_like(latents[:, :, :1]), identity)
             speech = core.unet.cache_audio(core.speech_tokens(latents.new_ones(1, 2 + 4, 64)))
-            reference = core.unet.cache_reference(latents[:, :, :1])
-            condition = core.condition(identity, audio=speech, banks=(bank,), reference=reference)
+            extensions = {"portrait_copy": core.unet.extensions["portrait_copy"].prepare(latents[:, :, :1])}
+            condition = core.condition(identity, audio=speech, banks=(bank,), extensions=extensions)
             said = core.unet(latents, torch.tensor([9], device=latents.device), condition)
             return core.vae.decode(said[:, :, 0])
     finally:

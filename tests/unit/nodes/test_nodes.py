@@ -14,22 +14,30 @@ def errors(module):
     return module("starcaster_core.errors")
 
 
-def test_sampler_defaults_are_the_core_s(module):
-    defaults = module("starcaster_core.sampling").SamplerSettings()
-    widgets = {i.id: i for i in module("nodes.sampler").Sampler.define_schema().inputs}
-    widely = ("seed", "steps", "scheduler", "guidance_scale", "lambda_audio", "lambda_camera", "use_reference")
-    for name in (*widely, "guidance_end", "head_motion"):
-        assert widgets[name].default == getattr(defaults, name)
+@pytest.mark.parametrize("preset", ["mini", "sd15"])
+def test_a_sampler_just_dropped_samples_as_the_model_does(module, preset):
+    config, sampler = module("starcaster_core.presets").PRESETS[preset], module("nodes.sampler")
+    widgets = {i.id: i for i in sampler.Sampler.define_schema().inputs}
+    names = [name for name, widget in widgets.items() if getattr(widget, "default", None) is not None]
+    values = {name: widgets[name].default for name in names if name != "seconds"}
+    own = module("starcaster_core.sampling.settings").SamplerSettings.of(config)
+    assert sampler.chosen_settings(config, values) == own
     assert (widgets["seed"].min, widgets["seed"].max) == (0, 2**64 - 1)
 
 
-def test_length_comes_from_speech_then_camera_then_seconds(module):
-    frames = module("nodes.sampler")._frames
-    speech, camera = SimpleNamespace(frames=30), SimpleNamespace(frames=40)
-    assert frames(speech, camera, 2.0, 25.0) == 30
-    assert frames(None, camera, 2.0, 25.0) == 40
-    assert frames(None, None, 2.0, 25.0) == 50
-    assert frames(None, None, 0.01, 25.0) == 1
+def test_old_workflows_keep_their_values(module):
+    """Values that were saved before the widgets knew "the model's own" mean what they meant."""
+    config, sampler = module("starcaster_core.presets").PRESETS["mini"], module("nodes.sampler")
+    saved = {
+        "seed": 1,
+        "steps": 25,
+        "scheduler": "dpmpp",
+        "guidance_scale": 0.0,
+        "context_frames": 0,
+        "guidance_end": 0.0,
+    }
+    settings = sampler.chosen_settings(config, saved)
+    assert all(getattr(settings, name) == value for name, value in saved.items())
 
 
 def test_frames_for_the_video(module, errors):
@@ -168,7 +176,7 @@ def test_the_sampler_tells_of_streams_that_are_not_trained(module, monkeypatch):
 
 
 def test_execution_options_reach_the_network_and_leave_the_model_that_came_in(module, bridge, monkeypatch):
-    node, sampling = module("nodes.execution").ExecutionOptions, module("starcaster_core.sampling")
+    node, pipeline = module("nodes.execution").ExecutionOptions, module("starcaster_core.pipeline")
     execution = module("starcaster_core.sampling.execution").Execution
     model = bridge.LoadedModel(module("starcaster_core.models.checkpoint").load_checkpoint("tiny"))
     (other,) = node.execute(model, batch_guidance="on", compile=True, cuda_graphs=False).result
@@ -179,7 +187,9 @@ def test_execution_options_reach_the_network_and_leave_the_model_that_came_in(mo
     )
 
     asked = []
-    monkeypatch.setattr(sampling, "rollout", lambda *a, **options: asked.append(options["execution"]) or iter(()))
+    monkeypatch.setattr(
+        pipeline, "generate_latents", lambda *a, **options: asked.append(options["execution"]) or iter(())
+    )
     monkeypatch.setattr(module("nodes.sampler").Sampler, "hidden", SimpleNamespace(unique_id=None))
     identity = module("starcaster_core.types").Identity(np.ones(128, np.float32), None)
     for one in (model, other):

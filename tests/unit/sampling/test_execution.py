@@ -12,9 +12,10 @@ import torch
 from starcaster_core.models.checkpoint import load_checkpoint
 from starcaster_core.models.starcaster import Starcaster
 from starcaster_core.presets import PRESETS
-from starcaster_core.sampling import Conditions, Execution, SamplerSettings, execution, rollout
-from starcaster_core.sampling.execution import Network, Replayed
-from starcaster_core.sampling.rollout import denoise
+from starcaster_core.sampling import execution
+from starcaster_core.sampling.execution import Execution, Network, Replayed
+from starcaster_core.sampling.rollout import denoise, rollout
+from starcaster_core.sampling.settings import Conditions, SamplerSettings
 from starcaster_core.types import Identity, Speech
 
 
@@ -132,7 +133,7 @@ def test_nothing_in_a_chunk_waits_for_the_device(scheduler):
 
 @torch.no_grad()
 def test_merged_parts_of_attention_equal_attention_over_all_keys():
-    from starcaster_core.models.attention import attend, attend_apart
+    from starcaster_core.models.attention_kernels import attend, attend_apart
 
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(6, 2, 5, 8, generator=generator) for _ in range(3))
@@ -144,7 +145,7 @@ def test_merged_parts_of_attention_equal_attention_over_all_keys():
 
 @torch.no_grad()
 def test_plain_products_in_bfloat16_equal_fused_attention(monkeypatch):
-    from starcaster_core.models import attention
+    from starcaster_core.models import attention_kernels as attention
 
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(2, 2, n, 32, generator=generator).bfloat16() for n in (16, 48, 48))
@@ -159,24 +160,24 @@ def test_plain_products_in_bfloat16_equal_fused_attention(monkeypatch):
 @torch.no_grad()
 def test_scores_of_any_size_are_weighed_as_by_fused_attention(monkeypatch, size):
     """Small ones without looking for the largest first, and large ones, which would be infinite, with"""
-    from starcaster_core.models import attention
+    from starcaster_core.models import attention_kernels as attention
 
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(2, 2, n, 32, generator=generator) for n in (24, 48, 48))
     query *= size
     ways = []
-    for name in ("softly", "in_proportion"):
+    for name in ("softmax_product", "small_softmax_product"):
         real = getattr(attention, name)
         monkeypatch.setattr(attention, name, lambda *a, real=real, name=name: ways.append(name) or real(*a))
     wanted = torch.nn.functional.scaled_dot_product_attention(query, key, value)
     torch.testing.assert_close(attention.attend_plainly(query, key, value), wanted, rtol=1e-4, atol=1e-5)
-    assert set(ways) == {"in_proportion" if size < 40 else "softly"}
+    assert set(ways) == {"small_softmax_product" if size < 40 else "softmax_product"}
 
 
 @pytest.mark.parametrize("queries, keys", [(48, 5), (16, 16), (4, 2), (48, 16)])
 @torch.no_grad()
 def test_plain_products_over_few_keys_equal_fused_attention(monkeypatch, queries, keys):
-    from starcaster_core.models import attention
+    from starcaster_core.models import attention_kernels as attention
 
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(3, 2, n, 32, generator=generator).bfloat16() for n in (queries, keys, keys))
@@ -187,7 +188,8 @@ def test_plain_products_over_few_keys_equal_fused_attention(monkeypatch, queries
 
 def cross_attention(audio: bool = True, camera: bool = True):
     """A layer, and two clips of four frames, six positions and few tokens as two conditions"""
-    from starcaster_core.models.attention import BlockCache, DecoupledCrossAttention
+    from starcaster_core.models.attention import DecoupledCrossAttention
+    from starcaster_core.models.attention_cache import BlockCache
 
     torch.manual_seed(0)
     layer = DecoupledCrossAttention(64, 24, heads=2)
@@ -220,7 +222,7 @@ def test_folded_cross_attention_equals_the_long_way(streams, dtype, error):
 
 @torch.no_grad()
 def test_what_was_folded_is_folded_anew_when_it_changes():
-    from starcaster_core.models.attention import ConditionCache
+    from starcaster_core.models.attention_cache import ConditionCache
 
     layer, x, (cache, other), (lambdas, others) = cross_attention()
     x = x[:4]
@@ -251,7 +253,7 @@ def test_a_gated_feed_forward_in_one_go_equals_diffusers():
     """Two ways: oneDNN's where there is bfloat16, PyTorch's halves in float32; against diffusers' own forward."""
     from diffusers.models.attention import FeedForward
 
-    from starcaster_core.models.attention import GatedFeedForward
+    from starcaster_core.models.attention_kernels import GatedFeedForward
 
     torch.manual_seed(0)
     layer, x = GatedFeedForward(32), torch.randn(3, 7, 32)

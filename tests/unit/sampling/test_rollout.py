@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +12,12 @@ import torch
 
 from starcaster_core.errors import InputError
 from starcaster_core.models.checkpoint import load_checkpoint, random_model
+from starcaster_core.models.extensions.shared_noise import draw_noise
 from starcaster_core.presets import PRESETS
-from starcaster_core.sampling import Conditions, SamplerSettings, rollout
-from starcaster_core.sampling.schedules import initial_noise, make_scheduler, predict_clean, seeded_generator
+from starcaster_core.sampling.rollout import rollout
+from starcaster_core.sampling.samplers import make_sampler
+from starcaster_core.sampling.schedules import alphas_cumprod, predict_clean, seeded_generator
+from starcaster_core.sampling.settings import Conditions, SamplerSettings
 from starcaster_core.types import CameraPath, Identity, Speech
 
 FRONTAL = np.array([[1, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 2.7], [0, 0, 0, 1]], np.float32)
@@ -70,8 +74,13 @@ def test_the_same_seed_gives_the_same_video_and_the_global_generator_is_left_alo
 def test_a_camera_goes_round_the_face_and_a_portrait_from_the_side_is_known_as_one(model, identity, monkeypatch):
     """Where no camera is given the view is the portrait's own."""
     seen = []
-    cached = model.cache_reference
-    monkeypatch.setattr(model, "cache_reference", lambda *given: seen.append(given[3]) or cached(*given))
+    module = sys.modules[rollout.__module__]
+    prepared = module.prepare_chunk
+    monkeypatch.setattr(
+        module,
+        "prepare_chunk",
+        lambda model, reference, pose: seen.append(reference.camera) or prepared(model, reference, pose),
+    )
     turned = replace(identity, yaw=30.0)
     for who, path in ((turned, camera(4)), (turned, None), (identity, camera(4))):
         video(model, Conditions(who, camera=path, frames=4))
@@ -225,7 +234,7 @@ def test_a_models_own_settings_give_way_to_chosen_ones(model):
 def test_without_noise_levels_to_cross_schedulers_agree_on_the_clean_latents():
     """x0 from v and from epsilon are the same number."""
     config = load_checkpoint("tiny").config.noise
-    alphas = make_scheduler("ddim", config).alphas_cumprod
+    alphas = alphas_cumprod(config)
     clean, noise = torch.randn(2, 1, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     alpha, sigma = alphas[300].sqrt(), (1 - alphas[300]).sqrt()
     noisy = alpha * clean + sigma * noise
@@ -239,40 +248,48 @@ def test_without_noise_levels_to_cross_schedulers_agree_on_the_clean_latents():
 def test_a_perfect_network_is_followed_to_the_clean_latents(scheduler, steps, kind):
     """The samplers, set up as we do, end exactly where a network that knows the answer points."""
     config = replace(load_checkpoint("tiny").config.noise, prediction_type=kind)
-    sampler = make_scheduler(scheduler, config)
-    sampler.set_timesteps(steps)
+    sampler = make_sampler(scheduler, config, steps)
     assert sampler.timesteps[0] == config.num_train_timesteps - 1  # starts from pure noise
     assert sampler.timesteps.diff().eq(-config.num_train_timesteps // steps).all()  # evenly, whatever the sampler
     clean = torch.full((1, 1, 2, 2), 0.7)
-    x = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
-    for timestep in sampler.timesteps:
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn(clean.shape, generator=draws)
+    for step, timestep in enumerate(sampler.timesteps):
         alpha = sampler.alphas_cumprod[timestep].sqrt()
         sigma = (1 - sampler.alphas_cumprod[timestep]).sqrt()
         velocity = alpha * (x - alpha * clean) / sigma - sigma * clean
         answer = {"sample": clean, "v_prediction": velocity}[kind]
-        x = sampler.step(answer, timestep, x, return_dict=False)[0]
+        x = sampler.step(step, answer, x, draws, lambda: torch.randn(clean.shape, generator=draws))
     torch.testing.assert_close(x, clean, rtol=1e-3, atol=1e-3)
 
 
 def test_frames_share_as_much_noise_as_asked():
     shape = (1, 16, 8, 16, 16)
 
+    def initial_noise(fraction: float, seed: int, chunk: int):
+        own, shared = seeded_generator(seed, chunk, "own"), seeded_generator(seed, 0, "shared")
+        return draw_noise(shape, fraction, own, shared)
+
     def correlation(a, b) -> float:
         return torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].item()
 
     for share in (0.0, 0.5, 1.0):
-        first, second = (initial_noise(shape, share, seed=3, chunk=chunk) for chunk in (0, 1))
+        first, second = (initial_noise(share, seed=3, chunk=chunk) for chunk in (0, 1))
         assert first.var().item() == pytest.approx(1, abs=0.05)
         assert correlation(first[:, :, 0], first[:, :, 7]) == pytest.approx(share, abs=0.05)
         assert correlation(first[:, :, 0], second[:, :, 0]) == pytest.approx(share, abs=0.05), "from chunk to chunk too"
-    assert not torch.equal(initial_noise(shape, 1.0, 3, 0), initial_noise(shape, 1.0, 4, 0))
+    assert not torch.equal(initial_noise(1.0, 3, 0), initial_noise(1.0, 4, 0))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_noise_added_on_the_way_is_shared_like_the_first(identity, share):
     """A few-step sampler begins every step from new noise; flicker would come from frames that got noise of their own."""
     config = PRESETS["tiny"]
-    model = random_model(replace(config, noise=replace(config.noise, shared_noise=share))).eval().requires_grad_(False)
+    model = (
+        random_model(replace(config, extensions=replace(config.extensions, shared_noise=share)))
+        .eval()
+        .requires_grad_(False)
+    )
     seen = []
 
     def nothing(latents, *arguments, **options):

@@ -41,7 +41,7 @@ def clips():
         camera=camera,
         mouth=torch.tensor([0.25, 0.5, 0.75, 0.75]).expand(CLIPS, LENGTH, 4),
         eyes=torch.tensor([0.3, 0.3, 0.7, 0.45]).expand(CLIPS, LENGTH, 4),
-        idle=number[:, :, None].expand(-1, -1, 7),
+        head_motion=number[:, :, None].expand(-1, -1, 7),
         embedding=torch.arange(CLIPS).float()[:, None].expand(-1, 128),
         kind=torch.arange(CLIPS) % 2,
         split=torch.zeros(CLIPS, dtype=torch.long),
@@ -140,7 +140,7 @@ def test_the_mouth_counts_more_and_the_mean_stays_one():
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_frames_are_trained_with_the_noise_they_are_sampled_with(share):
     config = PRESETS["tiny"]
-    model = random_model(replace(config, noise=replace(config.noise, shared_noise=share)))
+    model = random_model(replace(config, extensions=replace(config.extensions, shared_noise=share)))
     nothing, draws = torch.zeros(2, 16, 8, 16, 16), torch.Generator().manual_seed(0)
     noisy, timesteps, _ = DenoisingLoss(model, STAGE).add_noise(nothing, draws)
     one, other = noisy[0, :, 2].flatten(), noisy[0, :, 5].flatten()
@@ -211,7 +211,7 @@ def test_every_stage_gives_gradients_to_what_it_trains_and_none_to_the_frozen_pa
         loss(replace(batch, latents=batch.latents / 500), generator)[0].backward()
     reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert not any(name.startswith(("vae.", "speech_encoder.")) for name in reached)
-    parts = ("conv_in", "reference_in", "copy_gate", "lora", "attn2.audio", "attn2.camera", "motion_modules")
+    parts = ("conv_in", "reference_in", "portrait_copy.gate", "lora", "attn2.audio", "attn2.camera", "motion_modules")
     taught = {
         "0-backbone": {"conv_in"},
         "0-frames": set(parts) - {"motion_modules"},

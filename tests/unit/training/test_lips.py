@@ -76,7 +76,7 @@ def test_only_what_is_heard_is_read_off_the_lips(kind, loss):
         camera=None if kind == "temporal" else torch.randn(1, 2, 25, generator=generator),
         mouth=BOX.expand(1, 2, 4),
         eyes=BOX.expand(1, 2, 4),
-        idle=torch.zeros(1, 2, 7),
+        head_motion=torch.zeros(1, 2, 7),
         embedding=torch.randn(1, 128, generator=generator),
     )
     stage = Stage(

@@ -71,7 +71,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, clock):
         assert torch.equal(mine, its)
 
 
-def test_companions_learn_along_at_a_pace_of_their_own_and_are_resumed(tmp_path, clock):
+def test_a_discriminator_has_a_learning_rate_of_its_own_and_is_resumed(tmp_path, clock):
     """AdamW moves a weight by about its learning rate, whatever the gradient's size."""
 
     def run(folder, stop_at=None):
@@ -84,8 +84,8 @@ def test_companions_learn_along_at_a_pace_of_their_own_and_are_resumed(tmp_path,
             clock.now += 1
             return (mine.weight - 100).square().sum() + (other - 100).square().sum(), {}
 
-        settings = replace(SETTINGS, companion_rate=6.0, weight_decay=0.0, ema=0.0)
-        train(mine, loss_of_draw, settings, folder, "pair", companions=[other])
+        settings = replace(SETTINGS, discriminator_lr_factor=6.0, weight_decay=0.0, ema=0.0)
+        train(mine, loss_of_draw, settings, folder, "pair", discriminator_parameters=[other])
         return mine.weight.item(), other.item()
 
     slow, fast = run(tmp_path / "whole")
@@ -93,6 +93,23 @@ def test_companions_learn_along_at_a_pace_of_their_own_and_are_resumed(tmp_path,
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "parts", stop_at=11)
     assert run(tmp_path / "parts") == (slow, fast)
+
+
+def test_a_state_of_an_earlier_version_is_resumed(tmp_path, clock):
+    """It kept the factor of the learning rate in the optimizer's groups, and called the micro-batches parts."""
+    whole = new_net()
+    fit(whole, tmp_path / "whole", clock)
+    with pytest.raises(KeyboardInterrupt):
+        fit(new_net(), tmp_path / "old", clock, stop_at=11)
+    file = tmp_path / "old" / "toy.state.pt"
+    state = torch.load(file, weights_only=True)
+    state["optimizer"]["param_groups"][0]["pace"] = 1.0
+    state["settings"]["parts"] = state["settings"].pop("micro_batches")
+    torch.save(state, file)
+    resumed = new_net()
+    assert fit(resumed, tmp_path / "old", clock) == list(range(11, 30))
+    for mine, its in zip(whole.state_dict().values(), resumed.state_dict().values()):
+        assert torch.equal(mine, its)
 
 
 def test_it_learns_and_leaves_the_average_of_its_weights(tmp_path, clock):
@@ -155,7 +172,7 @@ def test_a_row_is_the_mean_of_the_steps_since_the_last(tmp_path):
     def loss_of_draw(number: int):
         return 0 * net(torch.ones(1, 4)).sum() + number, {"number": float(number)}
 
-    train(net, loss_of_draw, LoopSettings(0, steps=20, parts=1, log_every=10), tmp_path, "toy")
+    train(net, loss_of_draw, LoopSettings(0, steps=20, micro_batches=1, log_every=10), tmp_path, "toy")
     numbers = [float(row.split(",")[-1]) for row in (tmp_path / "toy.csv").read_text().splitlines()[1:]]
     assert numbers == [0, 1, 3, 7, 14.5]  # draws 0; 1; 2-4; 5-9; 10-19
 
@@ -182,31 +199,31 @@ def test_a_budget_of_steps_is_kept_and_shapes_the_learning_rate(tmp_path):
         return net(torch.ones(1, 4)).square().mean(), {}
 
     net = new_net()
-    train(net, loss_of_draw, LoopSettings(0, steps=6, parts=2, warmup=1, log_every=2), tmp_path, "toy")
+    train(net, loss_of_draw, LoopSettings(0, steps=6, micro_batches=2, warmup=1, log_every=2), tmp_path, "toy")
     assert drawn == list(range(12))
     rates = [float(row.split(",")[2]) for row in (tmp_path / "toy.csv").read_text().splitlines()[1:]]
     assert rates == sorted(rates, reverse=True) and rates[-1] < rates[0]
 
 
-TEAMWORK = """
+SCRIPT = """
 import sys
 from pathlib import Path
 import torch
 from torch import nn
-from starcaster_core.training.loop import LoopSettings, Team, step_generator, train
+from starcaster_core.training.loop import Distributed, LoopSettings, step_generator, train
 
-def teamwork(folder):
+def train_toy(folder):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Linear(8, 1))
     def loss_of_draw(number):
         x = torch.randn(16, 4, generator=step_generator(0, "toy", number))
         return nn.functional.mse_loss(net(x), x.sum(dim=1, keepdim=True)), {}
-    settings = LoopSettings(0, steps=12, parts=2, learning_rate=1e-2, warmup=1, log_every=4)
+    settings = LoopSettings(0, steps=12, micro_batches=2, learning_rate=1e-2, warmup=1, log_every=4)
     train(net, loss_of_draw, settings, Path(folder), "toy")
 
 if __name__ == "__main__":
-    teamwork(sys.argv[1])
-    print(f"a team of {Team().size}")
+    train_toy(sys.argv[1])
+    print(f"{Distributed().world_size} processes")
 """
 
 
@@ -217,11 +234,11 @@ def free_port() -> int:
 
 
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
-    script = tmp_path / "teamwork.py"
-    script.write_text(TEAMWORK)
+    script = tmp_path / "train_toy.py"
+    script.write_text(SCRIPT)
     where = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | where  # what a launcher would set
-    team = [
+    processes = [
         subprocess.Popen(
             [sys.executable, str(script), str(tmp_path / "two")],
             env=environment | {"RANK": rank, "LOCAL_RANK": rank},
@@ -232,14 +249,14 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
         for rank in "01"
     ]
     try:
-        for member in team:
-            said, complaints = member.communicate(timeout=300)
-            assert member.returncode == 0, complaints[-2000:]
-            assert said.count("a team of 2") == 1
+        for process in processes:
+            said, complaints = process.communicate(timeout=300)
+            assert process.returncode == 0, complaints[-2000:]
+            assert said.count("2 processes") == 1
     finally:
-        for member in team:
-            member.kill()
-    runpy.run_path(str(script))["teamwork"](tmp_path / "alone")  # in this process
+        for process in processes:
+            process.kill()
+    runpy.run_path(str(script))["train_toy"](tmp_path / "alone")  # in this process
     alone, two = (torch.load(tmp_path / where / "toy.state.pt", weights_only=True) for where in ("alone", "two"))
     assert two["step"] == 12
     for mine, its in zip(alone["parameters"], two["parameters"]):
@@ -312,7 +329,8 @@ def test_tensorboard_is_told_where_it_is_installed(tmp_path, clock):
     assert list((tmp_path / "tensorboard" / "toy").glob("events.*"))
 
 
-def test_parts_that_cannot_be_shared_out_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.Team, "__init__", lambda self: vars(self).update(size=2, number=0, is_main=True))
-    with pytest.raises(InputError, match="--parts"):
-        train(new_net(), None, LoopSettings(1, parts=3), tmp_path, "toy")
+def test_micro_batches_that_the_processes_cannot_divide_are_refused(tmp_path, monkeypatch):
+    two = {"world_size": 2, "rank": 0, "is_main": True}
+    monkeypatch.setattr(loop.Distributed, "__init__", lambda self: vars(self).update(two))
+    with pytest.raises(InputError, match="--micro-batches"):
+        train(new_net(), None, LoopSettings(1, micro_batches=3), tmp_path, "toy")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import json
+from functools import partial
+from itertools import count
 
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from starcaster_core.errors import CheckpointError
-from starcaster_core.speech.phonetic import CLASSES, CONTEXT, FRAME_SAMPLES, PhoneticEncoder
+from starcaster_core.models.frozen import facts_of
+from starcaster_core.models.phonetic import CLASSES, CONTEXT, PhoneticEncoder, load_phonetic
+from starcaster_core.speech.spectrum import FRAME_SAMPLES
 from starcaster_core.training import phonetic as training
+from starcaster_core.training.loop import LoopSettings
 from starcaster_core.training.phonetic import CLASS_NAMES, CROP, FRAMES, Labelled, augment, crop
 
 
@@ -79,51 +82,82 @@ def _speech_like(count: int, seed: int, held_out: bool, *natural) -> list[Labell
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
-def test_updates_learn(bfloat16):
+def test_the_loss_is_learned_from(bfloat16):
     clips = _speech_like(20, 0, False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         encoder = PhoneticEncoder()
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3)
-    rng = np.random.default_rng(0)
-    losses = [training.update(encoder, optimizer, *training.batch(clips, 2, rng), bfloat16) for _ in range(25)]
+    rng, losses = np.random.default_rng(0), []
+    for _ in range(25):
+        loss = training.phoneme_loss(encoder, *training.batch(clips, 2, rng), bfloat16)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
 
 
 def test_a_run_goes_on_where_it_stopped_and_writes_what_it_did(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "utterances", _speech_like)
     state = torch.get_rng_state()
-    training.train(0.01, tmp_path, count=20, batch_size=2)
+    training.run(0.01, tmp_path, count=20, batch_size=2)
     assert torch.equal(torch.get_rng_state(), state)  # the global generator is left alone
 
-    stopped = torch.load(tmp_path / "resume.pt", weights_only=True)
-    torch.save({**stopped, "step": 1000, "elapsed": 60.0}, tmp_path / "resume.pt")
-    training.train(1.005, tmp_path, count=20, batch_size=2)
-    resumed = torch.load(tmp_path / "resume.pt", weights_only=True)
-    assert resumed["step"] > 1000 and 1.005 * 60 <= resumed["elapsed"] < 70
+    file = tmp_path / "phonetic.state.pt"
+    torch.save({**torch.load(file, weights_only=True), "step": 1000, "seconds": 60.0}, file)
+    training.run(1.005, tmp_path, count=20, batch_size=2)
+    resumed = torch.load(file, weights_only=True)
+    assert resumed["step"] > 1000 and 1.005 * 60 <= resumed["seconds"] < 70
 
-    PhoneticEncoder().load_state_dict(load_file(tmp_path / "phonetic.safetensors"))
-    with safe_open(tmp_path / "phonetic.safetensors", "pt") as file:
-        made = json.loads(file.metadata()["phonetic"])
+    encoder = load_phonetic(tmp_path / "phonetic.safetensors")
+    assert all(torch.equal(mine, its) for mine, its in zip(encoder.parameters(), resumed["parameters"]))
+    made = facts_of(tmp_path / "phonetic.safetensors")
     assert made["steps"] == resumed["step"] and made["seed"] == 0 and "clean" in made["held_out"]
 
 
-def test_log_has_one_header(tmp_path):
-    for step in (50, 100):
-        training._log(tmp_path, {"step": step, "seconds": 1, "loss": 2.0})
-    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
-    assert [row["step"] for row in rows] == ["50", "100"]
+def test_an_interrupted_run_gives_the_weights_of_an_uninterrupted_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "utterances", _speech_like)
+    loss = training.phoneme_loss
+
+    def trained(folder: str, stop_at: int | None = None) -> dict:
+        monkeypatch.setattr(training, "LoopSettings", partial(LoopSettings, steps=5, save_minutes=0.0))
+        calls = count()
+
+        def stopping(*arguments):
+            if next(calls) == stop_at:
+                raise KeyboardInterrupt
+            return loss(*arguments)
+
+        monkeypatch.setattr(training, "phoneme_loss", stopping)
+        training.run(1, tmp_path / folder, count=10, batch_size=2)
+        return load_file(tmp_path / folder / "phonetic.safetensors")
+
+    whole = trained("whole")
+    with pytest.raises(KeyboardInterrupt):
+        trained("parts", stop_at=3)
+    resumed = trained("parts")
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+def test_files_of_an_earlier_version_are_read(tmp_path):
+    """They had facts where the configuration is now."""
+    encoder = PhoneticEncoder()
+    save_file(encoder.state_dict(), tmp_path / "old.safetensors", {"phonetic": json.dumps({"seed": 3, "steps": 7})})
+    again = load_phonetic(tmp_path / "old.safetensors")
+    assert torch.equal(again.merge.weight, encoder.merge.weight) and not again.training
+    assert facts_of(tmp_path / "old.safetensors") == {"phonetic": {"seed": 3, "steps": 7}}
 
 
 def test_a_run_may_go_on_from_given_weights(tmp_path, monkeypatch):
     """After no time at all the weights are the given ones, bands included; a new run's are not; a little later they moved."""
     monkeypatch.setattr(training, "utterances", _speech_like)
     given = tmp_path / "given"
-    training.train(0, given, seed=5, count=10, batch_size=2)
+    training.run(0, given, seed=5, count=10, batch_size=2)
     weights = load_file(given / "phonetic.safetensors")
 
     def begun(name: str, minutes: float, init) -> dict:
-        training.train(minutes, tmp_path / name, seed=6, count=10, batch_size=2, init=init)
+        training.run(minutes, tmp_path / name, seed=6, count=10, batch_size=2, init=init)
         return load_file(tmp_path / name / "phonetic.safetensors")
 
     same, anew = begun("same", 0, given / "phonetic.safetensors"), begun("anew", 0, None)
@@ -134,8 +168,7 @@ def test_a_run_may_go_on_from_given_weights(tmp_path, monkeypatch):
         assert not torch.equal(anew[key], weights[key])
     assert not torch.equal(moved["merge.weight"], weights["merge.weight"])
     assert torch.equal(moved["mel_mean"], weights["mel_mean"])
-    with safe_open(tmp_path / "moved" / "phonetic.safetensors", "pt") as file:
-        assert "--init phonetic.safetensors" in json.loads(file.metadata()["phonetic"])["command"]
+    assert "--init phonetic.safetensors" in facts_of(tmp_path / "moved" / "phonetic.safetensors")["command"]
 
 
 def test_the_shipped_encoder_is_one_to_go_on_from():

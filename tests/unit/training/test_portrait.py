@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from starcaster_core.data.shards import shard_path, write_shard
+from starcaster_core.models.attention_cache import cache_condition
 from starcaster_core.models.checkpoint import load_checkpoint, random_model, read_checkpoint, save_checkpoint
-from starcaster_core.models.unet import cache_condition
-from starcaster_core.presets import PRESETS
+from starcaster_core.presets import PRESETS, ExtensionsConfig
 from starcaster_core.training import portrait
 from starcaster_core.training.diffusion import DenoisingLoss, draw_batch
 from starcaster_core.training.grids import decoded, held_out, sample_grid
@@ -27,8 +27,9 @@ from starcaster_core.training.portrait import (
     minutes_left,
     train_stage,
     with_clips_at_hand,
-    without_additions,
+    with_extensions,
 )
+from starcaster_core.training.recipe import Stage
 from starcaster_core.training.recipes import RECIPES
 
 FRAMES = 36
@@ -53,7 +54,7 @@ def test_clips_are_encoded_once_and_keep_their_kind(tmp_path, model, clip):
     assert [KINDS[kind] for kind in clips.kind] == ["temporal", "spatial"]
     torch.testing.assert_close(clips.mouth[0, 0], torch.tensor([0.25, 0.625, 0.75, 0.875]))
     torch.testing.assert_close(clips.eyes[1, 0], torch.tensor([0.345, 0.345, 0.655, 0.405]))
-    assert not clips.idle.any()  # nobody knows
+    assert not clips.head_motion.any()  # nobody knows
     assert encode_shards(tmp_path, latents, model) == 0
 
 
@@ -127,13 +128,17 @@ def test_a_recipe_interrupted_in_its_last_stage_ends_like_an_uninterrupted_one(t
 
 
 def test_a_checkpoint_is_noised_as_its_preset_trains_unless_it_only_teaches(tmp_path, model):
-    still = random_model(replace(model.config, noise=replace(model.config.noise, shared_noise=1.0)))
+    still = random_model(replace(model.config, extensions=replace(model.config.extensions, shared_noise=1.0)))
     save_checkpoint(tmp_path / "still.safetensors", still, {})
     *trained, student = RECIPES["mini"]
     begin = partial(begun_model, str(tmp_path / "still.safetensors"))
-    assert begin(trained).config.noise.shared_noise == begin([*trained, student]).config.noise.shared_noise == 0.5
-    assert begin([student]).config.noise.shared_noise == 1.0
-    assert begin([student], 0.3).config.noise.shared_noise == 0.3
+    assert (
+        begin(trained).config.extensions.shared_noise
+        == begin([*trained, student]).config.extensions.shared_noise
+        == 0.5
+    )
+    assert begin([student]).config.extensions.shared_noise == 1.0
+    assert begin([student], 0.3).config.extensions.shared_noise == 0.3
 
 
 def test_a_set_without_joint_clips_is_learned_from_all_the_same_and_it_is_said(tmp_path, model, clip, capsys):
@@ -147,14 +152,12 @@ def test_a_set_without_joint_clips_is_learned_from_all_the_same_and_it_is_said(t
 
 
 @torch.no_grad()
-def test_without_additions_the_network_is_the_papers(model):
+def test_without_extensions_the_network_is_the_papers(model):
     """The same weights but for what was added, which says nothing where no portrait is shown and nobody tells of the head."""
-    added = random_model(replace(model.config, turn_portrait=True)).eval()
-    assert added.config.unet.copy_reference and added.config.unet.idle_dim
-    bare = without_additions(added).eval()
-    unet = bare.config.unet
-    assert not (unet.copy_reference or unet.idle_dim or bare.config.turn_portrait)
-    assert bare.unet.cache_reference(torch.zeros(1, 16, 1, 8, 8)) is None and bare.unet.cache_idle(None) is None
+    added = random_model(model.config).eval()
+    assert added.config.extensions == PRESETS["tiny"].extensions and len(added.unet.extensions) == 2
+    bare = with_extensions(added, ExtensionsConfig()).eval()
+    assert not len(bare.unet.extensions) and not [name for name in bare.state_dict() if "extensions" in name]
     latents = torch.randn(1, 16, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
     def asked(one):
@@ -175,7 +178,7 @@ def clips_in_memory(seed: int = 0) -> ClipSet:
         camera=camera,
         mouth=torch.tensor([0.25, 0.5, 0.75, 0.75]).expand(4, FRAMES, 4),
         eyes=torch.tensor([0.3, 0.3, 0.7, 0.45]).expand(4, FRAMES, 4),
-        idle=torch.randn(4, FRAMES, 7, generator=generator),
+        head_motion=torch.randn(4, FRAMES, 7, generator=generator),
         embedding=torch.randn(4, 128, generator=generator),
         kind=torch.tensor([0, 1, 0, 1]),
         split=torch.zeros(4, dtype=torch.long),
@@ -262,3 +265,43 @@ def test_the_minutes_left_are_decided_once(tmp_path, monkeypatch):
     assert minutes_left(file, 25, begun=100.0) == 15
     assert minutes_left(file, 25, begun=8999.0) == 15, "a resumed run keeps to it"
     assert minutes_left(file, 40, begun=0.0) == 40
+
+
+SPEAKING = {"kinds": (("temporal", 1.0),), "motion": False, "trainable": ("attn2.audio", "speech_tokens")}
+EVERYTHING = {"kinds": (("temporal", 0.5), ("spatial", 0.5))}
+
+
+@pytest.mark.parametrize(
+    "stage, left",
+    [
+        (SPEAKING, ("lora", "camera", "motion")),
+        (EVERYTHING, ()),
+        (EVERYTHING | {"kinds": (("temporal", 1.0),)}, ("camera",)),
+        (EVERYTHING | {"kinds": (("spatial", 1.0),)}, ("audio",)),
+        (EVERYTHING | {"motion": False}, ("motion",)),
+        (EVERYTHING | {"adapters": False, "motion": False}, ("lora", "audio", "camera", "motion")),
+    ],
+)
+def test_a_checkpoint_keeps_what_it_was_not_trained_for(tmp_path, model, clip, stage, left):
+    """Through training, a file, and another stage that begins with it."""
+    encode(tmp_path, model, clip)
+    clips = load_clips(tmp_path / "latents")
+    student = random_model(PRESETS["tiny"])
+    student.untrained = ("lora", "audio", "camera", "motion")
+    stage = Stage("a", share=1.0, clips=1, frames=2, **stage)
+    trained = train_stage(student, clips, stage, LoopSettings(0, steps=1), tmp_path / "out", seed=0)
+    save_checkpoint(tmp_path / "a.safetensors", trained, {"seed": 0})
+    assert load_checkpoint(tmp_path / "a.safetensors").untrained == left
+    assert begun_model(str(tmp_path / "a.safetensors"), (stage,)).untrained == left
+
+
+def test_what_is_trained_is_no_longer_untrained(finished):
+    _, out = finished
+    assert read_checkpoint(out / "3-views.safetensors")[2].get("untrained", []) == []
+
+
+def test_the_flag_of_micro_batches_has_an_old_name():
+    parser = argparse.ArgumentParser()
+    portrait.add_arguments(parser)
+    for flag in ("--micro-batches", "--parts"):
+        assert parser.parse_args(["--out", "x", flag, "4"]).micro_batches == 4

@@ -18,8 +18,8 @@ def test_what_is_shipped_is_half_as_large_and_says_where_it_comes_from(tmp_path,
     run, shipped = tmp_path / "run", tmp_path / "weights" / "tiny.safetensors"
     preset = PRESETS["tiny"]
     run.mkdir(), shipped.parent.mkdir()
-    noise = replace(preset.noise, shared_noise=0.3)
-    model = random_model(replace(preset, steps=99, guidance_scale=9.0, guidance_end=0.1, noise=noise))
+    extensions = replace(preset.extensions, shared_noise=0.3)
+    model = random_model(replace(preset, steps=99, guidance_scale=9.0, guidance_end=0.1, extensions=extensions))
     save_checkpoint(run / "3-views.safetensors", model, {"seed": 7, "clips": 3}, dtype=torch.float32)
     (run / "0-frames.csv").write_text("step,minutes,loss\n20,0.5,2\n40,1.25,1\n")
     weights = {key: value.contiguous() for key, value in model.vae.state_dict().items()}
@@ -32,8 +32,10 @@ def test_what_is_shipped_is_half_as_large_and_says_where_it_comes_from(tmp_path,
     publish.main()
 
     config, _, provenance = read_checkpoint(shipped)
-    assert config == replace(preset, noise=noise), "sampled as the preset says, with the noise it was trained with"
-    assert read_checkpoint(stilled)[0].noise == replace(noise, shared_noise=1.0)
+    assert config == replace(preset, extensions=extensions), (
+        "sampled as the preset says, with the noise it was trained with"
+    )
+    assert read_checkpoint(stilled)[0].extensions == replace(extensions, shared_noise=1.0)
     assert provenance["last_stage"] == {"seed": 7, "clips": 3}
     assert provenance["log"] == [{"stage": "0-frames", "steps": 40, "minutes": 1.25}]
     assert provenance["autoencoder"] == {"figures": {"psnr": 33.8}, "seed": "0"}

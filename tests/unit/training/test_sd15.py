@@ -80,7 +80,7 @@ def test_two_steps_of_every_stage_change_what_it_trains_and_nothing_else(tmp_pat
     reader = LipReader(LipReaderConfig(visemes=("rest", "aa"))).eval().requires_grad_(False)
     stage = replace(stage, clips=1, frames=4, lip_start=0.0, drop_identity=0.0, drop_audio=0.0, drop_camera=0.0)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    train_stage(model, clips, stage, LoopSettings(0, steps=2, parts=2), tmp_path, 0, reader, "auto", True)
+    train_stage(model, clips, stage, LoopSettings(0, steps=2, micro_batches=2), tmp_path, 0, reader, "auto", True)
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed and all(any(part in name for part in stage.trainable) for name in changed)
     assert all(any(part in name for name in changed) for part in stage.trainable)

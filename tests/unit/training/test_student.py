@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from starcaster_core import generate
+from starcaster_core import generate, pipeline
+from starcaster_core.models.attention_cache import cache_condition
 from starcaster_core.models.checkpoint import random_model, save_checkpoint
-from starcaster_core.models.unet import cache_condition
+from starcaster_core.models.discriminator import Discriminator, DiscriminatorConditions
+from starcaster_core.models.extensions import FramePose, open_reference, prepare_chunk
 from starcaster_core.presets import PRESETS
-from starcaster_core.sampling import SamplerSettings, schedules
 from starcaster_core.sampling.execution import Network
 from starcaster_core.sampling.guidance import Branch
 from starcaster_core.sampling.rollout import denoise
-from starcaster_core.training import adversary as opponent
-from starcaster_core.training import diffusion, portrait
+from starcaster_core.sampling.settings import SamplerSettings
+from starcaster_core.training import adversarial, diffusion, portrait
 from starcaster_core.training import student as module
-from starcaster_core.training.adversary import Adversary, Given, adversarial_losses
+from starcaster_core.training.adversarial import adversarial_losses
 from starcaster_core.training.diffusion import DenoisingLoss, draw_batch
 from starcaster_core.training.latents import KINDS, ClipSet
 from starcaster_core.training.loop import LoopSettings
@@ -57,7 +58,7 @@ def clips() -> ClipSet:
         camera=draw(LENGTH, 25),
         mouth=torch.tensor([0.25, 0.5, 0.75, 0.75]).expand(CLIPS, LENGTH, 4),
         eyes=torch.tensor([0.3, 0.3, 0.7, 0.45]).expand(CLIPS, LENGTH, 4),
-        idle=draw(LENGTH, 7),
+        head_motion=draw(LENGTH, 7),
         embedding=draw(128),
         kind=torch.arange(CLIPS) % 2,
         split=torch.zeros(CLIPS, dtype=torch.long),
@@ -92,7 +93,7 @@ def its_own_way(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_student_and_adversary_learn_and_nobody_else(clips, teacher, student, kind, its_own_way):
+def test_student_and_discriminator_learn_and_nobody_else(clips, teacher, student, kind, its_own_way):
     clips = replace(clips, kind=torch.full_like(clips.kind, KINDS.index(kind)))
     loss = StudentLoss(student, STAGE)
     loss.progress = 1.0
@@ -100,13 +101,13 @@ def test_student_and_adversary_learn_and_nobody_else(clips, teacher, student, ki
     assert all(parameter.grad is None for parameter in teacher.parameters())
     taught = {name for name, p in student.named_parameters() if p.grad is not None and p.grad.any()}
     streams = {"temporal": ["audio"], "spatial": ["camera"], "joint": ["audio", "camera"]}[kind]
-    parts = ("conv_in", "lora", "copy_gate", "identity_tokens", "motion_modules")
+    parts = ("conv_in", "lora", "portrait_copy.gate", "identity_tokens", "motion_modules")
     for part in (*parts, *(f"attn2.{stream}" for stream in streams)):
         assert any(part in name for name in taught), part
     assert not any(name.startswith(("vae.", "speech_encoder.")) for name in taught)
-    learning = {name for name, p in loss.adversary.named_parameters() if p.grad is not None and p.grad.any()}
-    silent = {"temporal": ("seen",), "spatial": ("heard",), "joint": ()}[kind]
-    assert learning == {n for n, _ in loss.adversary.named_parameters() if not n.startswith(silent)}
+    learning = {name for name, p in loss.discriminator.named_parameters() if p.grad is not None and p.grad.any()}
+    silent = {"temporal": ("camera_in",), "spatial": ("speech_in",), "joint": ()}[kind]
+    assert learning == {n for n, _ in loss.discriminator.named_parameters() if not n.startswith(silent)}
 
 
 def test_its_own_way_is_the_samplers(clips, student, monkeypatch):
@@ -125,12 +126,11 @@ def test_its_own_way_is_the_samplers(clips, student, monkeypatch):
         condition = cache_condition(
             identity,
             banks=(bank,),
-            reference=student.cache_reference(student.open_portrait(batch.reference), batch.idle),
+            extensions=prepare_chunk(student, open_reference(student, batch.reference), FramePose(batch.head_motion)),
         )
         monkeypatch.setattr(module, "draw_noise", numbered())
         made = loss.go_own_way(batch.latents, condition, generator(), to_the_end=True).end
     draw = numbered()
-    monkeypatch.setattr(schedules, "draw_noise", draw)
     monkeypatch.setattr(sys.modules[denoise.__module__], "draw_noise", draw)
     settings = SamplerSettings.of(student.config)
     assert (settings.steps, settings.scheduler, settings.guidance_scale) == (4, "lcm", 1.0)
@@ -217,7 +217,7 @@ def test_error_and_verdict_pull_as_hard_as_they_are_to(clips, student):
     torch.testing.assert_close(pull(module.RAMP / 2) - by_error, by_verdict / 2)
 
 
-def test_where_the_portrait_was_not_shown_the_adversary_does_not_see_it(clips, student):
+def test_where_the_portrait_was_not_shown_the_discriminator_does_not_see_it(clips, student):
     batch = batch_of(clips)
     for shown in (0.0, 1.0):
         loss = StudentLoss(student, replace(STAGE, reference=shown))
@@ -231,44 +231,48 @@ def test_where_the_portrait_was_not_shown_the_adversary_does_not_see_it(clips, s
 
 
 @pytest.mark.parametrize("frames", [1, 4])
-def test_an_adversary_learns_what_is_true_and_the_made_comes_nearer(frames):
+def test_a_discriminator_learns_what_is_true_and_the_made_comes_nearer(frames):
     torch.manual_seed(0)
-    adversary = Adversary(4, speech_dim=6, identity_dim=8, side=8, width=8)
-    who = Given(torch.randn(8, 4, 8, 8), torch.randn(8, 8), torch.randn(8, frames, 6), None, torch.randn(8, frames, 7))
+    discriminator = Discriminator(4, speech_dim=6, identity_dim=8, side=8, width=8)
+    who = DiscriminatorConditions(
+        torch.randn(8, 4, 8, 8), torch.randn(8, 8), torch.randn(8, frames, 6), None, torch.randn(8, frames, 7)
+    )
     true = torch.ones(8, 4, frames, 8, 8) + 0.1 * torch.randn(8, 4, frames, 8, 8)
     made = torch.nn.Parameter(torch.zeros_like(true))
-    optimizer = torch.optim.Adam([{"params": adversary.parameters()}, {"params": [made], "lr": 0.02}], lr=3e-3)
+    optimizer = torch.optim.Adam([{"params": discriminator.parameters()}, {"params": [made], "lr": 0.02}], lr=3e-3)
     draws, far = generator(), (made - true).square().mean().item()
     for _ in range(60):
-        losses = adversarial_losses(adversary, made, true, who, draws)
+        losses = adversarial_losses(discriminator, made, true, who, draws)
         optimizer.zero_grad()
-        (losses.student.mean() + losses.adversary).backward()
+        (losses.student.mean() + losses.discriminator).backward()
         optimizer.step()
     assert (made - true).square().mean() < 0.5 * far
 
 
 def test_losses_reach_only_those_they_are_for():
-    adversary = Adversary(4, speech_dim=6, identity_dim=8, side=8, width=8)
-    who = Given(torch.randn(2, 4, 8, 8), torch.randn(2, 8), None, torch.randn(2, 1, 25), torch.randn(2, 1, 7))
+    discriminator = Discriminator(4, speech_dim=6, identity_dim=8, side=8, width=8)
+    who = DiscriminatorConditions(
+        torch.randn(2, 4, 8, 8), torch.randn(2, 8), None, torch.randn(2, 1, 25), torch.randn(2, 1, 7)
+    )
     true, made = torch.randn(2, 4, 1, 8, 8), torch.nn.Parameter(torch.randn(2, 4, 1, 8, 8))
-    losses = adversarial_losses(adversary, made, true, who, generator())
+    losses = adversarial_losses(discriminator, made, true, who, generator())
     losses.student.mean().backward()
-    assert made.grad.any() and all(p.grad is None for p in adversary.parameters())
+    assert made.grad.any() and all(p.grad is None for p in discriminator.parameters())
     made.grad = None
-    losses.adversary.backward()
-    assert made.grad is None and adversary.enter.weight.grad.any()
+    losses.discriminator.backward()
+    assert made.grad is None and discriminator.conv_in.weight.grad.any()
 
 
-def test_a_steep_adversary_costs_and_a_flat_one_does_not(monkeypatch):
-    adversary = Adversary(4, speech_dim=6, identity_dim=8, side=8, width=8)
-    who = Given(torch.randn(2, 4, 8, 8), torch.randn(2, 8), None, None, torch.zeros(2, 1, 7))
+def test_a_steep_discriminator_costs_and_a_flat_one_does_not(monkeypatch):
+    discriminator = Discriminator(4, speech_dim=6, identity_dim=8, side=8, width=8)
+    who = DiscriminatorConditions(torch.randn(2, 4, 8, 8), torch.randn(2, 8), None, None, torch.zeros(2, 1, 7))
     true, made = torch.randn(2, 2, 4, 1, 8, 8, generator=generator())
 
     def cost(steepness: float, slope: float) -> float:
-        monkeypatch.setattr(opponent, "SLOPE", slope)
-        for judge in (adversary.judge_fine, adversary.judge_coarse):
+        monkeypatch.setattr(adversarial, "PENALTY_WEIGHT", slope)
+        for judge in (discriminator.fine_logits, discriminator.coarse_logits):
             torch.nn.init.normal_(judge.weight, std=steepness, generator=generator())
-        return adversarial_losses(adversary, made, true, who, generator()).adversary.item()
+        return adversarial_losses(discriminator, made, true, who, generator()).discriminator.item()
 
     assert cost(0.0, slope=1.0) == pytest.approx(np.log(2), abs=1e-5)
     paid = [cost(steepness, slope=1.0) - cost(steepness, slope=0.0) for steepness in (0.3, 3.0)]
@@ -301,9 +305,11 @@ def test_frames_one_by_one_are_as_many_as_in_chunks_in_a_row(teacher):
     assert (single.clips, single.frames, single.recursion) == (2 * FRAMES, 1, 1)
 
 
-def test_an_adversary_of_few_clips_learns_more_slowly(tmp_path, clips, teacher, monkeypatch):
+def test_a_discriminator_of_few_clips_learns_more_slowly(tmp_path, clips, teacher, monkeypatch):
     paces = []
-    monkeypatch.setattr(portrait, "train", lambda model, loss, budget, *rest: paces.append(budget.companion_rate))
+    monkeypatch.setattr(
+        portrait, "train", lambda model, loss, budget, *rest: paces.append(budget.discriminator_lr_factor)
+    )
     for frames in (1, FRAMES):
         stage = replace(STAGE, frames=frames, motion=frames > 1)
         portrait.train_stage(teacher, clips, stage, LoopSettings(0, steps=1), tmp_path, seed=0)
@@ -341,8 +347,8 @@ def test_a_student_looks_back_only_if_it_learned_to(teacher):
     assert new_student(teacher, looking).config.context_frames == teacher.config.context_frames == 2
 
 
-def test_two_processes_begin_with_the_same_adversary(student):
-    one, other = (StudentLoss(student, STAGE).adversary for _ in range(2))
+def test_two_processes_begin_with_the_same_discriminator(student):
+    one, other = (StudentLoss(student, STAGE).discriminator for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters()))
 
 
@@ -352,8 +358,8 @@ def test_a_saved_student_is_generated_with_in_its_own_few_steps(tmp_path, teache
 
     save_checkpoint(tmp_path / "student.safetensors", new_student(teacher, STAGE), {})
     used = []
-    monkeypatch.setattr(generate, "rollout", lambda *arguments, **options: used.append(arguments[2]) or [])
-    monkeypatch.setattr(generate, "film", lambda *arguments: argparse.Namespace(frames=0, seconds=0))
+    done = argparse.Namespace(frames=0, seconds=0)
+    monkeypatch.setattr(pipeline, "save_video", lambda *arguments, **options: used.append(arguments[3]) or done)
     save_identity(tmp_path / "who.safetensors", Identity(np.zeros(128, np.float32)))
     parser = argparse.ArgumentParser()
     generate.add_arguments(parser)

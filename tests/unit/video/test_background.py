@@ -95,23 +95,22 @@ def test_a_video_is_encoded_while_the_next_frames_are_made_and_a_cancelled_one_l
     assert write_video(tmp_path / "a.mp4", iter([frames, frames]), 25).frames == 8
 
 
-def test_filming_gives_the_frames_that_plain_decoding_gives(tmp_path):
+def test_writing_chunks_gives_the_frames_that_plain_decoding_gives(tmp_path):
     from types import SimpleNamespace
 
     import torch
 
-    from starcaster_core.generate import film
+    from starcaster_core.pipeline import write_chunks
     from starcaster_core.video import probe
 
     model = SimpleNamespace(
         device=torch.device("cpu"),
         config=SimpleNamespace(fps=25.0),
-        from_raw=lambda x: x,
         decode_frames=lambda x: x[0, :3].movedim(0, -1).repeat_interleave(8, 1).repeat_interleave(8, 2),
     )
     values = torch.linspace(0.1, 0.9, 26)[None, None, :, None, None].expand(1, 3, -1, 4, 4)
     chunks = (SimpleNamespace(latents=part) for part in values.split(16, dim=2))
-    info = film(model, chunks, tmp_path / "a.mp4")
+    info = write_chunks(tmp_path / "a.mp4", model, chunks)
     assert info.frames == probe(tmp_path / "a.mp4").frames == 26
     import av
 

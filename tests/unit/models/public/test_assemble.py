@@ -21,12 +21,13 @@ from starcaster_core.errors import CheckpointError, InputError
 from starcaster_core.identity import save_identity
 from starcaster_core.models import starcaster as whole
 from starcaster_core.models.autoencoder import StableDiffusionAutoencoder
-from starcaster_core.models.checkpoint import load_checkpoint, random_model, read_checkpoint
+from starcaster_core.models.checkpoint import load_checkpoint, random_model, read_checkpoint, save_checkpoint
 from starcaster_core.models.public.assemble import Ingredients, assemble
-from starcaster_core.models.public.delta import GROUPS, save_delta
+from starcaster_core.models.public.delta import open_delta, save_delta
 from starcaster_core.models.public.parts import PUBLIC_FILES
 from starcaster_core.models.public.weights import Lazy, sha256
 from starcaster_core.models.public.writer import write_streaming
+from starcaster_core.models.weight_groups import GROUPS, group_of
 from starcaster_core.presets import PRESETS
 from starcaster_core.types import Identity, Speech
 
@@ -145,7 +146,7 @@ def test_untrained_streams_change_nothing(assembled, files, nets, tools):
     """Speech, camera and adapters at full strength: the output is that of the public networks alone."""
     from diffusers import UNetMotionModel
 
-    from starcaster_core.models.unet import cache_condition
+    from starcaster_core.models.attention_cache import cache_condition
 
     unet = load_checkpoint(assembled(motion=files.motion), dtype=torch.float32).unet
     generator = torch.Generator().manual_seed(3)
@@ -203,7 +204,7 @@ def trained(config):
 @pytest.mark.parametrize("groups", [tuple(GROUPS), ("audio", "lora")])
 def test_a_delta_brings_its_groups_and_its_configuration(assembled, files, config, tmp_path, groups):
     model = trained(replace(config, guidance_scale=1.5))
-    save_delta(tmp_path / "delta.safetensors", model, {"steps": 7}, groups, torch.float32)
+    save_delta(tmp_path / "delta.safetensors", model.config, model.state_dict(), {"steps": 7}, groups, torch.float32)
     out = assembled(motion=files.motion, delta=tmp_path / "delta.safetensors")
     loaded = load_checkpoint(out, dtype=torch.float32)
     assert loaded.config.guidance_scale == 1.5
@@ -222,7 +223,7 @@ def test_a_delta_brings_its_groups_and_its_configuration(assembled, files, confi
 @pytest.mark.parametrize("fault", ["missing", "unexpected", "misshapen", "foreign", "truncated"])
 def test_broken_deltas_are_refused(assembled, config, tmp_path, fault):
     path = tmp_path / "delta.safetensors"
-    save_delta(path, trained(config), {}, ("audio",))
+    save_delta(path, config, trained(config).state_dict(), {}, ("audio",))
     weights = load_file(path)
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
@@ -246,7 +247,39 @@ def test_broken_deltas_are_refused(assembled, config, tmp_path, fault):
 
 def test_unknown_groups_are_refused(config, tmp_path):
     with pytest.raises(InputError, match="gaze"):
-        save_delta(tmp_path / "x.safetensors", trained(config), {}, ("gaze",))
+        save_delta(tmp_path / "x.safetensors", config, {}, {}, ("gaze",))
+
+
+def test_the_command_makes_a_delta_of_what_was_trained(assembled, files, config, tmp_path, capsys):
+    """Assembled with the same public files it is the trained checkpoint again."""
+    model = load_checkpoint(assembled(motion=files.motion), dtype=torch.float32)
+    weights = trained(model.config).state_dict()
+    for name, value in model.state_dict().items():
+        if group_of(name) in ("audio", "lora"):
+            value.copy_(weights[name])
+    model.untrained = ("camera",)
+    checkpoint, delta = tmp_path / "2-audio.safetensors", tmp_path / "delta.safetensors"
+    made_with = {"stage": {"name": "2-audio", "trainable": ["lora", "attn2.audio"]}}
+    save_checkpoint(checkpoint, model, made_with, torch.float32)
+    command = ["delta", "--checkpoint", str(checkpoint), "--precision", "float32", "--out", str(delta)]
+    assert main(command) == 0
+    assert (
+        open_delta(delta)[1]["groups"] == ["lora", "audio", "motion"]
+        and "audio, lora, motion" in capsys.readouterr().out
+    )
+
+    again = load_checkpoint(assembled(motion=files.motion, delta=delta), dtype=torch.float32)
+    assert again.untrained == ("camera",)
+    mine, its = model.state_dict(), again.state_dict()
+    assert mine.keys() == its.keys() and all(torch.equal(mine[name], its[name]) for name in mine)
+    assert read_checkpoint(tmp_path / "sd15.safetensors")[2]["parts"]["delta"]["provenance"] == made_with
+
+    assert main([*command, "--groups", "camera"]) == 1
+    assert "camera, untrained in" in capsys.readouterr().err
+    made_with["stage"]["trainable"] = []
+    save_checkpoint(checkpoint, model, made_with, torch.float32)
+    assert main(command) == 1
+    assert "stage 2-audio trained the image weights too" in capsys.readouterr().err
 
 
 # LCM-LoRA

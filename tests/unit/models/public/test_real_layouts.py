@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from provision_comfyui import locate
 
 from starcaster_core.models.arc2face import END, ID_POSITION, LENGTH, PROMPT, START, Arc2FaceTokens
+from starcaster_core.models.attention_cache import cache_condition
 from starcaster_core.models.public.assemble import image_unet, meta_model, motion_modules, shapes_of
 from starcaster_core.models.public.clip import read_identity_encoder
 from starcaster_core.models.public.layouts import below
@@ -20,7 +21,7 @@ from starcaster_core.models.public.unet import read_unet
 from starcaster_core.models.public.vae import from_original as vae_names
 from starcaster_core.models.public.vae import read_vae
 from starcaster_core.models.public.wav2vec2 import load_wav2vec2
-from starcaster_core.models.unet import StarcasterUNet, cache_condition
+from starcaster_core.models.unet import StarcasterUNet
 from starcaster_core.presets import PRESETS, UNetConfig
 
 SD15 = PRESETS["sd15"]

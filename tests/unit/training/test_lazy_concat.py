@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from starcaster_core.errors import InputError
 from starcaster_core.training.latents import ClipSet, load_clips
-from starcaster_core.training.rows import Rows
+from starcaster_core.training.lazy_concat import LazyConcat
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ def parts() -> list[torch.Tensor]:
     return [torch.randn(n, 10, 3, 2, generator=torch.Generator().manual_seed(n)) for n in (4, 1, 5)]
 
 
-def test_rows_are_indexed_like_one_tensor(parts):
-    rows, whole = Rows(parts), torch.cat(parts)
+def test_indexed_like_one_tensor(parts):
+    rows, whole = LazyConcat(parts), torch.cat(parts)
     assert rows.shape == whole.shape and len(rows) == 10
     chosen, at = torch.tensor([0, 9, 4, 4]), torch.tensor([[0, 1, 2], [7, 8, 9], [3, 3, 3], [5, 0, 5]])
     for index in ((chosen[:, None], at), (chosen, at[:, 0]), 3, -1, (5, slice(2, 4)), (4, 7), chosen):
@@ -37,7 +37,7 @@ def write(folder, clips: int, frames: int, side: int, leave_out: str = "") -> No
         "camera": torch.zeros(clips, frames, 25),
         "mouth": torch.zeros(clips, frames, 4),
         "eyes": torch.zeros(clips, frames, 4),
-        "idle": torch.zeros(clips, frames, 7),
+        "head_motion": torch.zeros(clips, frames, 7),
         "embedding": torch.zeros(clips, 128),
         "kind": torch.zeros(clips, dtype=torch.long),
         "split": torch.zeros(clips, dtype=torch.long),
@@ -75,8 +75,8 @@ def test_latents_stay_on_disk_until_they_are_asked_for(tmp_path):
 
 def test_clips_of_an_earlier_version_are_refused(tmp_path):
     write(tmp_path, 2, 4, 2)
-    write(tmp_path, 2, 4, 2, leave_out="idle")
-    with pytest.raises(InputError, match=r"shard-1.safetensors without idle.*Encode them again"):
+    write(tmp_path, 2, 4, 2, leave_out="head_motion")
+    with pytest.raises(InputError, match=r"shard-1.safetensors without head_motion.*Encode them again"):
         load_clips(tmp_path)
     with pytest.raises(InputError, match="none in"):
         load_clips(tmp_path / "nothing")

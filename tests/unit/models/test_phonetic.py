@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from starcaster_core.speech import PhoneticEncoder, mono16k
-from starcaster_core.speech.phonetic import CONTEXT, FRAME_SAMPLES, mel_filters
+from starcaster_core.models.phonetic import CONTEXT, PhoneticEncoder
+from starcaster_core.speech import mono16k
+from starcaster_core.speech.spectrum import FRAME_SAMPLES, mel_filters
 
 
 @pytest.fixture(scope="module")

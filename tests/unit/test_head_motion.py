@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,36 +10,38 @@ import torch
 
 from starcaster_core.camera.poses import intrinsics, world_from_cam
 from starcaster_core.data.performance import perform
-from starcaster_core.idle import IDLE, idle_motion
+from starcaster_core.head_motion import CHANNELS, random_head_motion
 from starcaster_core.models.checkpoint import random_model
+from starcaster_core.models.extensions import open_reference
 from starcaster_core.presets import PRESETS
-from starcaster_core.sampling import Conditions, SamplerSettings, rollout
+from starcaster_core.sampling.rollout import rollout
+from starcaster_core.sampling.settings import Conditions, SamplerSettings
 from starcaster_core.types import CameraPath, Identity
 
-FPS, BLINK = 25.0, IDLE.index("blink")
+FPS, BLINK = 25.0, CHANNELS.index("blink")
 
 
 def test_any_stretch_of_a_video_can_be_asked_for_by_itself():
-    whole = idle_motion(7, 0, 400, FPS)
+    whole = random_head_motion(7, 0, 400, FPS)
     for start in (0, 16, 240):
-        torch.testing.assert_close(idle_motion(7, start, 16, FPS), whole[start : start + 16])
-    assert not torch.equal(idle_motion(8, 0, 400, FPS), whole)
+        torch.testing.assert_close(random_head_motion(7, start, 16, FPS), whole[start : start + 16])
+    assert not torch.equal(random_head_motion(8, 0, 400, FPS), whole)
 
 
 def test_it_is_smooth_blinks_now_and_then_and_goes_on_for_an_hour():
-    motion = idle_motion(3, 0, 1500, FPS)
+    motion = random_head_motion(3, 0, 1500, FPS)
     turns, blink = motion[:, :3], motion[:, BLINK]
     assert turns.diff(dim=0).abs().max() < 0.25 and 0.4 < turns.std() < 1.2
     blinks = ((blink[1:] > 1) & (blink[:-1] <= 1)).sum()
     assert 60 / 5 - 2 <= blinks <= 60 / 1.6  # in a minute
-    late = idle_motion(3, 25 * 3600, 100, FPS)
+    late = random_head_motion(3, 25 * 3600, 100, FPS)
     assert late.isfinite().all() and late[:, :3].std(dim=0).min() > 0.01
 
 
 def test_it_is_distributed_as_what_the_clips_are_trained_with():
     """The training clips' own motion, in the same units"""
     from starcaster_core.data.shards import Clip
-    from starcaster_core.training.latents import idle_motion_of
+    from starcaster_core.training.latents import head_motion_of
 
     names = ("eyeBlink", "eyeLookIn", "eyeLookOut", "eyeLookUp", "eyeLookDown", "browDown")
     units = tuple(f"{name}{side}" for name in names for side in ("Left", "Right")) + ("browInnerUp", "jawOpen")
@@ -46,8 +49,8 @@ def test_it_is_distributed_as_what_the_clips_are_trained_with():
     for seed in range(60):
         score = perform([], silence, 16000, 48, units, seed)
         truth = {"expression": score.expression, "head_rotation": score.head_rotation}
-        trained.append(idle_motion_of(Clip("", {"unit_names": units}, np.empty(0), None, truth)))
-    drawn = np.concatenate([idle_motion(seed, 0, 48, FPS).numpy() for seed in range(60)])
+        trained.append(head_motion_of(Clip("", {"unit_names": units}, np.empty(0), None, truth)))
+    drawn = np.concatenate([random_head_motion(seed, 0, 48, FPS).numpy() for seed in range(60)])
     trained = np.concatenate(trained)
     assert np.abs(trained.mean(axis=0) - drawn.mean(axis=0)).max() < 0.35
     ratio = drawn.std(axis=0) / trained.std(axis=0)
@@ -55,7 +58,7 @@ def test_it_is_distributed_as_what_the_clips_are_trained_with():
 
 
 def test_turns_are_those_the_head_was_given():
-    from starcaster_core.idle import rotations
+    from starcaster_core.head_motion import rotations
     from starcaster_core.training.latents import head_degrees
 
     degrees = np.random.default_rng(0).uniform(-15, 15, (20, 3))
@@ -63,7 +66,7 @@ def test_turns_are_those_the_head_was_given():
 
 
 def test_a_head_kept_still_does_nothing_and_a_livelier_one_turns_more_and_blinks_as_often():
-    still, calm, usual, lively = (idle_motion(3, 0, 1500, FPS, liveliness) for liveliness in (0.0, 0.3, 1.0, 2.0))
+    still, calm, usual, lively = (random_head_motion(3, 0, 1500, FPS, amount) for amount in (0.0, 0.3, 1.0, 2.0))
     assert still.shape == usual.shape and not still.any()
     for one in (calm, lively):
         assert torch.equal(one[:, BLINK], usual[:, BLINK]) and one[:, BLINK].max() > 1.5
@@ -71,11 +74,13 @@ def test_a_head_kept_still_does_nothing_and_a_livelier_one_turns_more_and_blinks
     assert (lively[:, :3].std(dim=0) > 1.4 * usual[:, :3].std(dim=0)).all()
 
 
-def network(turn_portrait: bool = False, **changes):
-    config = replace(PRESETS["tiny"], turn_portrait=turn_portrait)
-    model = random_model(replace(config, unet=replace(config.unet, **changes))).eval().requires_grad_(False)
-    if model.config.unet.idle_dim:  # untrained, it would say nothing
-        torch.nn.init.normal_(model.unet.idle_embedding.linear_2.weight, generator=torch.Generator().manual_seed(0))
+def network(warp_portrait: bool = False, **changes):
+    config = PRESETS["tiny"]
+    extensions = replace(config.extensions, warp_portrait=warp_portrait, **changes)
+    model = random_model(replace(config, extensions=extensions)).eval().requires_grad_(False)
+    if "head_motion" in model.unet.extensions:  # untrained, it would say nothing
+        last = model.unet.extensions["head_motion"].embedding.linear_2
+        torch.nn.init.normal_(last.weight, generator=torch.Generator().manual_seed(0))
     return model
 
 
@@ -88,29 +93,30 @@ def video(model, **settings) -> torch.Tensor:
 
 
 def test_every_frame_of_a_video_is_told_its_own_motion(monkeypatch):
-    """Chunk after chunk, and at the liveliness that was asked for"""
+    """Chunk after chunk, and at the amount that was asked for"""
     model, told = network(), []
-    real = model.unet.cache_idle
-    model.unet.cache_idle = lambda idle: told.append(idle[0]) or real(idle)
+    extension = model.unet.extensions["head_motion"]
+    real = extension.prepare
+    extension.prepare = lambda motion: told.append(motion[0]) or real(motion)
     still, usual = video(model, head_motion=0.0), video(model)
-    torch.testing.assert_close(torch.cat(told[:2]), idle_motion(5, 0, 32, FPS, 0.0))
-    torch.testing.assert_close(torch.cat(told[2:]), idle_motion(5, 0, 32, FPS))
+    torch.testing.assert_close(torch.cat(told[:2]), random_head_motion(5, 0, 32, FPS, 0.0))
+    torch.testing.assert_close(torch.cat(told[2:]), random_head_motion(5, 0, 32, FPS))
     assert len(told) == 4 and not torch.allclose(still, usual, atol=1e-2)
 
 
 def test_a_network_that_is_not_told_has_no_such_weights_and_does_not_mind_the_setting():
-    model = network(idle_dim=0)
-    assert not [name for name in model.state_dict() if "idle" in name]
+    model = network(head_motion_channels=0)
+    assert not [name for name in model.state_dict() if "head_motion" in name]
     assert torch.equal(video(model, head_motion=0.0), video(model, head_motion=2.0))
 
 
 def test_the_guidance_s_null_is_not_told():
-    from starcaster_core.sampling.rollout import make_branches, prepare_looks
+    from starcaster_core.sampling.rollout import cache_branches, cache_subject
 
     model, conditions = network(), Conditions(Identity(np.zeros(128, np.float32)), frames=16)
     settings = SamplerSettings(guidance_scale=3.0)
-    branches = make_branches(model, conditions, settings, prepare_looks(model, conditions, settings), None, 0)
-    assert [branch.condition.idle is None for branch in branches] == [True, False]
+    branches = cache_branches(model, conditions, settings, cache_subject(model, conditions, settings), None, 0)
+    assert ["head_motion" in branch.condition.extensions for branch in branches] == [False, True]
 
 
 def test_a_checkpoint_that_was_not_told_goes_on_from_where_it_was(tmp_path):
@@ -119,27 +125,30 @@ def test_a_checkpoint_that_was_not_told_goes_on_from_where_it_was(tmp_path):
     from starcaster_core.training.portrait import begun_model
     from starcaster_core.training.recipes import RECIPES
 
-    before = network(idle_dim=0)
-    assert not before.config.turn_portrait
+    before = network(head_motion_channels=0)
+    assert not before.config.extensions.warp_portrait
     save_checkpoint(tmp_path / "before.safetensors", before, {}, dtype=torch.float32)
     begun = begun_model(str(tmp_path / "before.safetensors"), RECIPES["mini"][-1:])
-    assert begun.config.unet.idle_dim == len(IDLE) and begun.config.turn_portrait
-    before.config = replace(before.config, turn_portrait=True)
+    assert begun.config.extensions.head_motion_channels == len(CHANNELS) and begun.config.extensions.warp_portrait
+    before.config = replace(before.config, extensions=replace(before.config.extensions, warp_portrait=True))
     torch.testing.assert_close(video(begun.float()), video(before), rtol=1e-4, atol=1e-4)
 
 
 def test_a_made_up_portrait_s_own_pose_is_not_turned_again(monkeypatch):
     """Identity-only: from the second chunk on the first frame is the portrait, turned and seen as it is."""
-    model, asked = network(turn_portrait=True), []
+    model, asked = network(warp_portrait=True), []
     path = CameraPath(world_from_cam(np.linspace(10, 20, 32), np.zeros(32)), intrinsics(32))
-    real = model.cache_reference
-    monkeypatch.setattr(model, "cache_reference", lambda *pose: asked.append(pose) or real(*pose))
+    module = sys.modules[rollout.__module__]
+    real = module.prepare_chunk
+    monkeypatch.setattr(module, "prepare_chunk", lambda *given: asked.append(given[1:]) or real(*given))
     conditions = Conditions(Identity(np.zeros(128, np.float32)), camera=path)
     first, _ = rollout(model, conditions, SamplerSettings(seed=5, steps=1, guidance_scale=1.0, context_frames=0))
-    ((picture, idle, cameras, portrait_camera),) = asked
-    torch.testing.assert_close(picture, model.open_portrait(model.from_raw(first.latents[:, :, :1])))
-    motion = idle_motion(5, 0, 32, FPS)
-    torch.testing.assert_close(idle[0, :, :3], motion[16:, :3] - motion[0, :3])
-    torch.testing.assert_close(idle[0, :, 3:], motion[16:, 3:])
-    assert torch.equal(portrait_camera[0], torch.from_numpy(path.vectors()[0]))
-    assert torch.equal(cameras[0], torch.from_numpy(path.vectors()[16:]))
+    (before, _), (reference, pose) = asked
+    assert before.picture is None
+    torch.testing.assert_close(reference.picture, open_reference(model, first.latents[:, :, :1]).picture)
+    motion = random_head_motion(5, 0, 32, FPS)
+    relative = pose.relative_to(reference).head_motion[0]
+    torch.testing.assert_close(relative[:, :3], motion[16:, :3] - motion[0, :3])
+    torch.testing.assert_close(relative[:, 3:], motion[16:, 3:])
+    assert torch.equal(reference.camera[0], torch.from_numpy(path.vectors()[0]))
+    assert torch.equal(pose.camera[0], torch.from_numpy(path.vectors()[16:]))

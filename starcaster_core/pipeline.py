@@ -1,0 +1,292 @@
+"""From a portrait, a voice and a camera path to a video: the one way through the package.
+
+    model = load_model("mini")
+    conditions = prepare(model, portrait="me.png", speech="hello.wav", camera="orbit")
+    save_video("out.mp4", model, conditions)
+
+Command line, nodes, evaluation, gallery and benchmarks all call this. The reading order from here to the network:
+pipeline.py, sampling/rollout.py, models/starcaster.py, models/unet.py, models/attention.py.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .conventions import FPS
+from .errors import InputError
+from .sampling.settings import Conditions, SamplerSettings
+from .types import CameraPath, Identity, Speech
+
+if TYPE_CHECKING:
+    import torch
+
+    from .camera import CameraMove
+    from .models.starcaster import Starcaster
+    from .sampling.execution import Execution
+    from .sampling.rollout import Chunk, ChunkProgress
+    from .video import VideoInfo
+
+FileName = str | os.PathLike
+Sound = tuple["torch.Tensor", int]  # waveform [C, N] in -1..1 and its samples a second
+
+CROP_SIZE = 512  # side of an identity's portrait, pixels; the model resizes it
+DEFAULT_SECONDS = 4.0  # of a video that neither speech nor anything else gives a length
+FRAMES_DECODED_AT_ONCE = 4  # between them a cancelled video ends
+
+
+# What to load ---------------------------------------------------------------------------------------------------------
+
+
+def load_model(
+    name_or_path: FileName = "mini",
+    device: str = "auto",
+    *,
+    float8: bool = False,
+    offload: bool = False,
+    audio_encoder: FileName | None = None,
+) -> Starcaster:
+    """Load a model onto a device, ready for sampling.
+
+    name_or_path: "mini", or a STARCaster .safetensors file. device: auto, cpu, cuda, mps. float8: store the large weights
+    in eight bits. offload: leave the UNet in main memory, for `save_video(offload=True)`. audio_encoder: a wav2vec2-base
+    file for a model that brings no speech encoder.
+    Raises CheckpointError for a file that is no whole model, InputError for a device that is not there.
+    """
+    from .models.checkpoint import load_checkpoint
+
+    target = choose_device(device)
+    model = load_checkpoint(name_or_path, choose_dtype(target), float8=float8)
+    if audio_encoder:
+        from .models.public.wav2vec2 import load_wav2vec2
+
+        model.speech_encoder = load_wav2vec2(audio_encoder)
+    for name, part in model.named_children():
+        if name != "unet" or not offload:
+            part.to(target)
+    return model
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device of a name; "auto" is the best there is. Raises InputError where the machine has no such device."""
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise InputError(
+            "a device that this machine has: auto, cpu, cuda or mps", f"{name!r} ({reason})", "Choose another."
+        ) from None
+    return device
+
+
+def choose_dtype(device: torch.device) -> torch.dtype | None:
+    """Return half precision on CUDA; elsewhere None, which leaves it to `load_checkpoint`."""
+    import torch
+
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+# What the video is to show --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Prepared(Conditions):
+    """Conditions with the sound that belongs to them, and what the user should know, one sentence each."""
+
+    sound: Sound | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def prepare(
+    model: Starcaster,
+    portrait: FileName | Sequence[FileName] | Identity,
+    speech: FileName | None = None,
+    camera: str | CameraMove | CameraPath | None = None,
+    seconds: float | None = None,
+    *,
+    face: str = "single",
+    face_models: Sequence[FileName] = (),
+) -> Prepared:
+    """Read a portrait, a voice and a camera path as conditions for a model.
+
+    portrait: one or several photos of one person, or an identity. speech: a sound file; without one the mouth is free.
+    camera: a preset's name, a move, a JSON keyframe file, or a path; None: a still camera and a head that moves freely.
+    seconds: length of the video, see `video_length`. face: single, largest, leftmost, rightmost.
+    Raises InputError and its kinds for what cannot be used.
+    """
+    warnings: list[str] = []
+    identity = portrait if isinstance(portrait, Identity) else read_identity(model, portrait, face, face_models)
+    from .identity import portrait_warnings
+
+    warnings += portrait_warnings(identity)
+    encoded = sound = None
+    if speech is not None:
+        encoded, sound, said = read_speech(model, speech, seconds)
+        warnings += said
+    frames, said = video_length(model.config.fps, encoded, None, seconds)
+    path = camera if camera is None or isinstance(camera, CameraPath) else read_camera(camera, frames, model.config.fps)
+    if path is not None:
+        warnings += path.warnings
+    warnings += [*said, *model.warnings(encoded, path)]
+    return Prepared(identity, encoded, path, frames, sound, tuple(warnings))
+
+
+def read_identity(
+    model: Starcaster,
+    photos: FileName | Sequence[FileName],
+    face: str = "single",
+    face_models: Sequence[FileName] = (),
+) -> Identity:
+    """Find the person in one or several photos. Raises FaceError where there is no face, or more than one to choose."""
+    from .identity import load_recogniser, make_identity, read_picture
+
+    paths = [photos] if isinstance(photos, (str, os.PathLike)) else list(photos)
+    recogniser = load_recogniser(model.config.identity_backend, [Path(folder) for folder in face_models])
+    return make_identity([read_picture(path) for path in paths], CROP_SIZE, which=face, recogniser=recogniser)
+
+
+def read_speech(model: Starcaster, file: FileName, seconds: float | None = None) -> tuple[Speech, Sound, list[str]]:
+    """Read a sound file -> the model's speech features, the sound itself, warnings. seconds: use only so many."""
+    from .speech import audio_warnings, load_audio, mono16k
+
+    waveform, rate = load_audio(file)
+    samples = mono16k(waveform, rate, seconds)
+    return model.encode_speech(samples.to(model.device)), (waveform, rate), audio_warnings(samples)
+
+
+def read_camera(camera: str | CameraMove, frames: int, fps: float = FPS) -> CameraPath:
+    """Return the path of a preset, a move or a JSON keyframe file. Raises CameraError and InputError."""
+    from .camera import PRESETS, CameraMove, keyframe_path, preset_path
+
+    if isinstance(camera, CameraMove):
+        return preset_path(camera, frames, fps)
+    if camera in PRESETS:
+        return preset_path(CameraMove(camera), frames, fps)
+    if Path(camera).is_file():
+        return keyframe_path(Path(camera).read_text(encoding="utf-8"), frames, fps)
+    raise InputError(f"{', '.join(PRESETS)} or a keyframe file", repr(camera), "Check the camera's name.")
+
+
+def video_length(
+    fps: float, speech: Speech | None = None, camera: CameraPath | None = None, seconds: float | None = None
+) -> tuple[int, list[str]]:
+    """Decide how many frames a video has -> frames, warnings. The one rule for all callers.
+
+    seconds given: that long. Longer than the speech, silence follows and a warning says so; shorter, the speech is cut.
+    None: as long as the speech, else as the camera path, else DEFAULT_SECONDS.
+    Raises InputError unless seconds is a positive, finite number.
+    """
+    if seconds is None:
+        source = speech or camera
+        return (source.frames if source else max(1, round(DEFAULT_SECONDS * fps))), []
+    if not 0 < seconds < math.inf:
+        raise InputError("a length above 0 seconds", str(seconds), "Leave it out to follow the speech.")
+    frames = max(1, round(seconds * fps))
+    if speech is not None and frames > speech.frames:
+        return frames, [
+            f"The video is to last {seconds:g} s and the speech lasts {speech.seconds:.2f} s: silence follows it."
+        ]
+    return frames, []
+
+
+# Frames and files -----------------------------------------------------------------------------------------------------
+
+
+def generate_frames(
+    model: Starcaster,
+    conditions: Conditions,
+    settings: SamplerSettings | None = None,
+    *,
+    progress: Callable[[ChunkProgress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    execution: Execution | None = None,
+) -> Iterator[torch.Tensor]:
+    """Yield frames as they are made, a chunk at a time: float32 [T, H, W, 3] in 0..1, on the CPU.
+
+    settings: None is the model's own. progress, should_stop, execution: as in `sampling.rollout.rollout`.
+    """
+    for chunk in generate_latents(
+        model, conditions, settings, progress=progress, should_stop=should_stop, execution=execution
+    ):
+        yield model.decode_frames(chunk.latents)
+
+
+def generate_latents(
+    model: Starcaster, conditions: Conditions, settings: SamplerSettings | None = None, **options
+) -> Iterator[Chunk]:
+    """Yield chunks of latents of unit variance; arguments as in `generate_frames`."""
+    from .sampling.rollout import rollout
+
+    return rollout(model, conditions, settings or SamplerSettings.of(model.config), **options)
+
+
+def save_video(
+    path: FileName,
+    model: Starcaster,
+    conditions: Conditions,
+    settings: SamplerSettings | None = None,
+    *,
+    offload: bool = False,
+    **options,
+) -> VideoInfo:
+    """Generate a video and write it with its sound; the format follows the file's ending.
+
+    offload: keep the UNet in main memory and one block at a time on the device. options: as in `generate_frames`.
+    """
+    from .models.offload import BlockOffload
+
+    with BlockOffload(model.unet, model.device) if offload else nullcontext():
+        chunks = generate_latents(model, conditions, settings, **options)
+        return write_chunks(path, model, chunks, getattr(conditions, "sound", None))
+
+
+def write_chunks(path: FileName, model: Starcaster, chunks: Iterable[Chunk], sound: Sound | None = None) -> VideoInfo:
+    """Write chunks as a video; while one is sampled, a thread decodes and encodes the one before."""
+    from .video import Background, VideoWriter
+
+    decode = Decoder(model)
+    with VideoWriter(Path(path), model.config.fps, sound) as writer:
+        with Background(lambda item: writer.writing(decode(*item))) as worker:
+            for chunk in chunks:
+                for part in chunk.latents.split(FRAMES_DECODED_AT_ONCE, dim=2):
+                    worker.put(decode.hand_over(part))
+    return writer.info
+
+
+class Decoder:
+    """Decode latents in a second thread, on CUDA in a stream of its own beside the sampling."""
+
+    def __init__(self, model: Starcaster):
+        import torch
+
+        self.model, self.cuda = model, torch.cuda
+        self.stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
+
+    def hand_over(self, latents: torch.Tensor):
+        """In the sampling thread: return latents [1, C, T, h, w] and the moment they will be ready."""
+        return latents, None if self.stream is None else self.cuda.current_stream(self.model.device).record_event()
+
+    def __call__(self, latents: torch.Tensor, ready) -> np.ndarray:
+        """In the other thread: return frames float32 [T, H, W, 3] in 0..1."""
+        if self.stream is None:
+            return self.model.decode_frames(latents).numpy()
+        with self.cuda.stream(self.stream):
+            self.stream.wait_event(ready)
+            latents.record_stream(self.stream)
+            return self.model.decode_frames(latents).numpy()
