@@ -14,10 +14,19 @@ import ast
 import functools
 import json
 import re
+import textwrap
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 RESULTS = REPO / "benchmarks" / "results"
+READING_ORDER = (
+    "pipeline.py",
+    "sampling/rollout.py",
+    "sampling/execution.py",
+    "models/starcaster.py",
+    "models/unet.py",
+    "models/attention.py",
+)
 BLOCK = re.compile(r"^(<!-- table: ([\w-]+) -->\n)(.*?)^(<!-- /table -->)$", re.MULTILINE | re.DOTALL)
 
 # title, path in the results, factor, format, what the project wants
@@ -45,8 +54,11 @@ def results(name: str) -> dict:
 
 def table(header: list[str], rows: list[list[str]]) -> list[str]:
     """Format a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(cells) + " |" for cells in lines]
+
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    return [line(header).replace("|  |", "| |"), "|" + "---|" * len(header)] + [line(row) for row in rows]
 
 
 def find(tree: dict, path: str):
@@ -94,12 +106,20 @@ def mini() -> list[str]:
 
 def mini_short() -> list[str]:
     """Tabulate what matters most to a user of the shipped model."""
+    tree = results("mini-figures")
+    titles = {
+        "within": "clips whose lips are in step to within a frame",
+        "opening": "correlation of the lips' opening with the truth",
+        "rank_1": f"recognised among {tree['gallery']} people, camera in front",
+        "frozen_rank_1": "recognised, camera up to 70° to the side",
+        "view": "view off by, degrees",
+    }
     rows = []
-    for name in ("within", "confidence", "opening", "pose_ratio", "rank_1", "frozen_rank_1", "view"):
-        title, path, factor, form, _ = FIGURES[name]
-        stats = find(results("mini-figures"), path)
+    for name, title in titles.items():
+        _, path, factor, form, _ = FIGURES[name]
+        stats = find(tree, path)
         rows.append([title, value(stats["generated"], factor, form, True), value(stats["decoded"], factor, form)])
-    return table(["", "`mini`", "truth, decoded"], rows)
+    return table(["", "`mini`", "true frames, decoded"], rows)
 
 
 def drift() -> list[str]:
@@ -122,13 +142,13 @@ def instruments() -> list[str]:
     lips, sync, probe = facts["lipreader"], facts["syncnet"], facts["probe"]["mean_error"]
     seen, decoded = lips["rendered"], lips["decoded"]
     rows = [
-        ["lip reader: viseme of a frame, rendered / decoded", f"{seen['all']:.1%} / {decoded['all']:.1%}",
-         f"{seen['all_chance']:.1%}", f"{seen['all_of_another_mouth']:.1%}"],
+        ["lip reader: viseme of a frame, rendered / decoded", f"{seen['all'] * 100:.1f} % / {decoded['all'] * 100:.1f} %",
+         f"{seen['all_chance'] * 100:.1f} %", f"{seen['all_of_another_mouth'] * 100:.1f} %"],
         ["lip reader: opening, correlation", f"{seen['opening']:.2f} / {decoded['opening']:.2f}",
          "0", f"{seen['opening_of_another_mouth']:.2f}"],
         ["SyncNet: own against foreign sound, AUC", f"{sync['auc_confidence']:.3f}", "0.5", ""],
         ["SyncNet: confidence", f"{sync['true']['confidence']:.2f}", "", f"{sync['other_sound']['confidence']:.2f}"],
-        ["SyncNet: delays found within one frame", f"{sync['delay_within_one_frame']:.1%}", "10 %", ""],
+        ["SyncNet: delays found within one frame", f"{sync['delay_within_one_frame'] * 100:.1f} %", "10 %", ""],
         ["probe: mean error of opening, yaw, pitch",
          f"{probe['opening']:.3f}, {probe['yaw']:.1f}°, {probe['pitch']:.1f}°", "", ""],
     ]  # fmt: skip
@@ -224,16 +244,26 @@ def lip_memory() -> list[str]:
 
 
 def tree() -> list[str]:
-    """List every module of the core and of the nodes with the first line of its docstring."""
-    lines = []
-    folders = sorted({path.parent for top in ("starcaster_core", "nodes") for path in (REPO / top).rglob("*.py")})
-    for folder in sorted(folders, key=lambda path: (path.relative_to(REPO).parts[0] == "nodes", path)):
-        package = folder / "__init__.py"
-        about = summary(package) if package.is_file() else ""
-        lines += [f"- **`{folder.relative_to(REPO).as_posix()}/`** {about}".rstrip()]
-        modules = sorted(path for path in folder.glob("*.py") if not path.name.startswith("__"))
-        lines += [f"  - `{path.name}`: {summary(path)}".rstrip(": ") for path in modules]
-    return lines
+    """Draw the packages: each folder with the first line of its docstring, and its files."""
+    lines = ["```text"]
+    for folder in package_folders():
+        name = folder.relative_to(REPO).as_posix()
+        lines += [f"{name}/", f"    {summary(folder / '__init__.py')}"]
+        modules = " ".join(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("__")))
+        lines += textwrap.wrap(modules, 110, initial_indent="    | ", subsequent_indent="    | ")
+    return lines + ["```"]
+
+
+def reading_order() -> list[str]:
+    """List the files from the pipeline to the network, in the order to read them."""
+    lines = (f"`{name}`: {summary(REPO / 'starcaster_core' / name)}" for name in READING_ORDER)
+    return [f"{number}. {line}" for number, line in enumerate(lines, 1)]
+
+
+def package_folders() -> list[Path]:
+    """Return the folders of the core, then the nodes, that hold Python files; a parent before its children."""
+    found = {path.parent for top in ("starcaster_core", "nodes") for path in (REPO / top).rglob("*.py")}
+    return sorted(found, key=lambda path: (path.relative_to(REPO).parts[0] == "nodes", path))
 
 
 def summary(path: Path) -> str:
@@ -256,6 +286,7 @@ TABLES = {
     "sd15-memory": sd15_memory,
     "lip-memory": lip_memory,
     "tree": tree,
+    "reading-order": reading_order,
 }
 
 
@@ -266,12 +297,26 @@ def pages() -> list[Path]:
     return sorted(found)
 
 
-def rewritten(text: str) -> str:
-    """Return a page with all of its blocks made anew.
+def rewrite(text: str) -> tuple[str, list[str]]:
+    """Return a page with all of its blocks made anew, and the names of those that differed.
 
-    Raises KeyError where a block's name is none of TABLES.
+    Raises ValueError for a block that is none of TABLES or has no end.
     """
-    return BLOCK.sub(lambda block: block[1] + "\n".join(TABLES[block[2]]()) + "\n" + block[4], text)
+    stale = []
+
+    def remake(block: re.Match) -> str:
+        start, name, lines, end = block.groups()
+        if name not in TABLES:
+            raise ValueError(f"unknown table {name!r}; known are {', '.join(TABLES)}")
+        made = "".join(f"{line}\n" for line in TABLES[name]())
+        if made != lines:
+            stale.append(name)
+        return start + made + end
+
+    after, blocks = BLOCK.subn(remake, text)
+    if blocks != text.count("<!-- table: "):
+        raise ValueError("a block is not closed by <!-- /table --> on a line of its own")
+    return after, stale
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -279,19 +324,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a table is out of date")
     check = parser.parse_args(arguments).check
-    stale = []
+    differ = 0
     for path in pages():
-        before = path.read_text(encoding="utf-8")
-        after = rewritten(before)
-        if after != before:
-            stale.append(path.relative_to(REPO).as_posix())
-            if not check:
-                path.write_text(after, encoding="utf-8")
-    if stale:
-        print(f"{'out of date' if check else 'rewritten'}: {', '.join(stale)}")
-    if stale and check:
+        name = path.relative_to(REPO).as_posix()
+        try:
+            after, stale = rewrite(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise SystemExit(f"{name}: {error}") from None
+        for block in stale:
+            print(f"{name}: table {block} {'is out of date' if check else 'rewritten'}")
+        if stale and not check:
+            path.write_text(after, encoding="utf-8")
+        differ += len(stale)
+    if differ and check:
         print("Run `python scripts/make_tables.py` and commit the pages.")
-    return int(check and bool(stale))
+    return int(check and differ > 0)
 
 
 if __name__ == "__main__":
