@@ -3,6 +3,7 @@
 from .assemble import AssembleCheckpoint
 from .camera import CameraTrajectory
 from .comfy_bridge import ComfyExtension, install_sample_inputs, register_model_folder
+from .decode import Decode
 from .execution import ExecutionOptions
 from .identity import IdentityLoader
 from .model import ModelLoader
@@ -19,6 +20,7 @@ NODES = [
     VideoCombine,
     AssembleCheckpoint,
     ExecutionOptions,
+    Decode,
 ]
 
 

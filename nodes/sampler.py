@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from ..starcaster_core.presets import ModelConfig
 from ..starcaster_core.sampling.samplers import SAMPLERS
 from ..starcaster_core.sampling.settings import Conditions, SamplerSettings
@@ -11,12 +9,12 @@ from . import sockets
 from .comfy_bridge import (
     CATEGORY,
     SamplingProgress,
-    intermediate_device,
     io,
     stop_if_interrupted,
     tell_user,
     user_errors,
 )
+from .latents import pack
 
 DEFAULTS = SamplerSettings()
 # What a widget says when the model's own value is meant.
@@ -141,7 +139,8 @@ class Sampler(io.ComfyNode):
             ],
             outputs=[
                 io.Latent.Output(
-                    display_name="samples", tooltip="One latent a frame, for Video Combine or core's VAE Decode."
+                    display_name="samples",
+                    tooltip="One latent a frame, for STARCaster Decode, Video Combine or core's VAE Decode.",
                 )
             ],
             hidden=[io.Hidden.unique_id],
@@ -155,17 +154,16 @@ class Sampler(io.ComfyNode):
         core = model.core
         frames, _ = video_length(core.config.fps, speech, camera, None if speech or camera else seconds)
         tell_user(cls.hidden.unique_id, " ".join(core.warnings(speech, camera)))
+        settings = chosen_settings(core.config, widgets)
         chunks = generate_latents(
             model.on_device(),
             Conditions(identity, speech, camera, frames),
-            chosen_settings(core.config, widgets),
+            settings,
             progress=SamplingProgress(cls.hidden.unique_id),
             should_stop=stop_if_interrupted,
             execution=model.execution,
         )
-        # Unit-variance [1, C, T, h, w] a chunk -> raw [T, C, h, w], as core's VAE Decode takes it.
-        raw = [core.to_raw(chunk.latents)[0].movedim(1, 0) for chunk in chunks]
-        return io.NodeOutput({"samples": torch.cat([part.to(intermediate_device(), torch.float32) for part in raw])})
+        return io.NodeOutput(pack(core, chunks, settings.use_reference))
 
 
 def chosen_settings(config: ModelConfig, widgets: dict) -> SamplerSettings:

@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 
 from ..starcaster_core.errors import InputError
+from ..starcaster_core.frame_sizes import FRAMES
 from ..starcaster_core.types import DEFAULT_FPS
 from ..starcaster_core.video import FORMATS, write_video
+from . import sockets
 from .comfy_bridge import (
     CATEGORY,
     InputImpl,
@@ -17,10 +19,13 @@ from .comfy_bridge import (
     next_output,
     progress_bar,
     stop_if_interrupted,
+    tell_user,
     ui,
     user_errors,
     workflow_metadata,
 )
+from .decode import FRAME_TIP
+from .latents import decoded, decoder_for, frames_of
 
 SLICE = 16  # frames decoded at a time; memory does not grow with the length of the video
 PLAYABLE = ("mp4", "webm", "mov")
@@ -37,9 +42,15 @@ class VideoCombine(io.ComfyNode):
             "frames at a time, so that long videos need no more memory than short ones.",
             search_aliases=["save video", "mp4", "mux audio", "export video", "gif", "image sequence"],
             inputs=[
-                io.Latent.Input("samples", optional=True, tooltip="From the Sampler. Needs the VAE as well."),
-                io.Vae.Input("vae", optional=True, tooltip="Turns the samples into pictures."),
-                io.Image.Input("images", optional=True, tooltip="Finished frames, instead of samples and VAE."),
+                io.Latent.Input(
+                    "samples", optional=True, tooltip="From the Sampler. Needs model and identity, or the VAE, as well."
+                ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="Turns the samples into pictures where model and identity are not connected.",
+                ),
+                io.Image.Input("images", optional=True, tooltip="Finished frames, instead of samples."),
                 io.Audio.Input(
                     "audio", optional=True, tooltip="The sound, cut or filled up with silence to the video's length."
                 ),
@@ -71,6 +82,21 @@ class VideoCombine(io.ComfyNode):
                     default="starcaster/video",
                     tooltip="Name inside ComfyUI's output folder; a / makes a subfolder. A number is added.",
                 ),
+                sockets.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="With the identity, instead of the VAE: frames as sharp as the photo.",
+                ),
+                sockets.Identity.Input(
+                    "identity", optional=True, tooltip="Holds the photo. The same as the Sampler's."
+                ),
+                io.Combo.Input(
+                    "frame",
+                    options=list(FRAMES),
+                    default=FRAMES[0],
+                    optional=True,
+                    tooltip=f"With model and identity. {FRAME_TIP}",
+                ),
             ],
             outputs=[io.Video.Output(display_name="video", tooltip="The file that was written.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
@@ -80,9 +106,25 @@ class VideoCombine(io.ComfyNode):
     @classmethod
     @user_errors
     def execute(
-        cls, fps, format, crf, filename_prefix, samples=None, vae=None, images=None, audio=None
+        cls,
+        fps,
+        format,
+        crf,
+        filename_prefix,
+        samples=None,
+        vae=None,
+        images=None,
+        audio=None,
+        model=None,
+        identity=None,
+        frame=FRAMES[0],
     ) -> io.NodeOutput:
-        count, slices = _frames(samples, vae, images)
+        if model is not None and identity is not None and samples is not None and images is None:
+            core, decode = decoder_for(model, samples, identity, frame)
+            tell_user(cls.hidden.unique_id, " ".join(decode.warnings))
+            count, slices = len(frames_of(samples)), decoded(core, samples, decode)
+        else:
+            count, slices = _frames(samples, vae, images)
         path, subfolder = next_output(filename_prefix, FORMATS[format].suffix)
         sound = (audio["waveform"][0], audio["sample_rate"]) if audio is not None else None
         bar = progress_bar(count, cls.hidden.unique_id)
@@ -97,12 +139,12 @@ def _frames(samples, vae, images) -> tuple[int, Iterator[torch.Tensor]]:
     if images is not None:
         return len(images), (part[..., :3] for part in images.split(SLICE))
     if samples is None:
-        raise InputError("samples and a VAE, or images", "neither", "Connect the Sampler's samples and the VAE.")
+        raise InputError("samples, or images", "neither", "Connect the Sampler's samples, the model and the identity.")
     if vae is None:
-        raise InputError("a VAE to decode the samples with", "none", "Connect the Model Loader's vae output.")
-    latents = samples["samples"]
-    if latents.ndim == 5:  # video latents of other packs, [B, C, T, h, w]
-        latents = latents.movedim(2, 1).flatten(0, 1)
+        raise InputError(
+            "model and identity to decode the samples with, or a VAE", "neither", "Connect the same as to the Sampler."
+        )
+    latents = frames_of(samples)
     return len(latents), (vae.decode(part) for part in latents.split(SLICE))
 
 

@@ -4,7 +4,7 @@
 
 HELD_OUT: clips of people nobody was trained on (`synth --splits val,test`). Written to docs/images:
 gallery-people.jpg and .mp4 (16 of them talking), gallery-views.jpg and .mp4 (one, seen from all sides), gallery-long.jpg
-and .mp4 (60 seconds in one go), gallery-photos.jpg and .mp4 (photo-like pictures talking; these alone without --data).
+and .mp4 (60 seconds in one go), gallery-photos.jpg and .mp4 and photos.webp (photo-like pictures talking; these alone without --data).
 The last are thumbnails of text-to-image and text-to-video templates that ComfyUI itself installs (MIT licence): made by other
 models from a sentence, they look like photos and show nobody. `--pictures DIR` keeps them, to be measured.
 """
@@ -22,10 +22,11 @@ from starcaster_core.camera import CameraMove, preset_path
 from starcaster_core.data.overview import in_turn
 from starcaster_core.data.shards import SAMPLE_RATE, Clip
 from starcaster_core.evaluation.drift import film_long
-from starcaster_core.evaluation.footage import choose_clips, conditions_of, film, generate, portrait_of
+from starcaster_core.evaluation.footage import as_bytes, choose_clips, conditions_of, film, generate, portrait_of
 from starcaster_core.identity import as_rgb, make_identity, read_picture
 from starcaster_core.models.checkpoint import load_checkpoint
 from starcaster_core.models.starcaster import Starcaster
+from starcaster_core.pipeline import CROP_SIZE, generate_frames
 from starcaster_core.sampling.settings import Conditions, SamplerSettings
 from starcaster_core.speech import load_audio, mono16k
 from starcaster_core.video import write_video
@@ -33,6 +34,8 @@ from starcaster_core.video import write_video
 ROOT = Path(__file__).parents[1]
 IMAGES, ASSETS = ROOT / "docs" / "images", ROOT / "starcaster_core" / "assets"
 PEOPLE, SECONDS = 16, 60
+SHOWN = 256  # side of a talking photo in the gallery, pixels
+MOVING_SECONDS = 4.0  # of the moving picture in the README
 PACKAGES = tuple(f"comfyui_workflow_templates_media_{kind}" for kind in ("image", "video", "api"))
 PHOTO_LIKE = (  # nearly frontal ones first
     "video_wan2_2_14B_t2v-1",
@@ -84,10 +87,13 @@ def photos(model: Starcaster, settings: SamplerSettings, kept: Path | None) -> N
         if kept:
             kept.mkdir(parents=True, exist_ok=True)
             Image.fromarray(found).save(kept / f"{name.removesuffix('-1')}.png")
-        who = make_identity([found], model.config.image_size)
-        films.append(generate(model, Conditions(who, speech), settings).numpy())
-        strips.append(moments(films[-1], 6, who.portrait))
+        who = make_identity([found], CROP_SIZE)
+        chunks = generate_frames(model, Conditions(who, speech), settings, size=SHOWN)
+        films.append(np.concatenate([as_bytes(chunk).numpy() for chunk in chunks]))
+        portrait = np.asarray(Image.fromarray(who.portrait).resize((SHOWN, SHOWN), Image.Resampling.LANCZOS))
+        strips.append(moments(films[-1], 4, portrait))
     picture(two_a_row(strips), "photos")
+    moving(np.concatenate(films[:4], axis=2)[: round(MOVING_SECONDS * model.config.fps)], model, "photos")
     half = len(films) // 2
     grid = np.concatenate([np.concatenate(films[:half], axis=2), np.concatenate(films[half:], axis=2)], axis=1)
     movie([grid], sound.numpy(), model, "photos")
@@ -117,6 +123,14 @@ def moments(frames: np.ndarray, count: int, portrait: np.ndarray) -> np.ndarray:
 def picture(pixels: np.ndarray, name: str) -> None:
     path = IMAGES / f"gallery-{name}.jpg"
     Image.fromarray(pixels).save(path, quality=88)
+    print(path)
+
+
+def moving(frames: np.ndarray, model: Starcaster, name: str) -> None:
+    """Write frames uint8 [T, H, W, 3] as an animated WebP, which a page shows by itself."""
+    path = IMAGES / f"{name}.webp"
+    first, *others = (Image.fromarray(frame) for frame in frames[::2])
+    first.save(path, save_all=True, append_images=others, duration=round(2000 / model.config.fps), loop=0, quality=70)
     print(path)
 
 

@@ -122,6 +122,59 @@ def mini_short() -> list[str]:
     return table(["", "`mini`", "true frames, decoded"], rows)
 
 
+def photos() -> list[str]:
+    """Tabulate photos kept from training: frames out of the photo beside the autoencoder's and the photo itself."""
+    tree = results("photos")["summary"]["all"]
+    versions = ("photo", "autoencoder", "still")
+
+    def row(title: str, name: str, form: str, factor: float = 1.0) -> list[str]:
+        return [title, *(form.format(tree[version][name] * factor) for version in versions)]
+
+    rows = [
+        row("a face is found", "found", "{:.0f} %", 100) + ["100 %"],
+        row("dlib distance to the photo", "distance", "{:.2f}") + ["0.30"],
+        row("sharpness of the face at 512, ratio to the photo's", "sharpness", "{:.3f}") + ["0.8"],
+        row("colour of the face off by, grey levels", "colour", "{:.1f}") + [""],
+    ]
+    for side in (15, 30):
+        view = tree[f"view_{side}"]
+        for name, form, factor, wanted in (("distance", "{:.2f}", 1, ""), ("rank_1", "{:.0f} %", 100, "90 %")):
+            cells = [form.format(view[version][name] * factor) for version in versions[:2]]
+            title = "dlib distance" if name == "distance" else f"rank 1 among {tree['photos']}"
+            rows.append([f"camera {side}° to the side: {title}", *cells, "", wanted])
+    lips = tree["lips"]
+    rows.append(["lip opening, correlation with the autoencoder's frames", f"{lips['correlation']:.2f}", "1", "", ""])
+    rows.append(["lip opening, std ratio to theirs", f"{lips['motion']:.2f}", "1", "", ""])
+    return table(["", "out of the photo", "autoencoder, enlarged", "photo, still", "wanted"], rows)
+
+
+def photos_short() -> list[str]:
+    """Tabulate what matters most to a user about photos."""
+    tree = results("photos")["summary"]["all"]
+    made, plain, aside = tree["photo"], tree["autoencoder"], tree["view_30"]
+    rows = [
+        ["distance to the photo (dlib: the same person up to 0.6)", *(f"{x['distance']:.2f}" for x in (made, plain))],
+        ["sharpness of the photo that is kept", *(f"{x['sharpness'] * 100:.0f} %" for x in (made, plain))],
+        [
+            f"recognised among {tree['photos']}, camera 30° to the side",
+            *(f"{aside[version]['rank_1'] * 100:.0f} %" for version in ("photo", "autoencoder")),
+        ],
+        ["size of the lips' motion, share of what the model drew", f"{tree['lips']['motion'] * 100:.0f} %", ""],
+    ]
+    return table(["", "`mini`", "without its reference decoder"], rows)
+
+
+def synth() -> list[str]:
+    """Tabulate speed and memory of rendering clips."""
+    rows = []
+    for title, run in results("synth").items():
+        memory = run["megabytes_over_time"]
+        seconds = f"{run['cpu_seconds_a_frame']:.3f}" if "cpu_seconds_a_frame" in run else ""
+        speed = f"{run['frames_per_second']:.1f}"
+        rows.append([title, speed, seconds, f"{memory[0]}, then {min(memory[1:])} to {max(memory[1:])}"])
+    return table(["two workers", "frames a second", "core seconds a frame", "memory in eighths of the run, MB"], rows)
+
+
 def drift() -> list[str]:
     """Tabulate the minute-long clip: change a minute and standard error."""
     series = results("mini-figures")["drift"]["series"]
@@ -275,6 +328,9 @@ def summary(path: Path) -> str:
 TABLES = {
     "mini": mini,
     "mini-short": mini_short,
+    "photos": photos,
+    "photos-short": photos_short,
+    "synth": synth,
     "drift": drift,
     "instruments": instruments,
     "ablations": ablations,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .camera import PRESETS, CameraMove
 from .errors import InputError
+from .frame_sizes import FRAMES
 from .sampling.execution import Execution
 from .sampling.samplers import SAMPLERS
 from .sampling.settings import SamplerSettings
@@ -66,12 +67,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--lambda-audio", type=float, default=defaults.lambda_audio)
     how.add_argument("--lambda-camera", type=float, default=defaults.lambda_camera)
     how.add_argument("--identity-only", action="store_true", help="use the person's identity, not the photo's look")
+    how.add_argument(
+        "--frame", choices=FRAMES, default="face", help="show the face alone (default), or the whole picture"
+    )
+    how.add_argument("--size", type=int, default=None, help="side of the face's frames, pixels; default: 512")
     parser.add_argument("--out", type=Path, required=True, help=f"the video to write: {', '.join(SUFFIXES)}")
 
 
 def run(args: argparse.Namespace) -> None:
     """Generate the video that the arguments describe. Raises InputError and its kinds for what cannot be used."""
-    from .pipeline import load_model, prepare, save_video
+    from .pipeline import frame_decoder, load_model, prepare, save_video
 
     if args.out.suffix.lower() not in SUFFIXES:
         raise InputError(f"an output file ending in {', '.join(SUFFIXES)}", str(args.out), "Change --out.")
@@ -83,8 +88,6 @@ def run(args: argparse.Namespace) -> None:
     )
     identity = choose_identity(args, model)
     conditions = prepare(model, identity, args.speech, choose_camera(args), args.seconds)
-    for warning in conditions.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
     settings = SamplerSettings.of(
         model.config,
         seed=args.seed,
@@ -97,10 +100,20 @@ def run(args: argparse.Namespace) -> None:
         lambda_camera=args.lambda_camera,
         use_reference=not args.identity_only,
     )
+    decode = frame_decoder(model, conditions, settings, args.frame, args.size)
+    for warning in (*conditions.warnings, *decode.warnings):
+        print(f"warning: {warning}", file=sys.stderr)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     execution = Execution(compile=args.compile, cuda_graphs=args.cuda_graphs)
     info = save_video(
-        args.out, model, conditions, settings, offload=args.offload, progress=show_progress, execution=execution
+        args.out,
+        model,
+        conditions,
+        settings,
+        offload=args.offload,
+        decode=decode,
+        progress=show_progress,
+        execution=execution,
     )
     print(f"\n{args.out}: {info.frames} frames, {info.seconds:.2f} s, made in {time.monotonic() - started:.1f} s")
 

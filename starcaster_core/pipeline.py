@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import torch
 
     from .camera import CameraMove
+    from .frame_decoder import FrameDecoder
+    from .models.extensions import FramePose
     from .models.starcaster import Starcaster
     from .sampling.execution import Execution
     from .sampling.rollout import Chunk, ChunkProgress
@@ -144,7 +146,7 @@ def prepare(
     if path is not None:
         warnings += path.warnings
     warnings += [*said, *model.warnings(encoded, path)]
-    return Prepared(identity, encoded, path, frames, sound, tuple(warnings))
+    return Prepared(identity, encoded, path, frames, sound=sound, warnings=tuple(warnings))
 
 
 def read_identity(
@@ -216,15 +218,30 @@ def generate_frames(
     progress: Callable[[ChunkProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     execution: Execution | None = None,
+    frame: str = "face",
+    size: int | None = None,
 ) -> Iterator[torch.Tensor]:
     """Yield frames as they are made, a chunk at a time: float32 [T, H, W, 3] in 0..1, on the CPU.
 
-    settings: None is the model's own. progress, should_stop, execution: as in `sampling.rollout.rollout`.
+    settings: None is the model's own. progress, should_stop, execution: as in `sampling.rollout.rollout`. frame: "face" shows
+    the face's crop, "picture" the whole photo with the face in its place. size: side of the face's frames; None: 512, or the
+    model's own where it has no reference decoder.
     """
+    settings = settings or SamplerSettings.of(model.config)
+    decode = frame_decoder(model, conditions, settings, frame, size)
     for chunk in generate_latents(
         model, conditions, settings, progress=progress, should_stop=should_stop, execution=execution
     ):
-        yield model.decode_frames(chunk.latents)
+        yield decode(chunk.latents, chunk.pose)
+
+
+def frame_decoder(
+    model: Starcaster, conditions: Conditions, settings: SamplerSettings, frame: str = "face", size: int | None = None
+) -> FrameDecoder:
+    """Return what decodes a video's latents: by the photo, unless the network is not to see it either."""
+    from .frame_decoder import FrameDecoder
+
+    return FrameDecoder(model, conditions.identity if settings.use_reference else None, frame, size)
 
 
 def generate_latents(
@@ -243,50 +260,68 @@ def save_video(
     settings: SamplerSettings | None = None,
     *,
     offload: bool = False,
+    frame: str = "face",
+    size: int | None = None,
+    decode: FrameDecoder | None = None,
     **options,
 ) -> VideoInfo:
     """Generate a video and write it with its sound; the format follows the file's ending.
 
-    offload: keep the UNet in main memory and one block at a time on the device. options: as in `generate_frames`.
+    offload: keep the UNet in main memory and one block at a time on the device. decode: a `frame_decoder` made before; frame
+    and size then say nothing. The others: as in `generate_frames`.
     """
     from .models.offload import BlockOffload
 
     with BlockOffload(model.unet, model.device) if offload else nullcontext():
+        settings = settings or SamplerSettings.of(model.config)
+        decode = decode or frame_decoder(model, conditions, settings, frame, size)
         chunks = generate_latents(model, conditions, settings, **options)
-        return write_chunks(path, model, chunks, getattr(conditions, "sound", None))
+        return write_chunks(path, model, chunks, getattr(conditions, "sound", None), decode)
 
 
-def write_chunks(path: FileName, model: Starcaster, chunks: Iterable[Chunk], sound: Sound | None = None) -> VideoInfo:
-    """Write chunks as a video; while one is sampled, a thread decodes and encodes the one before."""
+def write_chunks(
+    path: FileName,
+    model: Starcaster,
+    chunks: Iterable[Chunk],
+    sound: Sound | None = None,
+    decode: FrameDecoder | None = None,
+) -> VideoInfo:
+    """Write chunks as a video; while one is sampled, a thread decodes and encodes the one before.
+
+    decode: `frame_decoder`; None is the autoencoder alone.
+    """
+    from .frame_decoder import FrameDecoder
     from .video import Background, VideoWriter
 
-    decode = Decoder(model)
+    decode = Decoder(model, decode or FrameDecoder(model, None))
     with VideoWriter(Path(path), model.config.fps, sound) as writer:
         with Background(lambda item: writer.writing(decode(*item))) as worker:
             for chunk in chunks:
-                for part in chunk.latents.split(FRAMES_DECODED_AT_ONCE, dim=2):
-                    worker.put(decode.hand_over(part))
+                for start in range(0, chunk.latents.shape[2], FRAMES_DECODED_AT_ONCE):
+                    worker.put(decode.hand_over(chunk, slice(start, start + FRAMES_DECODED_AT_ONCE)))
     return writer.info
 
 
 class Decoder:
     """Decode latents in a second thread, on CUDA in a stream of its own beside the sampling."""
 
-    def __init__(self, model: Starcaster):
+    def __init__(self, model: Starcaster, decode: FrameDecoder):
         import torch
 
-        self.model, self.cuda = model, torch.cuda
+        self.model, self.decode, self.cuda = model, decode, torch.cuda
         self.stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
 
-    def hand_over(self, latents: torch.Tensor):
-        """In the sampling thread: return latents [1, C, T, h, w] and the moment they will be ready."""
-        return latents, None if self.stream is None else self.cuda.current_stream(self.model.device).record_event()
+    def hand_over(self, chunk: Chunk, frames: slice):
+        """In the sampling thread: return latents [1, C, T, h, w], their pose, and the moment they will be ready."""
+        pose = None if chunk.pose is None else chunk.pose[frames]
+        ready = None if self.stream is None else self.cuda.current_stream(self.model.device).record_event()
+        return chunk.latents[:, :, frames], pose, ready
 
-    def __call__(self, latents: torch.Tensor, ready) -> np.ndarray:
+    def __call__(self, latents: torch.Tensor, pose: FramePose | None, ready) -> np.ndarray:
         """In the other thread: return frames float32 [T, H, W, 3] in 0..1."""
         if self.stream is None:
-            return self.model.decode_frames(latents).numpy()
+            return self.decode(latents, pose).numpy()
         with self.cuda.stream(self.stream):
             self.stream.wait_event(ready)
             latents.record_stream(self.stream)
-            return self.model.decode_frames(latents).numpy()
+            return self.decode(latents, pose).numpy()

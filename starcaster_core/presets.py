@@ -80,6 +80,20 @@ class ExtensionsConfig:
 
 
 @dataclass(frozen=True)
+class ReferenceDecoderConfig:
+    """Widths of the reference decoder (`models/reference_decoder.py`)."""
+
+    feature_widths: tuple[int, ...] = (16, 32, 48)  # of the pyramid, at 64, 32 and 16
+    hidden: int = 24  # of the flow's levels
+    appearance: int = 12  # of the photo's features at 128
+    fill_width: int = 20
+    region_width: int = 48  # of the networks for mouth and eyes
+    reader_width: int = (
+        0  # of the network that reads how far the drawn mouth is open; 0: the photo's lips keep their opening
+    )
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Everything that determines the network and how it is to be driven."""
 
@@ -89,6 +103,7 @@ class ModelConfig:
     conditioning: ConditioningConfig
     noise: NoiseConfig = NoiseConfig()
     extensions: ExtensionsConfig = ExtensionsConfig()
+    reference_decoder: ReferenceDecoderConfig | None = None  # None: pixels come from the autoencoder alone
     image_size: int = 512  # side of the square frames, pixels
     fps: float = 25.0
     chunk_frames: int = 16  # N: frames denoised together
@@ -133,6 +148,7 @@ class ModelConfig:
             "conditioning": ConditioningConfig,
             "noise": NoiseConfig,
             "extensions": ExtensionsConfig,
+            "reference_decoder": ReferenceDecoderConfig,
         }
         parts.update(data)
         for name, kind in types.items():

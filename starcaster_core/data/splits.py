@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 SPLITS = ("train", "val", "test")
-BOUNDS = {"identity": (90, 95), "sentence": (90, 95), "voice": (76, 88)}  # percent; voices are few
+BOUNDS = {"identity": (90, 95), "sentence": (90, 95), "voice": (76, 88), "photo": (90, 90)}  # percent; voices are few
 
 
 def split_of(kind: str, name: str | int) -> str:

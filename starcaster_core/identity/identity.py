@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
+from ..files import atomic_write
 from ..types import Identity
 from .align import ffhq_transform, warp
-from .faces import select_face
+from .faces import Face, select_face
+from .landmarks import LEFT_IRIS, LEFT_MOUTH_CORNER, RIGHT_IRIS, RIGHT_MOUTH_CORNER, find_landmarks
 from .pictures import as_rgb
 from .recognisers import Dlib
 
 FORMAT = "starcaster-identity-1"
+ANGLES = ("yaw", "pitch")
+ARRAYS = {
+    "portrait": (np.uint8, ("side", "side", 3)),
+    "regions": (np.float32, (3, 2)),
+    "crop": (np.float64, (3, 3)),
+}
+PHOTO_QUALITY = 95
 FIX = "Choose a file saved by the Identity Loader, or make it again from photos."
 
 
@@ -29,7 +38,8 @@ def make_identity(
     masks: Sequence | None = None,
     recogniser=None,
 ) -> Identity:
-    """Who the photos show: the mean of their embeddings, and the aligned crop of the first as portrait.
+    """Make an identity: the mean of the photos' embeddings; of the first, the aligned crop as portrait, the geometry of the
+    face, and the whole photo.
 
     images: one or several photos of one person, each as `as_rgb` accepts; size: side of the portrait in pixels.
     which: the face to take where a photo shows several, see `select_face`.
@@ -41,7 +51,7 @@ def make_identity(
         raise InputError("at least one photo", "none", "Connect or name a photo of the person.")
     boxes, masks = _one_each(boxes, len(images), "box"), _one_each(masks, len(images), "mask")
     recogniser = recogniser or Dlib()
-    embeddings, portrait, yaw = [], None, 0.0
+    embeddings, portrait = [], {}
     for index, (image, box, mask) in enumerate(zip(images, boxes, masks)):
         try:
             pixels = as_rgb(image)
@@ -50,29 +60,50 @@ def make_identity(
             if len(images) == 1:
                 raise
             raise type(error)(error.wanted, f"{error.got} (photo {index + 1} of {len(images)})", error.fix) from error
-        if portrait is None:
-            portrait = warp(pixels, ffhq_transform(*recogniser.eyes_and_mouth(face), size), size)
-            yaw = recogniser.yaw(pixels, face)
+        if not portrait:
+            crop = ffhq_transform(*recogniser.eyes_and_mouth(face), size)
+            portrait = {
+                "portrait": warp(pixels, crop, size),
+                "photo": pixels,
+                "crop": crop,
+                **look_at(pixels, face, crop, size),
+            }
         embeddings.append(recogniser.embed(pixels, face))
     embedding = np.mean(embeddings, axis=0, dtype=np.float64).astype(np.float32)
-    return Identity(embedding, portrait, recogniser.name, yaw)
+    return Identity(embedding, backend=recogniser.name, **portrait)
+
+
+def look_at(picture: np.ndarray, face: Face, crop: np.ndarray, size: int) -> dict:
+    """Return what is known of a face's geometry, by the names that `Identity` has for it; nothing where the landmarks are not
+    found or lie elsewhere than the face."""
+    found = find_landmarks(picture, face.box)
+    if found is None:
+        return {}
+    corners, eyes = found.points[[RIGHT_MOUTH_CORNER, LEFT_MOUTH_CORNER], :2], found.points[[RIGHT_IRIS, LEFT_IRIS], :2]
+    places = np.concatenate([corners.mean(axis=0, keepdims=True), eyes]).astype(np.float64)
+    regions = (places @ crop[:2, :2].T + crop[:2, 2]) / size
+    if ((regions < 0) | (regions > 1)).any():
+        return {}
+    return {"yaw": found.pose.yaw, "pitch": found.pose.pitch, "regions": regions.astype(np.float32)}
 
 
 def save_identity(path: str | os.PathLike, identity: Identity) -> None:
-    """Write a safetensors file: `embedding` float32 [E], `portrait` uint8 [S, S, 3] if there is one, backend and yaw."""
+    """Write a safetensors file: the arrays that `Identity` has, under its names; backend, yaw and pitch in the metadata.
+
+    The whole photo is kept as a JPEG of high quality, `photo_jpeg` uint8 [bytes].
+    """
     from safetensors.numpy import save
 
     tensors = {"embedding": np.ascontiguousarray(identity.embedding, np.float32)}
-    if identity.portrait is not None:
-        tensors["portrait"] = np.ascontiguousarray(identity.portrait, np.uint8)
-    content = save(tensors, metadata={"format": FORMAT, "backend": identity.backend, "yaw": repr(float(identity.yaw))})
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
+    for name, (dtype, _) in ARRAYS.items():
+        if getattr(identity, name) is not None:
+            tensors[name] = np.ascontiguousarray(getattr(identity, name), dtype)
+    if identity.photo is not None:
+        tensors["photo_jpeg"] = np.frombuffer(encode_jpeg(identity.photo), np.uint8)
+    angles = {name: repr(float(getattr(identity, name))) for name in ANGLES}
+    content = save(tensors, metadata={"format": FORMAT, "backend": identity.backend, **angles})
+    with atomic_write(path) as part:
         part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load_identity(path: str | os.PathLike) -> Identity:
@@ -88,16 +119,21 @@ def load_identity(path: str | os.PathLike) -> Identity:
         raise InputError(wanted, f"{path.name}, which cannot be read ({error.strerror})", FIX) from error
     try:
         tensors, metadata = load(content), _metadata(content)
-        yaw = float(metadata.get("yaw", 0))  # files of earlier versions do not tell
+        angles = {name: float(metadata.get(name, 0)) for name in ANGLES}  # files of earlier versions do not tell
     except (SafetensorError, ValueError) as error:
         raise InputError(wanted, f"{path.name}, which is truncated or not one ({error})", FIX) from error
-    embedding, portrait = tensors.get("embedding"), tensors.get("portrait")
+    embedding = tensors.get("embedding")
     if metadata.get("format") != FORMAT or embedding is None:
         raise InputError(wanted, f"{path.name}, a safetensors file of something else", FIX)
-    sound = embedding.ndim == 1 and np.isfinite(embedding).all() and np.isfinite(yaw)
-    if not sound or not _is_portrait(portrait):
+    arrays = {name: tensors.get(name) for name in ARRAYS}
+    sound = embedding.ndim == 1 and np.isfinite(embedding).all() and np.isfinite(list(angles.values())).all()
+    sound &= all(array is None or is_right(array, *ARRAYS[name]) for name, array in arrays.items())
+    photo = decode_jpeg(tensors["photo_jpeg"]) if sound and "photo_jpeg" in tensors else None
+    if not sound or ("photo_jpeg" in tensors and photo is None):
         raise InputError(wanted, f"{path.name}, whose contents are broken", FIX)
-    return Identity(embedding.astype(np.float32), portrait, metadata.get("backend", "dlib"), yaw)
+    return Identity(
+        embedding.astype(np.float32), backend=metadata.get("backend", "dlib"), photo=photo, **arrays, **angles
+    )
 
 
 def _metadata(content: bytes) -> dict:
@@ -106,15 +142,35 @@ def _metadata(content: bytes) -> dict:
     return json.loads(content[8 : 8 + length]).get("__metadata__", {})
 
 
-def _is_portrait(portrait: np.ndarray | None) -> bool:
-    if portrait is None:
-        return True
-    return (
-        portrait.dtype == np.uint8
-        and portrait.ndim == 3
-        and portrait.shape[0] == portrait.shape[1]
-        and (portrait.shape[2] == 3)
+def is_right(array: np.ndarray, dtype: type, shape: tuple[int | str, ...]) -> bool:
+    """Return whether an array has the type and shape it should have (equal letters are equal sides) and finite numbers."""
+    if array.dtype != dtype or array.ndim != len(shape):
+        return False
+    sides: dict[int | str, int] = {}
+    fits = all(
+        side == (want if isinstance(want, int) else sides.setdefault(want, side))
+        for want, side in zip(shape, array.shape)
     )
+    return fits and array.size > 0 and bool(np.isfinite(array).all())
+
+
+def encode_jpeg(picture: np.ndarray) -> bytes:
+    from PIL import Image
+
+    sink = io.BytesIO()
+    Image.fromarray(picture).save(sink, "JPEG", quality=PHOTO_QUALITY, subsampling=0)
+    return sink.getvalue()
+
+
+def decode_jpeg(content: np.ndarray) -> np.ndarray | None:
+    """Return uint8 [H, W, 3]; None for bytes that are no whole picture."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content.tobytes())) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
 
 
 def _one_each(values: Sequence | None, count: int, name: str) -> Sequence:

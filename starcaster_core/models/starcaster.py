@@ -39,6 +39,7 @@ class Starcaster(nn.Module):
         self.speech_tokens = SpeechTokens(config.conditioning, config.unet.cross_attention_dim)
         self.camera_tokens = CameraTokens(config.conditioning, config.unet.cross_attention_dim)
         self.speech_encoder = build_speech_encoder(config)
+        self.reference_decoder = build_reference_decoder(config)
 
     @property
     def device(self) -> torch.device:
@@ -184,3 +185,11 @@ def build_speech_encoder(config: ModelConfig) -> nn.Module | None:
 
         return Wav2Vec2Encoder()
     return None  # its features come from outside
+
+
+def build_reference_decoder(config: ModelConfig) -> nn.Module | None:
+    if config.reference_decoder is None:
+        return None
+    from .reference_decoder import ReferenceDecoder
+
+    return ReferenceDecoder(config.reference_decoder)

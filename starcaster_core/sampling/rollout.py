@@ -25,11 +25,13 @@ from .settings import Conditions, SamplerSettings
 
 @dataclass(frozen=True)
 class Chunk:
-    """Finished latents of frames start .. start + T - 1: unit variance, [1, C, T, h, w], float32."""
+    """Finished latents of frames start .. start + T - 1: unit variance, [1, C, T, h, w], float32; and their head motion and
+    cameras, as far as the model follows any."""
 
     index: int
     start: int
     latents: Tensor
+    pose: FramePose | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def rollout(
                 return
 
             # 3. Hand out.
-            yield Chunk(index, start, latents[:, :, : conditions.frames - start])
+            frames = min(length, conditions.frames - start)
+            yield Chunk(index, start, latents[:, :, :frames], shown_pose(model, conditions, settings, start, frames))
 
             # 4. Look back, for the next chunk.
             if index + 1 < chunks:
@@ -135,9 +138,10 @@ def with_reference(model, subject: SubjectCache, latents: Tensor, camera=None, p
 
 def portrait_camera(model, conditions: Conditions, settings: SamplerSettings) -> Tensor | None:
     """Return the camera [1, 25] that took the portrait; None where no camera counts or it stood straight ahead."""
-    if not camera_counts(conditions, settings) or not conditions.identity.yaw:
+    identity = conditions.identity
+    if not camera_counts(conditions, settings) or not (identity.yaw or identity.pitch):
         return None
-    return camera_at(conditions.identity.yaw)[None].to(model.device)
+    return camera_at(identity.yaw, identity.pitch)[None].to(model.device)
 
 
 # Once a chunk ---------------------------------------------------------------------------------------------------------
@@ -172,17 +176,28 @@ def cache_branches(model, conditions, settings, subject: SubjectCache, context, 
     return nest(ladder)
 
 
+def shown_pose(model, conditions: Conditions, settings: SamplerSettings, start: int, frames: int) -> FramePose | None:
+    """Return head motion and cameras of frames that are handed out; None for a model that follows neither by geometry."""
+    if "head_motion" not in model.unet.extensions:
+        return None
+    return frame_pose(model, conditions, settings, start, frames)
+
+
 def camera_counts(conditions: Conditions, settings: SamplerSettings) -> bool:
     """Say whether there is a camera path that is attended to."""
     return conditions.camera is not None and settings.lambda_camera > 0
 
 
 def frame_pose(model, conditions: Conditions, settings: SamplerSettings, start: int, frames: int) -> FramePose:
-    """Return cameras and random head motion of frames start .. start + frames - 1."""
+    """Return cameras and head motion of frames start .. start + frames - 1: the conditions' own, else random."""
     camera = None
     if camera_counts(conditions, settings):
         camera = model.camera_vectors(conditions.camera, start, frames)
-    motion = random_head_motion(settings.seed, start, frames, model.config.fps, settings.head_motion)
+    motion = conditions.head_motion
+    if motion is None:
+        motion = random_head_motion(settings.seed, start, frames, model.config.fps, settings.head_motion)
+    else:
+        motion = motion[torch.arange(start, start + frames).clamp(max=len(motion) - 1)]
     return FramePose(motion[None].to(model.device), camera)
 
 
@@ -205,10 +220,13 @@ def cache_context(model, settings: SamplerSettings, subject: SubjectCache, laten
 
 
 @torch.no_grad()
-def denoise(network: Network, branches: list[Branch], settings: SamplerSettings, index: int, report, stop):
+def denoise(
+    network: Network, branches: list[Branch], settings: SamplerSettings, index: int, report, stop, begin=None
+) -> Tensor | None:
     """Sample a chunk from noise to clean latents [1, C, N, h, w], float32; None when told to stop.
 
-    The sampler counts on the CPU and the device is never waited for, so that it always has work ahead of it.
+    begin: (step, clean latents) to begin not from noise but with that step, from these latents noised as it expects; as
+    many steps as there are leave them as they are. The sampler counts on the CPU and the device is never waited for, so that it always has work ahead of it.
     """
     model = network.model
     config = model.config
@@ -224,7 +242,11 @@ def denoise(network: Network, branches: list[Branch], settings: SamplerSettings,
     own, shared = generator("step noise"), generator("shared step noise", chunk=0)
     latents = draw(generator("initial noise"), generator("shared noise", chunk=0)).to(model.device)
     latents = latents * sampler.init_noise_sigma
-    for step, timestep in enumerate(sampler.timesteps):
+    first = 0
+    if begin is not None:
+        first, clean = begin
+        latents = clean if first == settings.steps else sampler.add_noise(clean, draw(own, shared), first)
+    for step, timestep in enumerate(sampler.timesteps[first:], start=first):
         wanted = branches if step < settings.guided_steps else unguided(branches)
         prediction = 0
         for together in network.rounds(wanted):

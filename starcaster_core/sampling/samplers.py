@@ -35,6 +35,10 @@ class Sampler:
         """Return the latents as the network takes them."""
         return self.scheduler.scale_model_input(latents, timestep)
 
+    def add_noise(self, clean: Tensor, noise: Tensor, index: int) -> Tensor:
+        """Return clean latents noised as step `index` expects them."""
+        return self.scheduler.add_noise(clean, noise.to(clean.device), self.timesteps[index : index + 1])
+
     def step(
         self, index: int, prediction: Tensor, latents: Tensor, generator: Generator, draw: Callable[[], Tensor]
     ) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from torch import Tensor
+
 from ..errors import InputError
 from ..presets import ModelConfig
 from ..types import CameraPath, Identity, Speech
@@ -76,13 +78,16 @@ class SamplerSettings:
 class Conditions:
     """What the video is to show, for `frames` frames. A missing stream is not attended to.
 
-    frames: 0 takes the speech's length, else the camera path's. Raises InputError where there is none.
+    frames: 0 takes the speech's length, else the camera path's. head_motion: [T, len(CHANNELS)] (`head_motion.py`), for
+    models with the extension of that name; after its end it stays as it was last. None draws it at random.
+    Raises InputError where there is no length.
     """
 
     identity: Identity
     speech: Speech | None = None
     camera: CameraPath | None = None
     frames: int = 0
+    head_motion: Tensor | None = None
 
     def __post_init__(self):
         if self.frames <= 0:  # as long as the speech, else as the camera path

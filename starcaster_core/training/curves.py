@@ -16,6 +16,13 @@ WIDTH, HEIGHT, MARGIN = 640, 200, 40  # of one curve
 NO_CURVES = ("step", "minutes", "rate", "is_temporal")
 
 
+def last_row(log: Path) -> dict:
+    """Return how many steps and minutes a training took, from its CSV."""
+    with log.open(newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    return {"steps": int(float(last["step"])), "minutes": float(last["minutes"])}
+
+
 class Log:
     """`folder/name.csv` and what is made of it. step: where the run stands; rows from beyond, of a run that was cut off
     before it could save, are dropped."""

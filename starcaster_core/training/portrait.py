@@ -190,6 +190,11 @@ def lip_loss(model: Starcaster, stage: Stage, reader: LipReader | None, frame_by
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads or torch.get_num_threads())
+    if args.stage == ["decoder"]:
+        from .decoder_stage import run_decoder_stage
+
+        run_decoder_stage(args)
+        return
     if args.stage == ["prepare"]:
         print(
             json.dumps({name: str(path) for name, path in asdict(materials_for(args, args.minutes or MINUTES)).items()})
@@ -275,7 +280,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stage",
         nargs="+",
         default=["all"],
-        help="all (default), stages by name (1-motion) or number (1), or prepare: all that comes before them",
+        help="all (default), stages by name (1-motion) or number (1), prepare: all that comes before them, or decoder: the "
+        "reference decoder, which draws frames out of the photo",
     )
     parser.add_argument("--unfreeze", action="store_true", help="train the 2D weights in every stage")
     parser.add_argument(
@@ -290,6 +296,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--autoencoder", type=Path, help="autoencoder.safetensors; default: trained")
     parser.add_argument("--speech", type=Path, help="phonetic.safetensors; default: trained")
     parser.add_argument("--lipreader", type=Path, help="lipreader.safetensors; default: trained where there is --data")
+    parser.add_argument("--photos", type=Path, help="decoder: folder of aligned photos of 512 x 512 pixels")
+    parser.add_argument("--videos", type=Path, help="decoder: folder of videos of people who talk")
+    parser.add_argument("--voices", type=Path, help="decoder: folder of recorded speech that the photos say")
+    parser.add_argument("--scenes", type=int, default=720, help="decoder: rendered scenes")
+    parser.add_argument("--pairs", type=Path, help="decoder: folder of pairs made before; default: made in OUT/pairs")
     parser.add_argument(
         "--recognisers", type=Path, nargs="+", default=[], help="folders with ArcFace's files, for sd15"
     )

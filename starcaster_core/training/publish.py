@@ -6,23 +6,18 @@ python -m starcaster_core.training.publish --run DIR --stage 3-views --out starc
 from __future__ import annotations
 
 import argparse
-import csv
 from dataclasses import replace
 from pathlib import Path
 
 from ..models.checkpoint import build, find_checkpoint, read_checkpoint, save_checkpoint
 from ..models.frozen import facts_of
 from ..presets import PRESETS
+from .curves import last_row
 
 
 def stage_log(run: Path) -> list[dict]:
     """Steps and minutes of every stage, from the logs."""
-    rows = []
-    for path in sorted(run.glob("*.csv")):
-        with path.open(newline="") as file:
-            last = list(csv.DictReader(file))[-1]
-        rows.append({"stage": path.stem, "steps": int(float(last["step"])), "minutes": float(last["minutes"])})
-    return rows
+    return [{"stage": path.stem, **last_row(path)} for path in sorted(run.glob("*.csv"))]
 
 
 def main() -> None:

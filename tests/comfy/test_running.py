@@ -78,8 +78,8 @@ def test_other_formats(server, quick, format, suffix, codecs):
 
 
 def test_samples_decode_with_core_vae_nodes_and_video_goes_on_to_core_nodes(server, quick):
-    prompt = quick(VideoCombine={"format": "png"})
-    latents, vae = prompt["8"]["inputs"]["samples"], prompt["8"]["inputs"]["vae"]
+    prompt = by_the_vae(quick(VideoCombine={"format": "png"}))
+    latents, vae = prompt["8"]["inputs"]["samples"], ["3", 1]
     prompt |= {
         "20": node("VAEDecode", samples=latents, vae=vae),
         "21": node("VAEEncode", pixels=["20", 0], vae=vae),
@@ -96,6 +96,28 @@ def test_samples_decode_with_core_vae_nodes_and_video_goes_on_to_core_nodes(serv
     assert {"again", "parts", "frame"} <= files.keys()
     sizes = {Image.open(path).size for path in files.values() if path.suffix == ".png"}
     assert len(sizes) == 1, "the core VAE nodes keep the size of the frames"
+
+
+def test_the_whole_picture_talks_and_nothing_else_moves_in_it(server, quick):
+    """Decode and Video Combine show the same; outside the mask every frame is the photo."""
+    prompt = quick(VideoCombine={"frame": "picture", "format": "png"})
+    prompt["40"] = node(
+        "STARCaster_Decode", samples=["7", 0], model=["3", 0], identity=["4", 0], frame="picture", size=0
+    )
+    prompt["41"] = node("SaveImage", images=["40", 0], filename_prefix="decoded")
+    prompt["42"] = node("MaskToImage", mask=["40", 1])
+    prompt["43"] = node("SaveImage", images=["42", 0], filename_prefix="mask")
+    files = sorted(server.output_files(run(server, prompt)))
+    decoded = [np.asarray(Image.open(path)) for path in files if path.name.startswith("decoded")]
+    (mask,) = (np.asarray(Image.open(path))[..., 0] for path in files if path.name.startswith("mask"))
+    photo = np.asarray(Image.open(server.base / "input" / "face.png"))
+    assert len(decoded) == 25 and decoded[0].shape == photo.shape
+    for frame in decoded:
+        assert np.abs(frame[mask == 0].astype(int) - photo[mask == 0]).max() <= 1
+    assert np.abs(decoded[0][mask == 255].astype(int) - decoded[12][mask == 255]).mean() > 0.5
+    folder = next(path for path in files if path.name.startswith("frame_")).parent
+    combined = np.asarray(Image.open(folder / "frame_00013.png"))
+    np.testing.assert_allclose(combined.astype(int), decoded[12], atol=1)
 
 
 def test_odd_sized_images_become_a_video(server, quick):
@@ -210,10 +232,16 @@ def test_impossible_values_are_refused_before_anything_runs(server, quick, chang
 
 
 def test_missing_connections_are_named(server, quick):
-    prompt = quick()
+    prompt = by_the_vae(quick())
     del prompt["8"]["inputs"]["vae"]
     outcome = server.run(prompt)
-    assert outcome.status == "error" and "VAE" in outcome.message
+    assert outcome.status == "error" and "model and identity" in outcome.message
+
+
+def by_the_vae(prompt: dict) -> dict:
+    """A graph as it was saved before Video Combine took model and identity."""
+    inputs = {key: value for key, value in prompt["8"]["inputs"].items() if key not in ("model", "identity", "frame")}
+    return prompt | {"8": {**prompt["8"], "inputs": inputs | {"vae": ["3", 1]}}}
 
 
 def node(class_type: str, **inputs) -> dict:
@@ -229,6 +257,7 @@ def portrait_only(prompt: dict) -> dict:
 def images_only(prompt: dict) -> dict:
     """Frames of 65 x 63 pixels straight into Video Combine, with sound."""
     combine = {**prompt["8"], "inputs": {**prompt["8"]["inputs"], "images": ["31", 0]}}
-    del combine["inputs"]["samples"], combine["inputs"]["vae"]
+    for name in ("samples", "model", "identity", "frame"):
+        del combine["inputs"][name]
     frames = node("EmptyImage", width=65, height=63, batch_size=5, color=int(np.uint32(0x3366AA)))
     return {"2": prompt["2"], "31": frames, "8": combine}

@@ -95,6 +95,22 @@ void main() {
     if (kind == LENS) t.a = clamp(.02 + specular * (.35 * glint + .3 * edge), 0., .35);
     colour = vec4(sqrt(result / (1. + .2 * result)), t.a);
 }"""
+# Where a point of this frame lies in another one: its place in the other's image, 0..1, and its depth there, -1..1.
+MATCH_VERTEX = """#version 330
+in vec3 p; in vec3 q; in vec2 uv; in float follow;
+uniform mat4 clip_from_world; uniform mat3 turn; uniform mat4 other_clip_from_world; uniform mat3 other_turn;
+uniform vec3 pivot; out vec4 O; out vec2 T;
+void main() {
+    O = other_clip_from_world * vec4(mix(q, other_turn * (q - pivot) + pivot, follow), 1.);
+    T = vec2(uv.x, 1. - uv.y);
+    gl_Position = clip_from_world * vec4(mix(p, turn * (p - pivot) + pivot, follow), 1.);
+}"""
+MATCH_FRAGMENT = """#version 330
+in vec4 O; in vec2 T; out vec4 match; uniform sampler2D first; uniform float cut;
+void main() {
+    if (texture(first, T).a < cut) discard;
+    match = vec4(.5 + .5 * O.xy / O.w, O.z / O.w, 1.);
+}"""
 BACKDROP_VERTEX = """#version 330
 in vec2 p; out vec2 q; void main() { q = p; gl_Position = vec4(p, .9999, 1.); }"""
 BACKDROP_FRAGMENT = """#version 330
@@ -105,6 +121,7 @@ LAYOUT_STATIC = ("2f 1f 1f 1f 3f", "uv", "follow", "shade", "cloth", "paint")
 LAYOUT_SKY = ("1f", "sky_share")
 KINDS = {"skin": 0, "eyes": 1, "brows": 2, "lashes": 2, "hair core": 2, "hair": 2, "teeth": 3, "tongue": 3}
 KINDS |= {"frame": 4, "lenses": 5}
+MATCHED = ("skin", "teeth", "tongue", "eyes", "hair core", "frame")  # what has a place of its own in another frame
 CASTING = ("skin", "hair core", "frame")  # what casts shadows
 SOLID = ("skin", "teeth", "tongue", "eyes")  # closed surfaces: their backs are never seen
 BLENDED = ("brows", "lashes", "hair", "lenses")
@@ -123,6 +140,8 @@ class _Loaded:
     owned: list
     drawables: list[tuple[str, object]]
     casters: list[tuple[str, object]]
+    matched: list[tuple[str, object]]
+    other: object
     shadow_of: bytes = b""  # what the shadow map was drawn for
     poses: int = 0
 
@@ -144,6 +163,8 @@ class Renderer:
         self.textures: dict[str, object] = {}
         self.loaded: _Loaded | None = None
         self.depth_program = self.gl.program(shadow.VERTEX, shadow.FRAGMENT)
+        self.match_program = self.gl.program(MATCH_VERTEX, MATCH_FRAGMENT)
+        self.match_targets: dict[int, object] = {}
         self.shadow_map = self._depth_target(shadow.SHADOW_SIDE, "<=")
         self.sky_map = self._depth_target(shadow.SKY_SIDE, "")
         self.program["first"], self.program["second"], self.program["shadows"] = 0, 1, SHADOW_UNIT
@@ -156,16 +177,17 @@ class Renderer:
         dynamic = self.gl.buffer(reserve=len(rig.expand) * 24, dynamic=True)
         static = self.gl.buffer(np.ascontiguousarray(rig.static))
         sky = self.gl.buffer(reserve=len(rig.expand) * 4)
-        self.loaded = _Loaded(rig, dynamic, [dynamic, static, sky], [], [])
+        other = self.gl.buffer(reserve=len(rig.expand) * 12, dynamic=True)
+        self.loaded = _Loaded(rig, dynamic, [dynamic, static, sky, other], [], [], [], other)
         for part in rig.parts:
-            content = [(dynamic, *LAYOUT_DYNAMIC), (static, *LAYOUT_STATIC), (sky, *LAYOUT_SKY)]
+            content = [(dynamic, *LAYOUT_DYNAMIC), (static, *LAYOUT_STATIC), (sky, *LAYOUT_SKY), (other, "3f", "q")]
             self._add(part.name, content, part.triangles)
         worn_sky = {}
         for name, (vertices, triangles) in rig.worn.items():
             packed, worn_sky[name] = self.gl.buffer(vertices), self.gl.buffer(reserve=len(vertices) * 4)
             self.loaded.owned += [packed, worn_sky[name]]
             layout = f"{LAYOUT_DYNAMIC[0]} {LAYOUT_STATIC[0]}", *LAYOUT_DYNAMIC[1:], *LAYOUT_STATIC[1:]
-            content = [(packed, *layout), (worn_sky[name], *LAYOUT_SKY)]
+            content = [(packed, *layout), (worn_sky[name], *LAYOUT_SKY), (packed, "3f 44x", "q")]
             if name == "hair":
                 self._add("hair core", content, triangles[::-1])
             self._add(name, content, triangles)
@@ -182,6 +204,8 @@ class Renderer:
         todo = [(self.program, self.loaded.drawables)]
         if name in CASTING:
             todo.append((self.depth_program, self.loaded.casters))
+        if name in MATCHED:
+            todo.append((self.match_program, self.loaded.matched))
         for program, group in todo:
             mesh = self.gl.vertex_array(program, content, index_buffer=index, skip_errors=True)
             self.loaded.owned.append(mesh)
@@ -240,6 +264,54 @@ class Renderer:
         for name, mesh in self.loaded.drawables:
             self._draw_part(name, mesh, target)
         return _shrink(np.frombuffer(target.read(components=3, alignment=1), np.uint8), size, self.supersample)
+
+    def match(
+        self,
+        weights: tuple[np.ndarray, np.ndarray],
+        turns: tuple[np.ndarray, np.ndarray],
+        cameras: tuple[np.ndarray, np.ndarray],
+        intrinsics: tuple[np.ndarray, np.ndarray],
+        size: int = 128,
+    ) -> np.ndarray:
+        """Say where every pixel of one frame lies in another: float32 [size, size, 4].
+
+        Each pair is of (this frame, the other frame): expression [52], head rotation [3, 3], world_from_cam [4, 4],
+        intrinsics [3, 3]. The result's x and y are in the other's image sides, 0..1, z is the depth there, -1..1, and the
+        fourth number is 1 on the head and 0 beside it. Lashes, brows and single strands of hair have no place of their own.
+        """
+        rig, program, gl = self.loaded.rig, self.match_program, self.gl
+        positions, _ = rig.pose(weights[1])
+        self.loaded.other.write(np.ascontiguousarray(positions[rig.expand], np.float32))
+        self.pose(weights[0])
+        if size not in self.match_targets:
+            colours = gl.texture((size, size), 4, dtype="f4")
+            self.match_targets[size] = gl.framebuffer([colours], gl.depth_renderbuffer((size, size)))
+        target = self.match_targets[size]
+        target.use()
+        gl.enable(gl.DEPTH_TEST)
+        gl.disable(gl.BLEND)
+        gl.front_face = "cw"
+        target.clear(depth=1.0)
+        for prefix, turn, camera, lens in zip(("", "other_"), turns, cameras, intrinsics):
+            matrix = _clip_matrix(camera, lens)
+            program[f"{prefix}clip_from_world"].write(matrix.T.astype("f4").tobytes())
+            program[f"{prefix}turn"].write(np.asarray(turn).T.astype("f4").tobytes())
+        program["pivot"] = tuple(rig.pivot)
+        for name, mesh in self.loaded.matched:
+            texture, program["cut"] = self._cutout(name)
+            texture.use(0)
+            (gl.enable if name in SOLID else gl.disable)(gl.CULL_FACE)
+            mesh.render()
+        gl.disable(gl.CULL_FACE)
+        return np.frombuffer(target.read(components=4, dtype="f4"), np.float32).reshape(size, size, 4).copy()
+
+    def _cutout(self, name: str):
+        """The texture whose alpha says where a part is, and the alpha below which it is not."""
+        if name == "hair core":
+            return self._hair_texture(), HAIR_CORE
+        if name == "eyes":  # their cornea is clear
+            return self._texture(f"proxies/eyes/high-poly/{self.loaded.rig.identity.iris}.png"), 0.5
+        return self._white(), 0.0
 
     def _depth_target(self, side: int, comparison: str):
         texture = self.gl.depth_texture((side, side))

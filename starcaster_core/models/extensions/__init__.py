@@ -52,6 +52,10 @@ class FramePose:
     head_motion: Tensor
     camera: Tensor | None = None
 
+    def __getitem__(self, frames: slice) -> FramePose:
+        """Return the same of some of the frames."""
+        return FramePose(self.head_motion[:, frames], None if self.camera is None else self.camera[:, frames])
+
     def relative_to(self, reference: Reference) -> FramePose:
         """Return the same with head pose counted from the portrait's."""
         motion = self.head_motion.clone()

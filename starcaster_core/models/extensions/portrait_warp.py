@@ -50,6 +50,14 @@ def pixel_centres(side: int, device: torch.device) -> Tensor:
     return torch.stack([right, down], dim=-1)
 
 
+def warp(x: Tensor, flow: Tensor) -> Tensor:
+    """Sample x [N, C, h, w] at place + flow; flow [N, 2, ...], image sides, is resized to it. Computed in float32."""
+    if flow.shape[-2:] != x.shape[-2:]:
+        flow = F.interpolate(flow, x.shape[-2:], mode="bilinear", align_corners=False)
+    grid = 2 * (pixel_centres(x.shape[-1], x.device) + flow.movedim(1, -1)) - 1
+    return F.grid_sample(x.float(), grid, padding_mode="border", align_corners=False).to(x.dtype)
+
+
 def warp_flow(camera: Tensor, rotations: Tensor, portrait_camera: Tensor) -> Tensor:
     """Return the backward flow into the portrait, [N, 2, GRID, GRID], x right and y down in image sides.
 
@@ -95,6 +103,6 @@ def unpack_camera(camera: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return pose[:, :3, :3], pose[:, None, :3, 3], focal[:, None], lens[:, None, :2, 2]
 
 
-def camera_at(yaw: float = 0.0) -> Tensor:
-    """Return the camera [25] of a portrait taken from `yaw` degrees to the person's left."""
-    return torch.from_numpy(CameraPath(world_from_cam(yaw, 0.0)[None], intrinsics(1)).vectors()[0])
+def camera_at(yaw: float = 0.0, pitch: float = 0.0) -> Tensor:
+    """Return the camera [25] of a portrait taken from `yaw` degrees to the person's left and `pitch` above."""
+    return torch.from_numpy(CameraPath(world_from_cam(yaw, pitch)[None], intrinsics(1)).vectors()[0])

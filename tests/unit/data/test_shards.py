@@ -10,13 +10,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from starcaster_core.data import splits, synth
 from starcaster_core.data.heads.kit import find_kit
-from starcaster_core.data.shards import Clip, find_shards, read_clips, read_shard, shard_path, write_shard
+from starcaster_core.data.shards import (
+    Clip,
+    encode_video,
+    find_shards,
+    read_clips,
+    read_shard,
+    shard_path,
+    write_shard,
+)
 from starcaster_core.errors import InputError, MissingDependencyError
 
 pytest.importorskip("av")
+PORTRAIT = Path(__file__).resolve().parents[3] / "starcaster_core" / "assets" / "portrait.png"
 
 
 def small_clip(number: int, kind: str = "temporal", split: str = "train") -> Clip:
@@ -43,6 +53,19 @@ def test_the_same_clips_are_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         write_shard(tmp_path / name, [small_clip(1), small_clip(2, "spatial")])
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_same_frames_are_the_same_bytes_whatever_memory_held():
+    rng = np.random.default_rng(4)
+    with Image.open(PORTRAIT) as picture:
+        small = picture.convert("RGB").resize((48, 48))
+    frames = np.stack([np.asarray(small.rotate(angle).crop((8, 8, 40, 40))) for angle in (0, 20, -30)])
+    made = set()
+    for _ in range(100):
+        held = [rng.integers(0, 255, rng.integers(10, 2_000_000), dtype=np.uint8) for _ in range(2)]
+        made.add(encode_video(frames, 25.0))
+        del held
+    assert len(made) == 1
 
 
 def test_clips_are_chosen_by_split_and_kind(tmp_path):

@@ -1,0 +1,76 @@
+"""What travels on a LATENT from the Sampler: raw latents as core's VAE Decode takes them, and the frames' poses beside them.
+
+Core's nodes hand the additional entries on, but do not cut them when they cut the batch: poses that no longer fit the number of
+frames are taken for unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from ..starcaster_core.errors import InputError
+from .comfy_bridge import intermediate_device
+
+HEAD_MOTION, CAMERA, USE_REFERENCE = "starcaster_head_motion", "starcaster_camera", "starcaster_use_reference"
+AT_ONCE = 4  # frames decoded at a time: memory does not grow with the video's length, and Cancel is heard in between
+
+
+def pack(core, chunks: Iterable, use_reference: bool) -> dict:
+    """Chunks of a rollout, unit variance [1, C, T, h, w] -> LATENT with samples [T, C, h, w], float32."""
+    raw, motion, cameras = [], [], []
+    for chunk in chunks:
+        raw.append(core.to_raw(chunk.latents)[0].movedim(1, 0).to(intermediate_device(), torch.float32))
+        if chunk.pose is not None:
+            motion.append(chunk.pose.head_motion[0].cpu())
+        if chunk.pose is not None and chunk.pose.camera is not None:
+            cameras.append(chunk.pose.camera[0].cpu())
+    latent = {"samples": torch.cat(raw), USE_REFERENCE: use_reference}
+    for name, parts in ((HEAD_MOTION, motion), (CAMERA, cameras)):
+        if parts:
+            latent[name] = torch.cat(parts)
+    return latent
+
+
+def frames_of(latent: dict) -> torch.Tensor:
+    """LATENT -> raw latents, one entry a frame, [T, C, h, w]; video latents of other packs have them in one entry."""
+    samples = latent["samples"]
+    return samples.movedim(2, 1).flatten(0, 1) if samples.ndim == 5 else samples
+
+
+def decoded(core, latent: dict, decode) -> Iterator[torch.Tensor]:
+    """Decode a LATENT a few frames at a time, by a `FrameDecoder`: float32 [T, H, W, 3] in 0..1.
+
+    Raises InputError for latents of another model.
+    """
+    from ..starcaster_core.models.extensions import FramePose
+
+    samples, channels = frames_of(latent), core.config.unet.in_channels
+    if samples.shape[1] != channels:
+        raise InputError(
+            f"samples of this model, with {channels} channels",
+            f"some with {samples.shape[1]}",
+            "Connect the same Model Loader as to the Sampler, or decode with the VAE alone.",
+        )
+    motion, cameras = latent.get(HEAD_MOTION), latent.get(CAMERA)
+    if motion is not None and len(motion) != len(samples):
+        motion = None
+    if cameras is not None and len(cameras) != len(samples):
+        motion = cameras = None
+    for start in range(0, len(samples), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        pose = None
+        if motion is not None:
+            pose = FramePose(motion[None, part], None if cameras is None else cameras[None, part])
+        latents = core.from_raw(samples[part]).movedim(0, 1)[None]
+        yield decode(core.like_weights(latents).float(), pose)
+
+
+def decoder_for(model, latent: dict, identity, frame: str, size: int | None = None):
+    """Return the core on its device and the `FrameDecoder` for a LATENT."""
+    from ..starcaster_core.frame_decoder import FrameDecoder
+
+    core = model.on_device()
+    shown = identity if latent.get(USE_REFERENCE, True) else None
+    return core, FrameDecoder(core, shown, frame, size)

@@ -1,0 +1,364 @@
+"""Train the reference decoder on pairs of a portrait and a frame (`decoder_pairs.py`).
+
+    python -m starcaster_core train --stage decoder --photos DIR --out DIR --minutes 90
+
+The frame is compared with the truth by its colours and its edges, mouth and eyes once more in their crops. Where the renderer
+knows the flow it is told, and where the portrait shows what the frame shows, the mask is drawn towards the portrait: a mean of
+two pictures that nearly agree is what makes faces soft. How far the drawn lips are apart is told, too; what reads it is trained first (`gap_reader.py`). Late and small, a discriminator of patches asks for detail
+(Isola et al. 2017), in pairs (Jolicoeur-Martineau 2019).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ..head_motion import rotations
+from ..models.checkpoint import build
+from ..models.lip_warp import LipField
+from ..models.patch_discriminator import PatchDiscriminator
+from ..models.reference_decoder import (
+    ReferenceDecoder,
+    crop_size,
+    geometry_of,
+    move_regions,
+    take_crops,
+)
+from ..models.starcaster import Starcaster
+from ..presets import ReferenceDecoderConfig
+from .autoencoder import edges
+from .decoder_pairs import Pair, count_pairs, read_pair
+from .gap_reader import fit_gap_reader
+from .loop import LoopSettings, autocast, step_generator, train
+
+REGION_WEIGHTS = {"mouth": 1.5, "right_eye": 0.5, "left_eye": 0.5}
+EDGE_WEIGHT = 0.7
+FLOW_WEIGHT = 20.0  # of an error in image sides, beside colours in -1..1
+WARP_WEIGHT = 0.25  # of the moved photo alone
+MASK_WEIGHT = 0.06
+GAP_NOISE = 0.004  # image sides: how wrong the opening is that the lips' flow follows from
+ADVERSARIAL_WEIGHT, ADVERSARIAL_START, ADVERSARIAL_RAMP = 0.02, 0.35, 0.1  # the latter two in fractions of the budget
+PENALTY_NOISE, PENALTY_WEIGHT = 0.1, 0.3
+POSE_NOISE = 0.7  # degrees: how wrong the pose is that the geometry follows from
+NO_GEOMETRY = 0.1  # probability that the pose is not known
+PATCH = 96  # pixels: side of the patches of the face for the discriminator
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """source, target [B, 3, S, S] and drawn [B, 3, s, s] in -1..1; flow [B, 2, F, F]; visible, known [B, 1, F, F];
+    source_regions, regions [B, 3, 2], of portrait and frame; geometry [B, 2, 32, 32]; way [B, 2, F, F] and gaps [B, 2], of the
+    lips of portrait and frame, NaN where not known."""
+
+    source: Tensor
+    target: Tensor
+    drawn: Tensor
+    flow: Tensor
+    visible: Tensor
+    source_regions: Tensor
+    regions: Tensor
+    geometry: Tensor
+    known: Tensor
+    way: Tensor
+    gaps: Tensor
+
+
+class PairFiles:
+    """The pairs of a folder: a third of a batch are renders, a third photos and clips of real people, a third photos that
+    talk."""
+
+    def __init__(self, folder: Path, without_photos: bool = False):
+        real = [*folder.glob("photo-*.safetensors"), *folder.glob("clip-*.safetensors")]
+        talk = sorted(folder.glob("talk-*.safetensors"))
+        groups = [sorted(folder.glob("scene-*.safetensors")), sorted(real), talk]
+        self.groups = [files for files in groups[: 1 if without_photos else 3] if files]
+        if not self.groups:
+            from ..errors import InputError
+
+            raise InputError("training pairs", f"none in {folder}", "Make them: `train --stage decoder` does.")
+
+    @property
+    def all(self) -> list[Path]:
+        return [file for files in self.groups for file in files]
+
+    def draw(self, count: int, generator: torch.Generator) -> PairBatch:
+        """Draw `count` pairs, augmented."""
+        pairs = []
+        for index in range(count):
+            files = self.groups[index % len(self.groups)]
+            file = files[int(torch.randint(len(files), (), generator=generator))]
+            pairs.append(read_pair(file, int(torch.randint(count_pairs(file), (), generator=generator))))
+        return collate(pairs, generator)
+
+
+def collate(pairs: list[Pair], generator: torch.Generator | None = None) -> PairBatch:
+    """Stack pairs; with a generator, mirror and recolour them and make the drawn frame and the pose a little wrong."""
+
+    def pictures(name: str) -> Tensor:
+        stacked = np.stack([getattr(pair, name) for pair in pairs])
+        return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    def numbers(name: str) -> Tensor:
+        return torch.from_numpy(np.stack([getattr(pair, name) for pair in pairs]).astype(np.float32))
+
+    source, target, drawn = pictures("source"), pictures("target"), pictures("drawn")
+    flow, visible, regions = numbers("flow"), numbers("visible")[:, None], numbers("regions")
+    known, way, gaps = numbers("known")[:, None], numbers("way"), numbers("gaps")
+    turns = numbers("rotation")
+    if generator is not None:
+        wrong = POSE_NOISE * torch.randn(len(pairs), 3, generator=generator)
+        turns = rotations(wrong) @ turns
+    geometry = geometry_of(turns, numbers("camera"), numbers("portrait_camera"))
+    if generator is not None:
+        posed = torch.rand(len(pairs), generator=generator) >= NO_GEOMETRY
+        geometry = geometry * posed[:, None, None, None]
+        mirrored = torch.rand(len(pairs), generator=generator) < 0.5
+        source, target, drawn, visible, known = (flip(x, mirrored) for x in (source, target, drawn, visible, known))
+        flow, geometry, way = (flip(x, mirrored, vectors=True) for x in (flow, geometry, way))
+        other = regions[:, [0, 2, 1]] * torch.tensor([-1.0, 1.0]) + torch.tensor([1.0, 0.0])
+        regions = torch.where(mirrored[:, None, None], other, regions)
+        source, target, drawn = recolour((source, target, drawn), generator)
+        drawn = degrade(drawn, generator)
+    moved = move_regions(regions, geometry)
+    return PairBatch(source, target, drawn, flow, visible, regions, moved, geometry, known, way, gaps)
+
+
+def flip(x: Tensor, mirrored: Tensor, vectors: bool = False) -> Tensor:
+    """Mirror those of a batch [B, C, h, w] that are to be; the first channel of vectors changes its sign."""
+    other = x.flip(-1)
+    if vectors:
+        other = other * torch.tensor([-1.0, 1.0])[:, None, None]
+    return torch.where(mirrored[:, None, None, None], other, x)
+
+
+def recolour(pictures: tuple[Tensor, ...], generator: torch.Generator) -> list[Tensor]:
+    """Change gains, brightness and gamma of pictures [B, 3, S, S] alike."""
+    count = len(pictures[0])
+
+    def draw(low: float, high: float, channels: int) -> Tensor:
+        return torch.rand(count, channels, 1, 1, generator=generator) * (high - low) + low
+
+    gain, gamma = draw(0.75, 1.1, 1) * draw(0.92, 1.08, 3), draw(-0.35, 0.35, 1).exp()
+    grey = torch.rand(count, 1, 1, 1, generator=generator) < 0.06  # black-and-white photographs
+    changed = []
+    for picture in pictures:
+        light = ((picture + 1) / 2).clamp(1e-4, 1).pow(gamma) * gain
+        light = torch.where(grey, light.mean(dim=1, keepdim=True).expand_as(light), light)
+        changed.append(light.clamp(0, 1) * 2 - 1)
+    return changed
+
+
+def degrade(drawn: Tensor, generator: torch.Generator) -> Tensor:
+    """Make some drawn frames softer, and give most another colour and brightness than the truth."""
+    count = len(drawn)
+    soft = F.avg_pool2d(F.pad(drawn, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    drawn = torch.where((torch.rand(count, 1, 1, 1, generator=generator) < 0.25), soft, drawn)
+    gain = 1 + 0.05 * torch.randn(count, 3, 1, 1, generator=generator)
+    return (drawn * gain + 0.03 * torch.randn(count, 3, 1, 1, generator=generator)).clamp(-1, 1)
+
+
+class DecoderLoss:
+    """The loss of a batch of pairs; `progress` (0..1 of the budget) says when the discriminator joins."""
+
+    def __init__(self, decoder: ReferenceDecoder, adversarial: bool = True, start: float = ADVERSARIAL_START):
+        self.decoder, self.progress, self.adversarial, self.start = decoder, 0.0, adversarial, start
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(0)
+            self.discriminator = PatchDiscriminator().to(memory_format=torch.channels_last)
+
+    def __call__(self, batch: PairBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss, whose gradients are those of the decoder and of the discriminator, and metrics."""
+        with autocast():
+            photo = self.decoder.open_photo(batch.source, batch.source_regions, lips_of(batch))
+            gap = self.gaps(batch, generator)
+            decoded = self.decoder(batch.drawn, photo, batch.geometry, batch.regions, gap=gap)
+        target, visible = batch.target, batch.visible
+        known = F.interpolate(batch.known, target.shape[-2:], mode="bilinear", align_corners=False)
+        picture = compare(decoded.frame, target, known)
+        metrics = {"picture": picture.item(), "discriminator": 0.0}
+        loss = picture
+        crops = []
+        for name, weight in REGION_WEIGHTS.items():
+            made, _, corner = decoded.crops[name]
+            width, height = crop_size(name)
+            truth, sure = take_crops(target, corner, width, height), take_crops(known, corner, width, height)
+            error = compare(made, truth, sure)
+            metrics[name] = error.item()
+            loss = loss + weight * error
+            crops.append((torch.lerp(truth, made, sure), truth))
+        for flow in decoded.flows:
+            error = flow_error(flow, batch.flow, visible)
+            loss = loss + FLOW_WEIGHT * error * (1.0 if flow is decoded.flow else 0.3)
+        metrics["flow"] = error.item()
+        seen = F.interpolate(visible, target.shape[-2:], mode="nearest")
+        loss = loss + WARP_WEIGHT * ((decoded.warped - target).abs() * seen).mean()
+        seen = F.interpolate(visible, decoded.mask.shape[-2:], mode="nearest")
+        kept = ((1 - decoded.mask) * seen).mean()
+        loss = loss + MASK_WEIGHT * kept
+        metrics |= {"mask": decoded.mask.mean().item(), "painted_though_visible": kept.item()}
+        strength = min(1.0, max(0.0, (self.progress - self.start) / ADVERSARIAL_RAMP))
+        if self.progress >= self.start and self.adversarial:
+            patches = [*crops, self.face_patch(torch.lerp(target, decoded.frame, known), target, generator)]
+            for made, truth in patches:
+                with autocast():
+                    fooling, judging = patch_losses(self.discriminator, made, truth, generator)
+                loss = loss + (strength * ADVERSARIAL_WEIGHT * fooling + judging) / len(patches)
+                metrics["discriminator"] += judging.item() / len(patches)
+        return loss, metrics
+
+    @torch.no_grad()
+    def gaps(self, batch: PairBatch, generator: torch.Generator) -> Tensor | None:
+        """Return how far the drawn lips are apart [B], a little wrong, or as the decoder reads it where that is not known."""
+        if self.decoder.gap_reader is None:
+            return None
+        read, truth = self.decoder.read_gap(batch.drawn, batch.regions), batch.gaps[:, 1]
+        wrong = GAP_NOISE * torch.randn(read.shape, generator=generator)
+        return torch.where(truth.isnan(), read, (truth + wrong).clamp(min=0))
+
+    @staticmethod
+    def face_patch(frame: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Cut one patch of each face out of the frame and out of the truth."""
+        corner = (128 + torch.randint(0, 256 - PATCH, (len(target), 2), generator=generator)).long()
+        return take_crops(frame, corner, PATCH, PATCH), take_crops(target, corner, PATCH, PATCH)
+
+
+def lips_of(batch: PairBatch) -> LipField:
+    """Return how the portraits' mouths open; not at all where a portrait's or a frame's lips are not known."""
+    unknown = batch.gaps.isnan().any(dim=1)
+    return LipField(batch.way * ~unknown[:, None, None, None], batch.gaps[:, 0].nan_to_num())
+
+
+def compare(made: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+    """Return the mean absolute error of colours and of edges of pictures [B, 3, h, w], where the truth is known, [B, 1, h, w]."""
+    made = torch.lerp(truth, made, known)
+    error = (made - truth).abs().mean()
+    for one, other in zip(edges(made), edges(truth)):
+        error = error + EDGE_WEIGHT * (one - other).abs().mean()
+    return error
+
+
+def flow_error(flow: Tensor, truth: Tensor, visible: Tensor) -> Tensor:
+    """Return the mean absolute error of a flow [B, 2, h, w], image sides, where the truth [B, 2, F, F] is known and visible."""
+    factor = truth.shape[-1] // flow.shape[-1]
+    known = F.avg_pool2d(visible, factor)
+    wanted = F.avg_pool2d(truth * visible, factor) / known.clamp(min=1e-3)
+    inside = (known > 0.5).float()
+    return ((flow - wanted).abs() * inside).sum() / (2 * inside.sum()).clamp(min=1)
+
+
+def patch_losses(
+    discriminator: nn.Module, made: Tensor, truth: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return the relativistic losses of the decoder and of the discriminator, the latter with the gradient penalty of
+    `adversarial.py`."""
+    detached = made.detach()
+    noise = [PENALTY_NOISE * torch.randn(made.shape, generator=generator) for _ in range(2)]
+    logits = discriminator(torch.cat([truth, detached, truth + noise[0], detached + noise[1]])).float()
+    on_truth, on_made, near_truth, near_made = logits.chunk(4)
+    penalty = (near_truth - on_truth).square().mean() + (near_made - on_made).square().mean()
+    frozen = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
+    fooling = F.softplus(on_truth.detach() - functional_call(discriminator, frozen, (made,)).float()).mean()
+    # Zero where it cannot tell them apart: the loop would take a loss that jumps for one that diverges.
+    undecided = math.log(2)
+    return fooling, F.softplus(on_made - on_truth).mean() - undecided + PENALTY_WEIGHT / PENALTY_NOISE**2 * penalty
+
+
+# Pictures -------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def draw_grid(decoder: ReferenceDecoder, pairs: list[Pair], path: Path) -> None:
+    """Write a PNG, for every pair: portrait, drawn frame, decoded frame, mask, truth."""
+    from PIL import Image
+
+    rows = []
+    for pair in pairs:
+        batch = collate([pair])
+        photo = decoder.open_photo(batch.source, batch.source_regions, lips_of(batch))
+        decoded = decoder(batch.drawn, photo, batch.geometry, batch.regions)
+        side = batch.target.shape[-1]
+        columns = [batch.source, batch.drawn, decoded.frame, 2 * decoded.mask.expand(-1, 3, -1, -1) - 1, batch.target]
+        shown = [F.interpolate(x.float(), (side, side), mode="bilinear", align_corners=False)[0] for x in columns]
+        rows.append(torch.cat(shown, dim=2))
+    grid = (torch.cat(rows, dim=1).clamp(-1, 1) + 1) * 127.5
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(grid.permute(1, 2, 0).round().byte().numpy()).save(path)
+
+
+# The stage ------------------------------------------------------------------------------------------------------------
+
+
+def train_decoder(
+    config: ReferenceDecoderConfig,
+    pairs: Path,
+    out: Path,
+    settings: LoopSettings,
+    seed: int = 0,
+    batch: int = 6,
+    without: tuple[str, ...] = (),
+    shown: Path | None = None,
+    begin: ReferenceDecoder | None = None,
+) -> ReferenceDecoder:
+    """Train a reference decoder and return it.
+
+    pairs: folder of `decoder_pairs.py`. State, log, curves and grids go to `out`. without: "photos", "geometry",
+    "discriminator", for ablations. shown: folder of pairs for the grids; default: the first of each kind. begin: a trained
+    decoder whose weights to begin with, of the same configuration but for what it does not have.
+    """
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        decoder = ReferenceDecoder(config).to(memory_format=torch.channels_last)
+    if begin is not None:
+        decoder.load_state_dict(begin.state_dict(), strict=False)
+    files = PairFiles(pairs, without_photos="photos" in without)
+    if decoder.gap_reader is not None:
+        if not (out / "decoder.state.pt").exists():
+            fit_gap_reader(decoder.gap_reader, files.all, seed)
+        decoder.gap_reader.requires_grad_(False)
+    start = ADVERSARIAL_START if begin is None else 0.0  # what is sharp already would grow soft
+    loss = DecoderLoss(decoder, adversarial="discriminator" not in without, start=start)
+    examples = sorted(shown.glob("*.safetensors")) if shown else [group[0] for group in files.groups]
+    grid = [read_pair(path, index) for path in examples for index in range(count_pairs(path))][:16]
+
+    def loss_of_batch(number: int):
+        generator = step_generator(seed, "decoder", number)
+        drawn = files.draw(batch, generator)
+        if "geometry" in without:
+            flat = {"geometry": torch.zeros_like(drawn.geometry), "way": torch.zeros_like(drawn.way)}
+            drawn = PairBatch(**{**vars(drawn), **flat})
+        return loss(drawn, generator)
+
+    def before_step(done: float) -> None:
+        loss.progress = done
+
+    def show(step: int) -> None:
+        draw_grid(decoder, grid, out / "grids" / f"decoder-{step:06}.png")
+
+    return train(
+        decoder, loss_of_batch, settings, out, "decoder", None, before_step, show, list(loss.discriminator.parameters())
+    )
+
+
+def with_reference_decoder(model: Starcaster, decoder: ReferenceDecoder) -> Starcaster:
+    """Return the model with this reference decoder, in place of its own if it has one."""
+    config = replace(model.config, reference_decoder=decoder.config)
+    weights = {name: value for name, value in model.state_dict().items() if not name.startswith("reference_decoder.")}
+    weights |= {f"reference_decoder.{name}": value for name, value in decoder.state_dict().items()}
+    return build(config, weights, config.name, untrained=model.untrained)
+
+
+def load_decoder(config: ReferenceDecoderConfig, state: Path) -> ReferenceDecoder:
+    """Return the averaged weights of a training under way, from its state file."""
+    decoder = ReferenceDecoder(config)
+    average = torch.load(state, weights_only=True, map_location="cpu")["average"]
+    with torch.no_grad():
+        for parameter, value in zip(decoder.parameters(), average):
+            parameter.copy_(value)
+    return decoder.eval().requires_grad_(False)

@@ -1,0 +1,173 @@
+"""Training pairs of photos that talk, for the reference decoder.
+
+The model draws a photo saying something. The truth is made out of the photo by geometry: its head is turned and its lips are
+moved to how far the drawn ones are open (`models/lip_warp.py`). So the decoder learns on real faces, and on frames as it will
+get them, that lips follow the drawn frame. What lies between lips that open further than the photo's is not known: the drawn
+frame's colours stand there, and no loss takes them for the truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..data.splits import split_of
+from ..errors import InputError
+from ..head_motion import POSE_STD, head_rotations, random_head_motion
+from ..identity.landmarks import LEFT_IRIS, RIGHT_IRIS, FaceLandmarks, find_landmarks
+from ..models.extensions.portrait_warp import camera_at, pixel_centres, warp, warp_flow
+from ..models.lip_warp import (
+    INNER_LOWER,
+    INNER_UPPER,
+    LEFT_CORNER,
+    RIGHT_CORNER,
+    compose,
+    lip_directions,
+    lip_field,
+    lip_flow,
+    mouth_gap,
+)
+from ..models.starcaster import Starcaster
+from ..sampling.settings import Conditions
+from ..types import Identity, Speech
+from .decoder_pairs import (
+    BIAS,
+    FLOW_SIDE,
+    Pair,
+    draw_frames,
+    enlarged,
+    missing_photos,
+    regions_of,
+    warp_picture,
+    with_chunks_of,
+    write_found,
+)
+
+FRAMES, KEPT = 16, 4  # drawn of a photo; of these, mouths as different as they come become pairs
+STRETCH = 0.8, 1.15  # of the mouth's width while it talks
+STRETCHED = 1.6  # how much further open than in the photo lips may be for what lies between them to be known
+VOICE = Path(__file__).resolve().parent.parent / "assets" / "voice.flac"
+AUDIO_ENDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+
+
+def stretched_mouth(points: np.ndarray, stretch: float) -> Tensor:
+    """Return the backward flow [1, 2, F, F] that makes the mouth of landmarks [478, 2] wider by a factor."""
+    right, left = points[RIGHT_CORNER], points[LEFT_CORNER]
+    middle = torch.from_numpy((right + left) / 2).float()
+    half = float(np.linalg.norm(left - right)) / 2
+    away = pixel_centres(FLOW_SIDE, torch.device("cpu")) - middle
+    near = torch.exp(-((away / (1.4 * half)) ** 4).sum(dim=-1))
+    across = (1 / stretch - 1) * away[..., 0] * near
+    return torch.stack([across, torch.zeros_like(across)])[None]
+
+
+def between_lips(points: np.ndarray) -> Tensor:
+    """Return float32 [1, 1, F, F]: 1 between the inner lips of landmarks [478, 2], image sides."""
+    from PIL import Image, ImageDraw
+
+    fine = 4 * FLOW_SIDE
+    outline = [*INNER_UPPER, *INNER_LOWER[::-1]]
+    image = Image.new("L", (fine, fine))
+    ImageDraw.Draw(image).polygon([tuple(points[k] * fine) for k in outline], fill=255)
+    return F.avg_pool2d(torch.from_numpy(np.array(image, np.float32))[None, None] / 255, 4)
+
+
+def put_between(picture: np.ndarray, other: np.ndarray, weights: Tensor) -> np.ndarray:
+    """Blend pictures uint8 [S, S, 3] by weights [1, 1, F, F] of the other."""
+    share = F.interpolate(weights, picture.shape[:2], mode="bilinear", align_corners=False)[0, 0, ..., None].numpy()
+    return (picture * (1 - share) + other * share).round().astype(np.uint8)
+
+
+def pair_of(photo: np.ndarray, points: np.ndarray, drawn: np.ndarray, turn: Tensor, gap: float, stretch: float) -> Pair:
+    """Return a photo's pair with a drawn frame. photo uint8 [S, S, 3], its landmarks [478, 2] in image sides; turn [3, 3] of the
+    head, gap of the lips in image sides, and how much wider the mouth is."""
+    field, front = lip_field(points), camera_at()[None]
+    turned = F.interpolate(warp_flow(front, turn[None], front), (FLOW_SIDE, FLOW_SIDE), mode="bilinear")
+    lips = lip_flow(field.way, field.gap, torch.tensor([gap]))
+    flow = compose(turned, compose(lips, stretched_mouth(points, stretch)))
+    target = warp_picture(photo, flow)
+    moved = points + (gap - field.gap.item()) * lip_directions(points)
+    middle = (points[RIGHT_CORNER] + points[LEFT_CORNER]) / 2
+    moved[:, 0] = middle[0] + stretch * (moved[:, 0] - middle[0])
+    known = torch.ones(1, 1, FLOW_SIDE, FLOW_SIDE)
+    if gap > STRETCHED * max(field.gap.item(), BIAS):
+        between = warp(between_lips(moved), turned)
+        known = (between < 0.1).float()
+        target = put_between(target, enlarged(drawn), between)
+    seen = known[0, 0].numpy()
+    at = front[0].numpy()
+    return Pair(photo, target, drawn, flow[0].numpy(), seen, regions_of(points), turn.numpy(), at, at, known=seen)
+
+
+def talking_pairs(model: Starcaster, photo: np.ndarray, speech: Speech, rng: np.random.Generator) -> list[Pair]:
+    """Make pairs of one aligned photo uint8 [S, S, 3] that says some of `speech`; none where no face is found.
+
+    Eyes look straight ahead and stay open.
+    """
+    from ..identity.embed import embed
+    from ..identity.faces import detect
+
+    found, faces = find_landmarks(photo), detect(photo)
+    if found is None or not faces:
+        return []
+    points = (found.points[:, :2] / len(photo)).astype(np.float64)
+    start = int(rng.integers(0, max(1, speech.frames - FRAMES)))
+    speech = replace(speech, features=speech.features[start : start + FRAMES])
+    count = len(speech.features)
+    motion = random_head_motion(int(rng.integers(2**31)), 0, count, model.config.fps)
+    motion[:, len(POSE_STD) :] = 0
+    conditions = Conditions(Identity(embed(photo, faces[0]), photo), speech, None, count, motion)
+    drawn = draw_frames(with_chunks_of(model, FRAMES), conditions, int(rng.integers(2**31)))
+    seen = [(row, find_landmarks(enlarged(frame))) for row, frame in enumerate(drawn)]
+    seen = [(row, one) for row, one in seen if one is not None]
+    if len(seen) < KEPT:
+        return []
+    gaps, stretches = lip_motion(points, [one for _, one in seen])
+    turns, order = head_rotations(motion), np.argsort(gaps)
+    chosen = order[np.linspace(0, len(seen) - 1, KEPT).round().astype(int)]
+    return [
+        pair_of(photo, points, drawn[seen[k][0]], turns[seen[k][0]], float(gaps[k]), float(stretches[k]))
+        for k in chosen
+    ]
+
+
+def lip_motion(points: np.ndarray, drawn: list[FaceLandmarks]) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far the lips of drawn frames are open, in image sides of the photo, and their width over the mean."""
+
+    def between(one: np.ndarray, first: int, second: int) -> float:
+        return float(np.linalg.norm(one[first, :2] - one[second, :2]))
+
+    eyes = np.mean([between(one.points, RIGHT_IRIS, LEFT_IRIS) for one in drawn])
+    scale = between(points, RIGHT_IRIS, LEFT_IRIS) / eyes
+    gaps = np.array([scale * mouth_gap(one.points) for one in drawn]) - BIAS
+    widths = np.array([between(one.points, RIGHT_CORNER, LEFT_CORNER) for one in drawn])
+    return gaps.clip(min=0), (widths / widths.mean()).clip(*STRETCH)
+
+
+def voice_files(folder: Path | None) -> list[Path]:
+    """Return the recordings of a folder that may be trained on, or the one that ships."""
+    if folder is None:
+        return [VOICE]
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_ENDINGS)
+    if not found:
+        raise InputError("a folder with speech", f"none in {folder}", f"Known endings: {', '.join(AUDIO_ENDINGS)}.")
+    return [path for path in found if split_of("voice", path.name) == "train"] or found
+
+
+def make_talking_pairs(
+    model: Starcaster, photos: Path, out: Path, seed: int, part: tuple[int, int] = (0, 1), voices: Path | None = None
+) -> None:
+    """Write the pairs of the training photos that are missing. voices: folder of speech; part: as `make_photo_pairs`."""
+    from ..speech import load_audio, mono16k
+
+    recordings = voice_files(voices)
+    for number, file, path, photo in missing_photos(photos, out, f"talk-{seed}", part):
+        rng = np.random.default_rng([seed, number, 0x7A1C])
+        voice = recordings[int(rng.integers(len(recordings)))]
+        speech = model.encode_speech(mono16k(*load_audio(voice)))
+        write_found(path, talking_pairs(model, photo, speech, rng), file)

@@ -1,0 +1,111 @@
+"""The reference decoder: the photo moved and painted, with random weights."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from starcaster_core.models import reference_decoder as module
+from starcaster_core.models.extensions.portrait_warp import camera_at
+from starcaster_core.models.reference_decoder import ReferenceDecoder, geometry_of, move_regions
+from starcaster_core.presets import ReferenceDecoderConfig
+
+SMALL = ReferenceDecoderConfig(feature_widths=(8, 8, 8), hidden=8, appearance=4, fill_width=4, region_width=8)
+
+
+@pytest.fixture(scope="module")
+def decoder() -> ReferenceDecoder:
+    torch.manual_seed(0)
+    network = ReferenceDecoder(SMALL)
+    with torch.no_grad():
+        for parameter in network.parameters():  # layers that begin at zero would hide mistakes
+            if parameter.ndim > 1 and not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.02)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def picture() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand(1, 3, 32, 32, generator=generator) * 2 - 1
+    return F.interpolate(coarse, (512, 512), mode="bicubic").clamp(-1, 1)
+
+
+REGIONS = torch.tensor([[[0.5, 0.68], [0.4, 0.45], [0.6, 0.45]]])
+
+
+def drawn_frames(count: int) -> torch.Tensor:
+    return torch.rand(count, 3, 128, 128, generator=torch.Generator().manual_seed(2)) * 2 - 1
+
+
+def geometry(count: int) -> torch.Tensor:
+    camera = torch.stack([camera_at(4.0 * k) for k in range(count)])
+    return geometry_of(torch.eye(3).expand(count, 3, 3), camera, camera_at()[None].expand(count, -1))
+
+
+def test_it_begins_with_the_photo_moved_by_geometry(picture):
+    torch.manual_seed(0)
+    fresh = ReferenceDecoder(SMALL)
+    drawn = F.avg_pool2d(picture, 4)
+    with torch.no_grad():
+        decoded = fresh(drawn, fresh.open_photo(picture, REGIONS), torch.zeros(1, 2, 32, 32), REGIONS)
+    torch.testing.assert_close(decoded.warped, picture, rtol=0, atol=1e-4)
+    assert (decoded.frame - picture).abs().mean() < 0.02  # the rest is the drawn frame, enlarged
+    assert decoded.flow.abs().max() == 0
+
+
+def test_frames_are_decoded_alike_together_and_one_by_one(decoder, picture):
+    photo, drawn, flow = decoder.open_photo(picture, REGIONS), drawn_frames(3), geometry(3)
+    regions = move_regions(REGIONS.expand(3, -1, -1), flow)
+    together = decoder(drawn, photo, flow, regions).frame
+    for k in range(3):
+        alone = decoder(drawn[k : k + 1], photo, flow[k : k + 1], regions[k : k + 1]).frame
+        torch.testing.assert_close(alone[0], together[k], rtol=0, atol=1e-4)
+
+
+def test_at_the_border_the_photo_stays_as_it_is(decoder, picture):
+    border = torch.zeros(1, 1, 128, 128)
+    border[..., 32:-32, 32:-32] = 1
+    photo = decoder.open_photo(picture, REGIONS)
+    free = decoder(drawn_frames(1), photo, geometry(3)[2:], REGIONS).frame
+    kept = decoder(drawn_frames(1), photo, geometry(3)[2:], REGIONS, border).frame
+    assert (free - picture)[..., :100].abs().mean() > 0.01
+    torch.testing.assert_close(kept[..., :100], picture[..., :100], rtol=0, atol=1e-4)
+
+
+def test_places_of_the_photo_are_found_again_in_the_frame():
+    flow = geometry(3)
+    places = move_regions(REGIONS.expand(3, -1, -1), flow)
+    back = F.grid_sample(flow, 2 * places[:, None] - 1, align_corners=False)[:, :, 0].mT + places
+    torch.testing.assert_close(back, REGIONS.expand(3, -1, -1), rtol=0, atol=2e-3)
+    # The camera goes to the person's left, which is the picture's right: the face turns to the picture's left.
+    assert places[2, 0, 0] < places[1, 0, 0] < places[0, 0, 0]
+
+
+def test_both_eyes_are_seen_alike_through_a_mirror(decoder, picture):
+    """Mirroring photo, drawn frame and places mirrors the frame's eyes: the left one is shown to the network as a right one."""
+    drawn, regions = drawn_frames(1), REGIONS
+    mirrored_regions = regions[:, [0, 2, 1]] * torch.tensor([-1.0, 1.0]) + torch.tensor([1.0, 0.0])
+    still = torch.zeros(1, 2, 32, 32)
+    network = ReferenceDecoder(SMALL).eval()  # its flow, mask and fill are zero, but for the eyes' own
+    network.eye.load_state_dict(decoder.eye.state_dict())
+    with torch.no_grad():
+        one = network(drawn, network.open_photo(picture, regions), still, regions)
+        other = network(drawn.flip(-1), network.open_photo(picture.flip(-1), mirrored_regions), still, mirrored_regions)
+    right, left = one.crops["right_eye"][0], other.crops["left_eye"][0].flip(-1)
+    torch.testing.assert_close(right, left, rtol=0, atol=1e-3)
+
+
+def test_larger_photos_give_larger_frames(decoder, picture):
+    large = F.interpolate(picture, (1024, 1024), mode="bilinear")
+    small = decoder(drawn_frames(1), decoder.open_photo(picture, REGIONS), geometry(1), REGIONS).frame
+    frame = decoder(drawn_frames(1), decoder.open_photo(large, REGIONS), geometry(1), REGIONS).frame
+    assert frame.shape == (1, 3, 1024, 1024)
+    assert (F.avg_pool2d(frame, 2) - small).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("centre", [(0.0, 0.0), (1.0, 1.0), (0.5, 0.5)])
+def test_crops_lie_inside_the_picture(centre):
+    for name in module.REGIONS:
+        width, height = size = module.crop_size(name)
+        left, top = module.corner_of(torch.tensor([centre]), size)[0].tolist()
+        assert 0 <= left <= 512 - width and 0 <= top <= 512 - height and left % 4 == top % 4 == 0
