@@ -14,7 +14,6 @@ import ast
 import functools
 import json
 import re
-import textwrap
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
@@ -213,7 +212,7 @@ def ablations() -> list[str]:
     tree = results("ablations")
     trees = {"full recipe": "abl-full", "no lip loss": "abl-no-lips", "teacher forcing": "abl-teacher-forcing"}
     trees |= {"one stage": "abl-single"}
-    names = ["confidence", "visemes", "opening", "lip_ratio", "pose_ratio", "rank_1", "distance", "frozen_distance"]
+    names = ["confidence", "visemes", "lip_ratio", "pose_ratio", "rank_1", "distance", "view"]
     return columns({title: tree[key] for title, key in trees.items()}, names)
 
 
@@ -222,6 +221,13 @@ def overfit() -> list[str]:
     tree = results("overfit")
     trees = {"stage 2": tree["all-forcing"], "stage 3": tree["all-views"]}
     return columns(trees, ["confidence", "visemes", "opening", "pose_ratio", "rank_1", "view", "psnr"])
+
+
+def overfit_lips() -> list[str]:
+    """Tabulate stage 1 with and without the lip-reading loss, on the clips it was trained on."""
+    tree = results("overfit")
+    trees = {"lip-reading loss": tree["all-motion"], "without": tree["no-lips-motion"]}
+    return columns(trees, ["visemes", "opening", "lip_ratio", "confidence"])
 
 
 def self_forcing() -> list[str]:
@@ -239,21 +245,27 @@ def self_forcing() -> list[str]:
     return table(["", "self-forcing", "teacher forcing", "difference by clip"], rows)
 
 
+BENCH_ROWS = {
+    "plain_diffusers": "`mini` as shipped: 4 steps, no guidance",
+    "plain_diffusers_guided": "`mini`, 8 guided steps",
+    "all_motion_modules_run": "every motion module run",
+}
+
+
 def bench() -> list[str]:
     """Tabulate the ratios of `make bench`, whatever rows the file has."""
     rows = []
 
     def walk(tree: dict, names: tuple[str, ...]) -> None:
         if "ratio" in tree:
-            rows.append(
-                [" / ".join(f"`{name}`" for name in names), str(tree["ratio"]), str(tree.get("ratio_lowest", ""))]
-            )
+            title = "; ".join(BENCH_ROWS.get(name, f"`{name}`") for name in names)
+            rows.append([title, str(tree["ratio"]), str(tree.get("ratio_lowest", ""))])
         for name, entry in tree.items():
             if isinstance(entry, dict):
                 walk(entry, (*names, name))
 
     walk(results("cpu"), ())
-    return table(["row of `cpu.json`", "ratio, median", "lowest"], rows)
+    return table(["plain against ours", "ratio, median", "lowest"], rows)
 
 
 def bench_parts() -> list[str]:
@@ -297,13 +309,18 @@ def lip_memory() -> list[str]:
 
 
 def tree() -> list[str]:
-    """Draw the packages: each folder with the first line of its docstring, and its files."""
+    """Draw the packages: each folder, and each file right under the core, with the first line of its docstring."""
+    core = REPO / "starcaster_core"
+    folders = package_folders()
+    files = sorted(path for path in core.glob("*.py") if not path.stem.startswith("__"))
+    ours, nodes = (
+        [folder for folder in folders if (folder == top or top in folder.parents)] for top in (core, REPO / "nodes")
+    )
     lines = ["```text"]
-    for folder in package_folders():
-        name = folder.relative_to(REPO).as_posix()
-        lines += [f"{name}/", f"    {summary(folder / '__init__.py')}"]
-        modules = " ".join(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("__")))
-        lines += textwrap.wrap(modules, 110, initial_indent="    | ", subsequent_indent="    | ")
+    for path in [*ours, *files, *nodes]:
+        indent = "    " * (len(path.relative_to(REPO).parts) - 1)
+        name, source = (path.name, path) if path in files else (f"{path.name}/", path / "__init__.py")
+        lines.append(f"{indent + name:26} {first_clause(summary(source))}")
     return lines + ["```"]
 
 
@@ -317,6 +334,11 @@ def package_folders() -> list[Path]:
     """Return the folders of the core, then the nodes, that hold Python files; a parent before its children."""
     found = {path.parent for top in ("starcaster_core", "nodes") for path in (REPO / top).rglob("*.py")}
     return sorted(found, key=lambda path: (path.relative_to(REPO).parts[0] == "nodes", path))
+
+
+def first_clause(sentence: str) -> str:
+    """Return what comes before the first colon, semicolon or full stop."""
+    return re.split(r"[;:.](?: |$)", sentence)[0]
 
 
 def summary(path: Path) -> str:
@@ -335,6 +357,7 @@ TABLES = {
     "instruments": instruments,
     "ablations": ablations,
     "overfit": overfit,
+    "overfit-lips": overfit_lips,
     "self-forcing": self_forcing,
     "bench": bench,
     "bench-parts": bench_parts,

@@ -2,7 +2,7 @@
 
 Neither sound nor portrait decides this. A network that learns by squared error draws the mean of what is left open: a still
 head with soft eyes. So `mini` is given head motion as a condition (`models/extensions/head_motion.py`): in training the
-clip's own, in sampling what `random_head_motion` draws. docs/decisions/0011.
+clip's own, in sampling what `random_head_motion` draws. docs/decisions/0004.
 """
 
 from __future__ import annotations
