@@ -390,7 +390,7 @@ def rewrite(text: str) -> tuple[str, list[str]]:
         return start + made + end
 
     after, blocks = BLOCK.subn(remake, text)
-    if blocks != text.count("<!-- table: "):
+    if blocks != len(re.findall("^<!-- table: ", text, re.MULTILINE)):
         raise ValueError("a block is not closed by <!-- /table --> on a line of its own")
     return after, stale
 
