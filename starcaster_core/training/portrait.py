@@ -261,6 +261,7 @@ def materials_for(args: argparse.Namespace, minutes: float) -> Materials:
         init=args.init,
         read_lips="lips" not in args.without,
         recognisers=args.recognisers,
+        photos=args.photos,
     )
 
 
@@ -296,7 +297,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--autoencoder", type=Path, help="autoencoder.safetensors; default: trained")
     parser.add_argument("--speech", type=Path, help="phonetic.safetensors; default: trained")
     parser.add_argument("--lipreader", type=Path, help="lipreader.safetensors; default: trained where there is --data")
-    parser.add_argument("--photos", type=Path, help="decoder: folder of aligned photos of 512 x 512 pixels")
+    parser.add_argument(
+        "--photos", type=Path, help="folder of aligned photos of 512 x 512 pixels, which talk beside the clips"
+    )
     parser.add_argument("--videos", type=Path, help="decoder: folder of videos of people who talk")
     parser.add_argument("--voices", type=Path, help="decoder: folder of recorded speech that the photos say")
     parser.add_argument("--scenes", type=int, default=720, help="decoder: rendered scenes")
