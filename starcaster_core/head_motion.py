@@ -2,7 +2,7 @@
 
 Neither sound nor portrait decides all of this. A network that learns by squared error draws the mean of what is left open: a
 still head with soft eyes. So `mini` is given head motion as a condition (`models/extensions/head_motion.py`): in training the
-clip's own, in sampling what `random_head_motion` draws. docs/decisions/0011. Where a voice is heard, stressed syllables nod
+clip's own, in sampling what `random_head_motion` draws. docs/decisions/0004. Where a voice is heard, stressed syllables nod
 and lift the brows, and in pauses the head settles and blinks.
 """
 

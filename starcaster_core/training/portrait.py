@@ -37,14 +37,14 @@ from .untrained import still_untrained
 
 MINUTES = 80
 EXPECTATIONS = """What to expect of `mini` on two CPU cores: a run of 2 minutes shows that everything runs, and nothing
-else. The mini that ships took eight and a half hours: 155 minutes of them on single frames, 210 as a student. More: docs/training.md."""
+else. The mini that ships took eight and a half hours: 241 minutes of them on single frames, 210 as a student. More: docs/training.md."""
 
 
 def begun_model(name_or_path: str, stages: tuple[Stage, ...], shared_noise: float | None = None) -> Starcaster:
     """Load a checkpoint to go on from with `stages`, with its preset's extensions.
 
     Noise is shared as the preset trains: a published model may share more than temporal attention learns anything from
-    (docs/decisions/0005). A model that only teaches a student stays as it is. Extensions that it lacks begin untrained.
+    (docs/decisions/0004). A model that only teaches a student stays as it is. Extensions that it lacks begin untrained.
     """
     model = load_checkpoint(name_or_path, torch.float32)
     config = model.config
