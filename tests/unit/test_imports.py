@@ -24,10 +24,11 @@ ALLOWED = {
     "conventions": set(),
     "head_motion": {"conventions", "speech"},  # heads nod to voices
     "files": set(),
+    "locks": set(),
     "frame_sizes": set(),
     **{stream: BASE for stream in STREAMS},
     "models": BASE | {"speech", "camera"},  # `mini` holds its own phonetic encoder, and turns its portrait
-    "sampling": BASE | {"models"},
+    "sampling": BASE | {"models", "locks"},
     "data": BASE | STREAMS,
     "training": BASE | STREAMS | {"models", "sampling", "data"},
     "evaluation": BASE | STREAMS | {"models", "sampling", "data", "training", "pipeline", "frame_decoder"},
