@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 
 from .errors import StarcasterError
+from .signals import INTERRUPTED, ending_at_once
 
 # command -> (module with add_arguments(parser) and run(args), one line of help)
 COMMANDS = {
@@ -42,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 something the user can mend (said in one sentence), 2 wrong usage, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     command = next((word for word in arguments if word in COMMANDS), None)
-    args = build_parser(command).parse_args(arguments)
+    with ending_at_once():
+        args = build_parser(command).parse_args(arguments)
     try:
         import_module(f".{COMMANDS[args.command][0]}", __package__).run(args)
     except StarcasterError as error:
@@ -50,5 +52,5 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     return 0

@@ -65,7 +65,7 @@ def sweep_parts(folder: Path) -> int:
     """Remove the temporary files and folders that dead processes of this machine left in a folder; return how many."""
     swept = 0
     with suppress(OSError):
-        for part in folder.glob(f".{_machine()}-*{PART}"):
+        for part in folder.glob(f".{_machine()}-*{PART}*"):
             process = part.name.split("-")[1]
             if not process.isdecimal() or part.name in _unfinished:
                 continue

@@ -47,6 +47,9 @@ class NoJournal:
     def finish(self) -> None:
         """Say that all chunks are kept."""
 
+    def stopped(self) -> None:
+        """Say what is kept of a render that did not come to its end."""
+
     def remove(self) -> None:
         """Forget all chunks."""
 
@@ -60,7 +63,7 @@ class Journal(NoJournal):
     def __init__(self, folder: Path, lock: FolderLock, key: str, chunks: int, say: Callable[[str], None]):
         self.folder, self.lock, self.key, self.chunks, self.say = folder, lock, key, chunks, say
         self.last = ""  # digest of the chunk before
-        self.found = 0  # chunks read
+        self.found = self.kept = 0  # chunks read; chunks from the beginning on that are on the disk
         self.broken = False  # whether the disk failed
         self.told = False  # whether a damaged chunk was spoken of
 
@@ -68,7 +71,7 @@ class Journal(NoJournal):
         path = self.path(index)
         latents = None if self.broken or not path.exists() else self.load(path, index)
         if latents is not None:
-            self.found += 1
+            self.found, self.kept = self.found + 1, index + 1
         elif self.found == index > 0:
             self.say(f"Resumed at chunk {index + 1} of {self.chunks}.")
         return latents
@@ -100,6 +103,7 @@ class Journal(NoJournal):
         try:
             with atomic_write(self.path(index), durable=True) as part:
                 save_file({"latents": latents}, part, facts)
+            self.kept = index + 1
         except Exception as error:  # safetensors raises its own kinds for a full disk
             self.broken = True
             self.say(f"The journal cannot be written ({error}): what is made from here on is lost if the render stops.")
@@ -109,6 +113,10 @@ class Journal(NoJournal):
             self.say(f"All {self.chunks} chunks were in the journal.")
         with suppress(OSError):
             (self.folder / FINISHED).touch()
+
+    def stopped(self) -> None:
+        if self.kept:
+            self.say(f"{self.kept} of {self.chunks} chunks are kept: the same render goes on from there.")
 
     def remove(self) -> None:
         remove_journal(self.folder, self.lock)
@@ -161,6 +169,9 @@ def open_journal(
         say(f"No journal is kept ({error}): the render is lost if it stops.")
     try:
         yield journal
+    except BaseException:
+        journal.stopped()
+        raise
     finally:
         journal.close()
 

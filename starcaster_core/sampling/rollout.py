@@ -17,7 +17,7 @@ from ..models.extensions import FramePose, Reference, open_reference, prepare_ch
 from ..models.extensions.portrait_warp import camera_at
 from ..models.extensions.shared_noise import draw_noise
 from .execution import Execution, Network
-from .guards import Span, check_finite
+from .guards import check_finite, place
 from .guidance import Branch, GuidanceScales, nest, unguided
 from .journal import NoJournal
 from .samplers import make_sampler
@@ -95,7 +95,7 @@ def rollout(
                 latents = denoise(network, branches, settings, index, report, should_stop or (lambda: False))
                 if latents is None:
                     return
-                check_finite(latents, Span.of(conditions, model.config, index))
+                check_finite(latents, place(model.config, index))
                 journal.write(index, latents)
             latents = latents.to(model.device)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, StarcasterError
+from ..files import part_beside
 from .background import Background
 from .formats import FORMATS, format_named
 from .info import VideoInfo
@@ -41,7 +41,7 @@ class VideoWriter:
         self._metadata = tagged(metadata)
         has_sound = audio is not None and self._form.audio is not None
         self._sound = Sound(*audio, self._form.rates) if has_sound else None
-        self._part = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:8]}.part")
+        self._part = part_beside(self._path)
         self._sink = self._size = self.info = None
         self._frames = self._samples = 0
         if self._form is FORMATS["png"] and self._path.is_dir() and any(self._path.iterdir()):
@@ -80,8 +80,8 @@ class VideoWriter:
                 self._sink.add(frame, self._next_sound())
             yield
 
-    def close(self) -> VideoInfo:
-        """Finish the file and give it its name. Raises InputError when no frame was written."""
+    def close(self, path: Path | None = None) -> VideoInfo:
+        """Finish the file and give it its name, or that of `path` in the same folder. Raises InputError when no frame was written."""
         if self.info is not None:
             return self.info
         try:
@@ -91,7 +91,7 @@ class VideoWriter:
                 self._sink.finish()
                 if self._path.is_dir():
                     self._path.rmdir()  # an empty one, made beforehand
-                os.replace(self._part, self._path)
+                os.replace(self._part, path or self._path)
         except BaseException:
             self._abandon()
             raise
