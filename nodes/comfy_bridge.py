@@ -167,6 +167,11 @@ def identity_output_path(name: str) -> Path:
     return path
 
 
+def journal_folder() -> Path:
+    """Where finished chunks of renders are kept, below the output folder."""
+    return Path(folder_paths.get_output_directory()) / MODEL_FOLDER / "journal"
+
+
 def next_output(prefix: str, suffix: str) -> tuple[Path, str]:
     """The next free file for a prefix such as "starcaster/video" -> (path, subfolder below the output folder).
 

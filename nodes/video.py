@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ..starcaster_core.errors import InputError
+from ..starcaster_core.files import sweep_parts
 from ..starcaster_core.frame_sizes import FRAMES
 from ..starcaster_core.types import DEFAULT_FPS
 from ..starcaster_core.video import FORMATS, write_video
@@ -127,6 +128,7 @@ class VideoCombine(io.ComfyNode):
             count, slices = _frames(samples, vae, images)
         path, subfolder = next_output(filename_prefix, FORMATS[format].suffix)
         sound = (audio["waveform"][0], audio["sample_rate"]) if audio is not None else None
+        sweep_parts(path.parent)  # what a killed server left
         bar = progress_bar(count, cls.hidden.unique_id)
         write_video(path, _counted(slices, bar), fps, sound, format, crf, workflow_metadata(cls))
         return io.NodeOutput(_as_video(path), ui=_preview(path, subfolder, format))

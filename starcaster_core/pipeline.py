@@ -336,13 +336,13 @@ def write_chunks(
     from .frame_decoder import FrameDecoder
     from .video import Background, VideoWriter
 
-    decode = Decoder(model, decode or FrameDecoder(model, None))
+    decoder = Decoder(model, decode or FrameDecoder(model, None))
     with VideoWriter(Path(path), model.config.fps, sound) as writer:
         try:
-            with Background(lambda item: writer.writing(decode(*item))) as worker:
+            with Background(lambda item: writer.writing(decoder(*item))) as worker:
                 for chunk in chunks:
                     for start in range(0, chunk.latents.shape[2], FRAMES_DECODED_AT_ONCE):
-                        worker.put(decode.hand_over(chunk, slice(start, start + FRAMES_DECODED_AT_ONCE)))
+                        worker.put(decoder.hand_over(chunk, slice(start, start + FRAMES_DECODED_AT_ONCE)))
         except BaseException:
             keep_unfinished(writer, Path(path), say)
             raise

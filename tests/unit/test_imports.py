@@ -25,6 +25,7 @@ ALLOWED = {
     "head_motion": {"conventions", "speech"},  # heads nod to voices
     "files": set(),
     "locks": set(),
+    "signals": set(),
     "frame_sizes": set(),
     **{stream: BASE for stream in STREAMS},
     "models": BASE | {"speech", "camera"},  # `mini` holds its own phonetic encoder, and turns its portrait
@@ -34,11 +35,11 @@ ALLOWED = {
     "evaluation": BASE | STREAMS | {"models", "sampling", "data", "training", "pipeline", "frame_decoder"},
     "frame_decoder": BASE | {"models", "identity"},
     "pipeline": BASE | STREAMS | {"models", "sampling", "frame_decoder"},
-    "generate": BASE | STREAMS | {"models", "sampling", "pipeline"},
+    "generate": BASE | STREAMS | {"models", "sampling", "pipeline", "signals"},
     "benchmark": BASE | STREAMS | {"models", "sampling", "pipeline"},
     # The command line reaches a command's module by name, and only that one.
-    "cli": {"errors"},
-    "__main__": {"cli"},
+    "cli": {"errors", "signals"},
+    "__main__": {"cli", "signals"},
     "__init__": set(),
 }
 # Inner folders, and who else in the core may import from them. A public speech encoder can be given beside the model.
