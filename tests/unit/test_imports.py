@@ -20,11 +20,12 @@ BASE = {"errors", "conventions", "types", "presets", "files", "head_motion", "fr
 ALLOWED = {
     "errors": set(),
     "types": {"errors"},
-    "presets": {"errors"},
+    "presets": {"errors", "ranges"},
     "conventions": set(),
     "head_motion": {"conventions", "speech"},  # heads nod to voices
     "files": set(),
     "locks": set(),
+    "ranges": set(),
     "signals": set(),
     "frame_sizes": set(),
     **{stream: BASE for stream in STREAMS},
