@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor, nn
+
+from ..layers import TimestepEmbedding
 
 
 class HeadMotion(nn.Module):

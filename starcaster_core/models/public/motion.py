@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 
 from ...errors import CheckpointError
+from ..layers import SinusoidalPositionalEmbedding
 from .layouts import Layout, Part, Shapes, fit, listed, recognise, renaming
 from .weights import Lazy, open_weights, weights_file
 
@@ -51,7 +51,7 @@ def positions(tables: dict[str, Lazy], file: Path) -> int:
     """How many frames the modules know. Their positions must be the sinusoids that ours are."""
     frames = {table.shape[-2] for table in tables.values()} or {32}
     for name, table in tables.items():
-        ours = SinusoidalPositionalEmbedding(table.shape[-1], max_seq_length=table.shape[-2]).pe
+        ours = SinusoidalPositionalEmbedding(table.shape[-1], table.shape[-2]).pe
         if len(frames) > 1 or not torch.allclose(table.read().float().reshape(ours.shape), ours, atol=2e-3):
             raise CheckpointError(
                 "motion modules with sinusoidal frame positions, as many in each",
