@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
 
+SCHEDULERS = ("dpmpp", "ddim", "lcm")  # names of the samplers in sampling/samplers.py
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -111,7 +113,7 @@ class ModelConfig:
     steps: int = 25  # default number of sampling steps
     guidance_scale: float = 3.0  # default strength of guidance
     guidance_end: float = 1.0  # default fraction of the steps, the noisiest first, that are guided
-    scheduler: str = "dpmpp"  # default sampler, one of sampling.samplers.SAMPLERS
+    scheduler: str = "dpmpp"  # default sampler, one of SCHEDULERS
 
     @property
     def sampling_defaults(self) -> dict[str, float | str]:

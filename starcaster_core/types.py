@@ -6,9 +6,12 @@ Frames are counted at the video rate `fps`; seconds appear only at the user's ed
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:  # the command line's help reads this file, and torch takes a second
+    from torch import Tensor
 
 DEFAULT_FPS = 25.0
 

@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..errors import InputError
-from ..presets import NoiseConfig
+from ..presets import SCHEDULERS, NoiseConfig
 from .schedules import alphas_cumprod, predict_clean
 
 
@@ -131,7 +131,7 @@ class DDIM(DiffusersSampler):
         return DDIMScheduler(**noise, clip_sample=False, set_alpha_to_one=True)
 
 
-SAMPLERS: dict[str, Callable[[NoiseConfig, int], Sampler]] = {"dpmpp": DPMSolver, "ddim": DDIM, "lcm": LCM}
+SAMPLERS: dict[str, Callable[[NoiseConfig, int], Sampler]] = dict(zip(SCHEDULERS, (DPMSolver, DDIM, LCM)))
 
 
 def make_sampler(name: str, noise: NoiseConfig, steps: int) -> Sampler:
