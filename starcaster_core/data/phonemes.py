@@ -8,7 +8,8 @@ another one, but for flite's "aa", which `tts.py` renames.
 from __future__ import annotations
 
 CLASS_NAMES = tuple(
-    "sil aa ae ah ao aw ax ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z zh".split()
+    "sil aa ae ah ao aw ax ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z "
+    "zh".split()
 )
 SILENCE = 0
 

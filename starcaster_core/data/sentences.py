@@ -92,7 +92,8 @@ WORDS = {
     "how": "slowly|with great pleasure|without a word|quite by chance|carefully|in a hurry|for the third time|"
     "with both hands|as usual|very quietly",
     "number": "two|three|five|eleven|thirteen|twenty four|fifty six|a hundred|two thousand",
-    "plural": "sheep|children|bicycles|questions|photographs|flowers|journeys|mushrooms|windows|voices|treasures|fathers",
+    "plural": "sheep|children|bicycles|questions|photographs|flowers|journeys|mushrooms|windows|voices|treasures|"
+    "fathers",
     "want": "I would like to|We ought to|You should never|They always try to|Would you please|Nobody wants to|She used to",
     "verb": "choose|measure|watch|borrow|carry|describe|throw away|look at|pay for|think about|worry about|push",
 }

@@ -37,7 +37,8 @@ from .untrained import still_untrained
 
 MINUTES = 80
 EXPECTATIONS = """What to expect of `mini` on two CPU cores: a run of 2 minutes shows that everything runs, and nothing
-else. The mini that ships took eight and a half hours: 241 minutes of them on single frames, 210 as a student. More: docs/training.md."""
+else. The mini that ships took eight and a half hours: 241 minutes of them on single frames, 210 as a student. More:
+docs/training.md."""
 
 
 def begun_model(name_or_path: str, stages: tuple[Stage, ...], shared_noise: float | None = None) -> Starcaster:

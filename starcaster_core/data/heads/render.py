@@ -33,7 +33,8 @@ uniform vec3 eye; uniform mat3 lights; uniform mat3 light_colours; uniform vec3 
 uniform sampler2DShadow shadows; uniform mat4 shadow_from_world; uniform float softness;
 uniform vec3 tint; uniform vec3 iris; uniform vec3 cloth; uniform vec3 trim; uniform float mouth_light;
 uniform vec3 paints; uniform mat3 paint_colours;
-uniform float shine; uniform float gloss; uniform float wrap; uniform float density; uniform float cut; uniform int kind;
+uniform float shine; uniform float gloss; uniform float wrap; uniform float density; uniform float cut;
+uniform int kind;
 const int SKIN = 0, EYE = 1, HAIR = 2, MOUTH = 3, FRAME = 4, LENS = 5;
 const vec2 TAPS[6] = vec2[](vec2(.9, .1), vec2(.3, .8), vec2(-.7, .6), vec2(-.8, -.3), vec2(-.1, -.9), vec2(.6, -.6));
 float lit(vec3 n) {  // how much of the key light arrives here: its depth map, asked at a few places round the point

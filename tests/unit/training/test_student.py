@@ -363,7 +363,8 @@ def test_a_saved_student_is_generated_with_in_its_own_few_steps(tmp_path, teache
     save_identity(tmp_path / "who.safetensors", Identity(np.zeros(128, np.float32)))
     parser = argparse.ArgumentParser()
     generate.add_arguments(parser)
-    words = f"--identity {tmp_path / 'who.safetensors'} --model {tmp_path / 'student.safetensors'} --out {tmp_path / 'o.mp4'}"
+    files = {"identity": "who.safetensors", "model": "student.safetensors", "out": "o.mp4"}
+    words = " ".join(f"--{option} {tmp_path / name}" for option, name in files.items())
     generate.run(parser.parse_args(words.split()))
     generate.run(parser.parse_args([*words.split(), "--scheduler", "ddim"]))
     assert [(s.steps, s.guidance_scale, s.scheduler) for s in used] == [(4, 1.0, "lcm"), (4, 1.0, "ddim")]
