@@ -2,8 +2,8 @@
 
     python benchmarks/startup.py --before OTHER_CHECKOUT --runs 7
 
-Twelve frames of the shipped portrait and voice with `mini`, one thread. The seconds by the clock depend on what else the
-machine does: look at the lowest. Processor time hardly does. Writes benchmarks/results/startup.json.
+Twelve frames of the shipped portrait and voice with `mini`, one thread. The seconds by the clock depend on what else
+the machine does: look at the lowest. Processor time hardly does. Writes benchmarks/results/startup.json.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def main() -> None:
     result = {
         "command": f"python benchmarks/startup.py --before OTHER_CHECKOUT --runs {args.runs}",
         "frames": round(25 * args.seconds),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python "
+        f"{platform.python_version()}",
         "commits": {which: commit(checkout) for which, checkout in checkouts.items()},
         "seconds": {
             name: {which: summary(each) for which, each in checkouts_of.items()} for name, checkouts_of in runs.items()

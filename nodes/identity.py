@@ -68,8 +68,8 @@ class IdentityLoader(io.ComfyNode):
                 sockets.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="The model that will show the person; it decides which face recogniser is asked. Without one "
-                    "it is that of 'mini'.",
+                    tooltip="The model that will show the person; it decides which face recogniser is asked. Without "
+                    "one it is that of 'mini'.",
                 ),
             ],
             outputs=[

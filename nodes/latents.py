@@ -1,7 +1,8 @@
-"""What travels on a LATENT from the Sampler: raw latents as core's VAE Decode takes them, and the frames' poses beside them.
+"""What travels on a LATENT from the Sampler: raw latents as core's VAE Decode takes them, and the frames' poses beside
+them.
 
-Core's nodes hand the additional entries on, but do not cut them when they cut the batch: poses that no longer fit the number of
-frames are taken for unknown.
+Core's nodes hand the additional entries on, but do not cut them when they cut the batch: poses that no longer fit the
+number of frames are taken for unknown.
 """
 
 from __future__ import annotations

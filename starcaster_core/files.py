@@ -16,8 +16,8 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         with atomic_write("weights.safetensors") as part:
             save_file(weights, part)
 
-    The folder is made if it is missing. The temporary name is hidden, unique and ends in `.part`, so that no pattern for
-    finished files matches it. Where the block raises, the temporary file is removed and `path` stays as it was.
+    The folder is made if it is missing. The temporary name is hidden, unique and ends in `.part`, so that no pattern
+    for finished files matches it. Where the block raises, the temporary file is removed and `path` stays as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

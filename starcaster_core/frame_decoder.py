@@ -1,8 +1,9 @@
-"""From latents to the frames that are shown: the autoencoder's, or sharp ones out of the photo, alone or inside the whole picture.
+"""From latents to the frames that are shown: the autoencoder's, or sharp ones out of the photo, alone or inside the
+whole picture.
 
-A model with a reference decoder (`models/reference_decoder.py`) shows the photo's own pixels at 512 x 512 and more. In the whole
-picture the flow and what is painted fade out towards the border of the face's crop, so that what lies there is the photo
-itself: there is no seam to hide, and nothing outside moves.
+A model with a reference decoder (`models/reference_decoder.py`) shows the photo's own pixels at 512 x 512 and more. In
+the whole picture the flow and what is painted fade out towards the border of the face's crop, so that what lies there
+is the photo itself: there is no seam to hide, and nothing outside moves.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ FEATHER = 0.04  # of the crop's side, over which the crop passes into the photo
 class FrameDecoder:
     """Decode a video's latents.
 
-    identity: whose photo is shown; None for the autoencoder's frames. frame: one of FRAMES. size: side of the face's frames in
-    pixels, up to 2048; None is 512, or the model's own without a reference decoder. `warnings` says in a sentence each what could
-    not be done. Raises InputError for a frame or size that does not exist.
+    identity: whose photo is shown; None for the autoencoder's frames. frame: one of FRAMES. size: side of the face's
+    frames in pixels, up to 2048; None is 512, or the model's own without a reference decoder. `warnings` says in a
+    sentence each what could not be done. Raises InputError for a frame or size that does not exist.
     """
 
     def __init__(self, model, identity: Identity | None, frame: str = "face", size: int | None = None):
@@ -59,8 +60,9 @@ class FrameDecoder:
             found.append("This identity has no photo, so frames come from the model alone, at its own size.")
         elif identity.regions is None:
             found.append(
-                "No mouth and eyes were found in the photo, or it was saved by an earlier version: frames come from the model "
-                "alone, at its own size. Load the photo again, or choose one that shows the face from the front."
+                "No mouth and eyes were found in the photo, or it was saved by an earlier version: frames come from "
+                "the model alone, at its own size. Load the photo again, or choose one that shows the face from the "
+                "front."
             )
         elif frame == "picture" and (identity.photo is None or identity.crop is None):
             found.append(
@@ -90,7 +92,8 @@ class FrameDecoder:
             self.prepare_picture()
 
     def lips(self) -> LipField | None:
-        """Return how the photo's mouth opens; None where no face is found in the portrait or the decoder does not use it."""
+        """Return how the photo's mouth opens; None where no face is found in the portrait or the decoder does not use
+        it."""
         from .identity.landmarks import find_landmarks
 
         portrait = None if self.identity is None else self.identity.portrait
@@ -116,7 +119,8 @@ class FrameDecoder:
         return warp(identity.photo, np.diag([factor, factor, 1.0]) @ identity.crop, side)
 
     def prepare_picture(self) -> None:
-        """Prepare where the crop lies in the photo: its part of the photo, the places of that in the crop, and the weights."""
+        """Prepare where the crop lies in the photo: its part of the photo, the places of that in the crop, and the
+        weights."""
         photo, crop = self.identity.photo, self.identity.crop
         normal = (
             np.diag([1 / len(self.identity.portrait)] * 2 + [1.0]) @ crop
@@ -136,7 +140,8 @@ class FrameDecoder:
 
     @property
     def mask(self) -> Tensor:
-        """Where frames may differ from the photo, float32 [H, W] in 0..1: all of a face's frame, the crop in a whole picture."""
+        """Where frames may differ from the photo, float32 [H, W] in 0..1: all of a face's frame, the crop in a whole
+        picture."""
         if not self.picture:
             side = self.size or (FULL if self.uses_photo else self.model.config.image_size)
             return torch.ones(side, side)
@@ -186,7 +191,8 @@ class FrameDecoder:
 
 
 def fading(side: int, width: float) -> Tensor:
-    """Return weights [1, 1, side, side]: 1 inside a square, falling smoothly to 0 at its border over `width` of its side."""
+    """Return weights [1, 1, side, side]: 1 inside a square, falling smoothly to 0 at its border over `width` of its
+    side."""
     at = (torch.arange(side) + 0.5) / side
     ramp = (torch.minimum(at, 1 - at) / width).clamp(0, 1)
     ramp = ramp * ramp * (3 - 2 * ramp)

@@ -123,8 +123,8 @@ def run(args: argparse.Namespace) -> None:
 def import_networks() -> None:
     """Import PyTorch and the networks with the garbage collector at rest.
 
-    They make a million objects and no garbage. The collector would go through all of them many times meanwhile, and once
-    more at the end of the program.
+    They make a million objects and no garbage. The collector would go through all of them many times meanwhile, and
+    once more at the end of the program.
     """
     if "torch" in sys.modules:
         return

@@ -57,9 +57,9 @@ def load_model(
 ) -> Starcaster:
     """Load a model onto a device, ready for sampling.
 
-    name_or_path: "mini", or a STARCaster .safetensors file. device: auto, cpu, cuda, mps. float8: store the large weights
-    in eight bits. offload: leave the UNet in main memory, for `save_video(offload=True)`. audio_encoder: a wav2vec2-base
-    file for a model that brings no speech encoder.
+    name_or_path: "mini", or a STARCaster .safetensors file. device: auto, cpu, cuda, mps. float8: store the large
+    weights in eight bits. offload: leave the UNet in main memory, for `save_video(offload=True)`. audio_encoder: a
+    wav2vec2-base file for a model that brings no speech encoder.
     Raises CheckpointError for a file that is no whole model, InputError for a device that is not there.
     """
     from .models.checkpoint import load_checkpoint
@@ -77,7 +77,8 @@ def load_model(
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device of a name; "auto" is the best there is. Raises InputError where the machine has no such device."""
+    """Return the device of a name; "auto" is the best there is. Raises InputError where the machine has no such
+    device."""
     import torch
 
     if name == "auto":
@@ -223,9 +224,9 @@ def generate_frames(
 ) -> Iterator[torch.Tensor]:
     """Yield frames as they are made, a chunk at a time: float32 [T, H, W, 3] in 0..1, on the CPU.
 
-    settings: None is the model's own. progress, should_stop, execution: as in `sampling.rollout.rollout`. frame: "face" shows
-    the face's crop, "picture" the whole photo with the face in its place. size: side of the face's frames; None: 512, or the
-    model's own where it has no reference decoder.
+    settings: None is the model's own. progress, should_stop, execution: as in `sampling.rollout.rollout`. frame: "face"
+    shows the face's crop, "picture" the whole photo with the face in its place. size: side of the face's frames; None:
+    512, or the model's own where it has no reference decoder.
     """
     settings = settings or SamplerSettings.of(model.config)
     decode = frame_decoder(model, conditions, settings, frame, size)
@@ -267,8 +268,8 @@ def save_video(
 ) -> VideoInfo:
     """Generate a video and write it with its sound; the format follows the file's ending.
 
-    offload: keep the UNet in main memory and one block at a time on the device. decode: a `frame_decoder` made before; frame
-    and size then say nothing. The others: as in `generate_frames`.
+    offload: keep the UNet in main memory and one block at a time on the device. decode: a `frame_decoder` made before;
+    frame and size then say nothing. The others: as in `generate_frames`.
     """
     from .models.offload import BlockOffload
 

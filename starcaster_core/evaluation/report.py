@@ -106,10 +106,10 @@ def heading(results: dict, name: str) -> str:
     return (
         f'<h1>{escape(name)}</h1><p class="soft">Measured on {whose.get(results.get("split"), "the given clips")}.</p>'
         f'<div class="facts">{cells}</div>{command}<section><h2>How to read this</h2>{legend()}'
-        "<p>In every row the bar runs from the worst to the best of these; better lies to the right, except where as much "
-        "as the truth is best: there more lies to the right. Means over clips; ± is the standard error, the line through "
-        "the dot the 95 % interval, both by bootstrap over clips. A difference within the intervals says nothing. In the "
-        "curves blue is what the generated video shows, green what it was to show.</p></section>"
+        "<p>In every row the bar runs from the worst to the best of these; better lies to the right, except where as "
+        "much as the truth is best: there more lies to the right. Means over clips; ± is the standard error, the line "
+        "through the dot the 95 % interval, both by bootstrap over clips. A difference within the intervals says "
+        "nothing. In the curves blue is what the generated video shows, green what it was to show.</p></section>"
     )
 
 
@@ -211,10 +211,10 @@ def frechet_section(results: dict) -> str:
             f"<td>{range_bar(measured, 'low')}</td>{cells}</tr>"
         )
     return (
-        "<section><h2>Fréchet distances</h2><p>Between all generated and all true frames, as clouds of features. With few "
-        "samples such a distance is always too large; for scale, under “half to half”, that of every other true clip to the "
-        "rest, which are other people: a model's can be below it because its clips show the same ones. ± by jackknife. "
-        "Comparable between models on the same clips and instruments, and with nothing else.</p>"
+        "<section><h2>Fréchet distances</h2><p>Between all generated and all true frames, as clouds of features. With "
+        "few samples such a distance is always too large; for scale, under “half to half”, that of every other true "
+        "clip to the rest, which are other people: a model's can be below it because its clips show the same ones. ± "
+        "by jackknife. Comparable between models on the same clips and instruments, and with nothing else.</p>"
         f"<table><tr><th></th><th class=bar></th>{''.join(f'<th>{title}</th>' for title in titles.values())}</tr>"
         f"{''.join(rows)}</table></section>"
     )

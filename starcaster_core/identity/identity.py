@@ -38,8 +38,8 @@ def make_identity(
     masks: Sequence | None = None,
     recogniser=None,
 ) -> Identity:
-    """Make an identity: the mean of the photos' embeddings; of the first, the aligned crop as portrait, the geometry of the
-    face, and the whole photo.
+    """Make an identity: the mean of the photos' embeddings; of the first, the aligned crop as portrait, the geometry of
+    the face, and the whole photo.
 
     images: one or several photos of one person, each as `as_rgb` accepts; size: side of the portrait in pixels.
     which: the face to take where a photo shows several, see `select_face`.
@@ -74,8 +74,8 @@ def make_identity(
 
 
 def look_at(picture: np.ndarray, face: Face, crop: np.ndarray, size: int) -> dict:
-    """Return what is known of a face's geometry, by the names that `Identity` has for it; nothing where the landmarks are not
-    found or lie elsewhere than the face."""
+    """Return what is known of a face's geometry, by the names that `Identity` has for it; nothing where the landmarks
+    are not found or lie elsewhere than the face."""
     found = find_landmarks(picture, face.box)
     if found is None:
         return {}
@@ -88,7 +88,8 @@ def look_at(picture: np.ndarray, face: Face, crop: np.ndarray, size: int) -> dic
 
 
 def save_identity(path: str | os.PathLike, identity: Identity) -> None:
-    """Write a safetensors file: the arrays that `Identity` has, under its names; backend, yaw and pitch in the metadata.
+    """Write a safetensors file: the arrays that `Identity` has, under its names; backend, yaw and pitch in the
+    metadata.
 
     The whole photo is kept as a JPEG of high quality, `photo_jpeg` uint8 [bytes].
     """
@@ -143,7 +144,8 @@ def _metadata(content: bytes) -> dict:
 
 
 def is_right(array: np.ndarray, dtype: type, shape: tuple[int | str, ...]) -> bool:
-    """Return whether an array has the type and shape it should have (equal letters are equal sides) and finite numbers."""
+    """Return whether an array has the type and shape it should have (equal letters are equal sides) and finite
+    numbers."""
     if array.dtype != dtype or array.ndim != len(shape):
         return False
     sides: dict[int | str, int] = {}

@@ -1,7 +1,7 @@
 """Scaled dot-product attention, computed the quickest way that the device has.
 
-`attend` is softmax(Q K^T / sqrt(d)) V. On GPUs it is PyTorch's fused kernel. On CPUs in bfloat16 there are quicker ways for
-few keys and for CPUs without AMX (docs/decisions/0001). Every way gives the same numbers but for rounding.
+`attend` is softmax(Q K^T / sqrt(d)) V. On GPUs it is PyTorch's fused kernel. On CPUs in bfloat16 there are quicker ways
+for few keys and for CPUs without AMX (docs/decisions/0001). Every way gives the same numbers but for rounding.
 """
 
 from __future__ import annotations
@@ -157,7 +157,8 @@ def attend_to_few(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class GatedFeedForward(nn.Module):
-    """Feed-forward with GEGLU: out(value * gelu(gate)), both halves of one projection, 4 C wide. diffusers' parameter names.
+    """Feed-forward with GEGLU: out(value * gelu(gate)), both halves of one projection, 4 C wide. diffusers' parameter
+    names.
 
     Sampling on a CPU projects the halves apart: they then lie in memory as the product wants them.
     """

@@ -1,7 +1,7 @@
 """The small layers of the UNet: time embedding, frame positions, residual block, halving and doubling.
 
-Parameters have the names, shapes and order of diffusers' layers of the same purpose, so that public weights load as they are
-(tests/unit/models/test_layers.py). diffusers itself is not imported: that takes a second of every start.
+Parameters have the names, shapes and order of diffusers' layers of the same purpose, so that public weights load as
+they are (tests/unit/models/test_layers.py). diffusers itself is not imported: that takes a second of every start.
 """
 
 from __future__ import annotations

@@ -136,8 +136,8 @@ class StarcasterUNet(nn.Module):
 
         latents: [B, C, T, h, w], unit variance. timesteps: [B], 0..999, shared by a clip's frames.
         condition: from `cache_condition`, or several, one for each equal part of the batch.
-        adapters, motion: off for the reference pass. record: receives every transformer's normed input, [B * T, h * w, C].
-        Returns [B, C, T, h, w].
+        adapters, motion: off for the reference pass. record: receives every transformer's normed input, [B * T, h * w,
+        C]. Returns [B, C, T, h, w].
         """
         frames = latents.shape[2]
         conditions = [condition] if isinstance(condition, ConditionCache) else condition
@@ -187,7 +187,7 @@ class StarcasterUNet(nn.Module):
                 x = upsample(x)
         return x
 
-    # What is computed once ---------------------------------------------------------------------------------------------
+    # What is computed once --------------------------------------------------------------------------------------------
 
     def transformer_blocks(self) -> list[TransformerBlock]:
         """All transformer blocks in the order a forward pass meets them."""
@@ -196,8 +196,8 @@ class StarcasterUNet(nn.Module):
         return [block for transformer in spatial for block in transformer.transformer_blocks]
 
     def blocks(self) -> list[nn.Module]:
-        """Residual, spatial and temporal blocks, in about the order a forward pass meets them: all the weights but those
-        at the two ends. What repeats, is compiled, or moved to and from the device."""
+        """Residual, spatial and temporal blocks, in about the order a forward pass meets them: all the weights but
+        those at the two ends. What repeats, is compiled, or moved to and from the device."""
         parts = [*self.down_blocks, self.mid_block, *self.up_blocks]
         return [block for part in parts for block in part.blocks()]
 

@@ -25,8 +25,8 @@ from .settings import Conditions, SamplerSettings
 
 @dataclass(frozen=True)
 class Chunk:
-    """Finished latents of frames start .. start + T - 1: unit variance, [1, C, T, h, w], float32; and their head motion and
-    cameras, as far as the model follows any."""
+    """Finished latents of frames start .. start + T - 1: unit variance, [1, C, T, h, w], float32; and their head motion
+    and cameras, as far as the model follows any."""
 
     index: int
     start: int
@@ -65,8 +65,9 @@ def rollout(
 ) -> Iterator[Chunk]:
     """Yield the video's chunks in order, the last one trimmed to `conditions.frames`.
 
-    model: a `Starcaster`. settings: None is the model's own. progress: called after every denoising step. should_stop: asked before every network call;
-    when it says True (or raises) the chunk under way is given up and the generator ends; chunks yielded stay good.
+    model: a `Starcaster`. settings: None is the model's own. progress: called after every denoising step. should_stop:
+    asked before every network call; when it says True (or raises) the chunk under way is given up and the generator
+    ends; chunks yielded stay good.
     execution: how the network is called; no influence on the video but for rounding.
     The global random generator is neither read nor changed.
     """
@@ -131,7 +132,8 @@ def cache_subject(model, conditions: Conditions, settings: SamplerSettings) -> S
 
 
 def with_reference(model, subject: SubjectCache, latents: Tensor, camera=None, pose: Tensor | float = 0.0):
-    """Return the subject with a clean frame of it as the reference: latents [1, C, 1, h, w], its camera and head pose."""
+    """Return the subject with a clean frame of it as the reference: latents [1, C, 1, h, w], its camera and head
+    pose."""
     bank = model.cache_frames(latents, subject.identity)
     return replace(subject, bank=bank, reference=open_reference(model, latents, camera, pose))
 
@@ -177,7 +179,8 @@ def cache_branches(model, conditions, settings, subject: SubjectCache, context, 
 
 
 def shown_pose(model, conditions: Conditions, settings: SamplerSettings, start: int, frames: int) -> FramePose | None:
-    """Return head motion and cameras of frames that are handed out; None for a model that follows neither by geometry."""
+    """Return head motion and cameras of frames that are handed out; None for a model that follows neither by
+    geometry."""
     if "head_motion" not in model.unet.extensions:
         return None
     return frame_pose(model, conditions, settings, start, frames)
@@ -228,7 +231,8 @@ def denoise(
     """Sample a chunk from noise to clean latents [1, C, N, h, w], float32; None when told to stop.
 
     begin: (step, clean latents) to begin not from noise but with that step, from these latents noised as it expects; as
-    many steps as there are leave them as they are. The sampler counts on the CPU and the device is never waited for, so that it always has work ahead of it.
+    many steps as there are leave them as they are. The sampler counts on the CPU and the device is never waited for, so
+    that it always has work ahead of it.
     """
     model = network.model
     config = model.config

@@ -1,7 +1,7 @@
 """Samplers: from the network's prediction to the next, less noisy latents, one small class each.
 
-A sampler is made for one chunk: it counts its own steps. All tensors are [1, C, T, h, w]; `draw` gives fresh noise of that
-shape for the samplers that add some.
+A sampler is made for one chunk: it counts its own steps. All tensors are [1, C, T, h, w]; `draw` gives fresh noise of
+that shape for the samplers that add some.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from .schedules import alphas_cumprod, predict_clean
 
 
 class Sampler:
-    """What all samplers share. `timesteps` [steps], from the noisiest to the cleanest, and `alphas_cumprod`; on the CPU."""
+    """What all samplers share. `timesteps` [steps], from the noisiest to the cleanest, and `alphas_cumprod`; on the
+    CPU."""
 
     timesteps: Tensor
     alphas_cumprod: Tensor
@@ -40,7 +41,8 @@ class Sampler:
 
 
 class LCM(Sampler):
-    """Few-step sampling of latent consistency models, Luo et al. 2023: predict the clean latents, add new noise, repeat.
+    """Few-step sampling of latent consistency models, Luo et al. 2023: predict the clean latents, add new noise,
+    repeat.
 
     Timesteps are evenly spaced and begin at the last one, pure noise at zero signal; there may be as many as one likes.
     Equals diffusers' `LCMScheduler` on the full grid of timesteps, whose import takes half a second.
@@ -116,7 +118,8 @@ class DPMSolver(DiffusersSampler):
     def make_scheduler(self, noise: dict):
         from diffusers import DPMSolverMultistepScheduler
 
-        # The last step takes the clean latents as predicted; at zero signal the noise level would be infinite otherwise.
+        # The last step takes the clean latents as predicted; at zero signal the noise level would be infinite
+        # otherwise.
         return DPMSolverMultistepScheduler(**noise, algorithm_type="dpmsolver++", final_sigmas_type="zero")
 
 

@@ -20,8 +20,9 @@ class SamplerSettings:
     steps: denoising steps a chunk, 1..1000. scheduler: one of SCHEDULERS.
     guidance_scale: how far to push from "nobody" towards the condition; 1 switches guidance off and halves the time.
     camera_scale, audio_scale: own scales of those streams; None = guidance_scale, and no extra network calls.
-    guidance_end: fraction of the steps, 0..1, the noisiest first, that are guided; the others ask the network once, under
-        all conditions. What is decided late are details, which gain little from guidance (Kynkaanniemi et al. 2024).
+    guidance_end: fraction of the steps, 0..1, the noisiest first, that are guided; the others ask the network once,
+        under all conditions. What is decided late are details, which gain little from guidance (Kynkaanniemi et al.
+        2024).
     lambda_audio, lambda_camera: weights of the two streams in cross-attention, 0..1.
     context_frames: last frames of the previous chunk that are looked back at, 0..chunk length; None = the model's own.
     head_motion: how lively the head turns and looks about, 0..2: 0 keeps it still, 1 is usual. For models with the

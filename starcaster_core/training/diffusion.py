@@ -146,9 +146,9 @@ class Guess(NamedTuple):
 
 
 class DenoisingLoss:
-    """Call with a step's batch and generator -> weighted mean squared error of the predictions, scalar, the mean over the
-    chunks; with `lips`, a batch with sound also costs what a lip reader misses in the one-step x0, `stage.lip_weight`
-    times, once `progress` (share of the stage that is done, 0..1) has reached `stage.lip_start`.
+    """Call with a step's batch and generator -> weighted mean squared error of the predictions, scalar, the mean over
+    the chunks; with `lips`, a batch with sound also costs what a lip reader misses in the one-step x0,
+    `stage.lip_weight` times, once `progress` (share of the stage that is done, 0..1) has reached `stage.lip_start`.
 
     Everything random is drawn on the CPU, so that a step is the same whatever the model runs on.
     """
@@ -201,9 +201,9 @@ class DenoisingLoss:
         return self.clean(guess).detach() if guess.end is None else guess.end
 
     def roll_out(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[Batch, Guess]]:
-        """Self-forcing: chunk after chunk with one noisy look at each, under the conditions that chance leaves. The first
-        looks back at the clip, the later ones at what the model made of the chunk before; no gradient flows back there.
-        The batch is on the model's device. Of a portrait that is not shown the chunks hold zeros."""
+        """Self-forcing: chunk after chunk with one noisy look at each, under the conditions that chance leaves. The
+        first looks back at the clip, the later ones at what the model made of the chunk before; no gradient flows back
+        there. The batch is on the model's device. Of a portrait that is not shown the chunks hold zeros."""
         stage = self.stage
 
         def chance(probability: float) -> bool:
@@ -272,10 +272,10 @@ class DenoisingLoss:
     def noise_weights(self, timesteps: Tensor) -> Tensor | float:
         """How much a squared error counts, by its noise, [B, 1, 1, 1, 1].
 
-        With `snr_gamma`, min-SNR (Hang et al. 2023): min(SNR, gamma) in x0, which is over SNR in eps, over SNR + 1 in v.
-        Without, 1; but an error in x0 counts as the same error in v would, SNR + 1 times, up to SNR_LIMIT times: so that
-        pure noise, of no SNR, is learned from as well, and the last digits of nearly clean latents are not what a small
-        network spends itself on.
+        With `snr_gamma`, min-SNR (Hang et al. 2023): min(SNR, gamma) in x0, which is over SNR in eps, over SNR + 1 in
+        v. Without, 1; but an error in x0 counts as the same error in v would, SNR + 1 times, up to SNR_LIMIT times: so
+        that pure noise, of no SNR, is learned from as well, and the last digits of nearly clean latents are not what a
+        small network spends itself on.
         """
         _, sigma = self.scales(timesteps)
         snr = 1 / sigma.square().clamp(min=1e-6) - 1

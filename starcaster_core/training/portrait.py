@@ -2,8 +2,8 @@
 
     python -m starcaster_core train --recipe mini --minutes 25 --out DIR
 
-With nothing else given it renders clips and trains the frozen helpers first (`prepare.py`). Every stage resumes where it
-was stopped; a finished stage's weights are kept as `<stage>.safetensors`, whole models that can be sampled from.
+With nothing else given it renders clips and trains the frozen helpers first (`prepare.py`). Every stage resumes where
+it was stopped; a finished stage's weights are kept as `<stage>.safetensors`, whole models that can be sampled from.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def run_stage(
     reader: LipReader | None,
     args: argparse.Namespace,
 ) -> Starcaster:
-    """budget: the stage's minutes or steps, and a step's micro-batches. latents: a folder of encoded clips; the stage's own are
-    taken from the folder of its name in it, if there is one. reader: for the stages with a lip-reading loss.
+    """budget: the stage's minutes or steps, and a step's micro-batches. latents: a folder of encoded clips; the stage's
+    own are taken from the folder of its name in it, if there is one. reader: for the stages with a lip-reading loss.
     Leaves the whole trained model in `<stage>.safetensors`, and returns it."""
     own = latents / stage.name
     clips = load_clips(own if own.is_dir() else latents)  # for every stage: more may have been made meanwhile
@@ -125,8 +125,8 @@ def run_stage(
 
 
 def with_clips_at_hand(stage: Stage, clips: ClipSet) -> Stage:
-    """Without joint clips where there are none, saying so: sets of an earlier version and real videos have none. Any other
-    kind that is missing is an error when it is drawn."""
+    """Without joint clips where there are none, saying so: sets of an earlier version and real videos have none. Any
+    other kind that is missing is an error when it is drawn."""
     if "joint" not in dict(stage.kinds) or len(clips.where("train", "joint")):
         return stage
     print(json.dumps({"stage": stage.name, "no clips": "joint, so voice and camera are learned apart"}), flush=True)
@@ -282,8 +282,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stage",
         nargs="+",
         default=["all"],
-        help="all (default), stages by name (1-motion) or number (1), prepare: all that comes before them, or decoder: the "
-        "reference decoder, which draws frames out of the photo",
+        help="all (default), stages by name (1-motion) or number (1), prepare: all that comes before them, or decoder: "
+        "the reference decoder, which draws frames out of the photo",
     )
     parser.add_argument("--unfreeze", action="store_true", help="train the 2D weights in every stage")
     parser.add_argument(

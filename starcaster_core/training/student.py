@@ -1,12 +1,12 @@
 """Few steps: a student that samples in a handful of steps, without guidance, what its teacher samples in many.
 
-In some of the batches it goes on with its teacher's lesson, at the few timesteps that it will be asked at. In the others it
-is trained as it is sampled: from pure noise it goes its own way, step after step, each from the clean latents it has just
-made and new noise, as `lcm` samples; somewhere it is stopped, and only the last step learns (as in Self Forcing, Huang et
-al. 2025). So it learns to mend its own faults, which its teacher never saw. What it made is held against the clip, by
-squared error, and, since nothing on its own way tells it of the clip and it would learn to blur what it cannot know, judged
-by an adversary, to whom it is to look true. Its teacher is the weights it begins with. What else was tried:
-docs/decisions/0010. It is a stage of training like the others (`Stage.student_steps`).
+In some of the batches it goes on with its teacher's lesson, at the few timesteps that it will be asked at. In the
+others it is trained as it is sampled: from pure noise it goes its own way, step after step, each from the clean latents
+it has just made and new noise, as `lcm` samples; somewhere it is stopped, and only the last step learns (as in Self
+Forcing, Huang et al. 2025). So it learns to mend its own faults, which its teacher never saw. What it made is held
+against the clip, by squared error, and, since nothing on its own way tells it of the clip and it would learn to blur
+what it cannot know, judged by an adversary, to whom it is to look true. Its teacher is the weights it begins with. What
+else was tried: docs/decisions/0010. It is a stage of training like the others (`Stage.student_steps`).
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ RAMP = 0.08  # of the stage, in which the adversary's word comes to count
 
 
 class OwnWay(Guess):
-    """What the student made from pure noise, where it was stopped to learn; prediction: clean latents; end: where its way
-    led, if it went on"""
+    """What the student made from pure noise, where it was stopped to learn; prediction: clean latents; end: where its
+    way led, if it went on"""
 
 
 class StudentLoss(DenoisingLoss):
-    """Call with a step's batch and generator, as `DenoisingLoss`. The scalar is the squared error; on the student's own way
-    its gradient is, for the student, that of the error and of the adversary's verdict, and for `discriminator`, which is to be
-    trained along with it, that of its own loss."""
+    """Call with a step's batch and generator, as `DenoisingLoss`. The scalar is the squared error; on the student's own
+    way its gradient is, for the student, that of the error and of the adversary's verdict, and for `discriminator`,
+    which is to be trained along with it, that of its own loss."""
 
     def __init__(self, student: Starcaster, stage: Stage, lips: LipLoss | None = None):
         super().__init__(student, stage, lips)
@@ -77,7 +77,8 @@ class StudentLoss(DenoisingLoss):
         return self.go_own_way(latents, condition, generator, to_the_end=looked_back_at)
 
     def go_own_way(self, latents: Tensor, condition, generator: torch.Generator, to_the_end: bool = False) -> OwnWay:
-        """As the sampler goes, to anywhere, with gradient through the last step; or from there on to the end, without."""
+        """As the sampler goes, to anywhere, with gradient through the last step; or from there on to the end,
+        without."""
         fraction, stage, steps = self.model.config.extensions.shared_noise, self.stage, len(self.timesteps)
         stop = torch.randint(steps, (), generator=generator).item()
         clean, learned = None, None
@@ -125,8 +126,8 @@ def given(chunk: Batch) -> DiscriminatorConditions:
 
 
 def suited_to(teacher: Starcaster, stage: Stage) -> Stage:
-    """A student's stage, or, for a model whose temporal attention was never trained, the same with as many frames one by
-    one, each of another clip"""
+    """A student's stage, or, for a model whose temporal attention was never trained, the same with as many frames one
+    by one, each of another clip"""
     if not all(module.is_untrained() for module in teacher.unet.motion_modules()):
         return stage
     frames = stage.clips * stage.frames * stage.recursion
@@ -134,15 +135,16 @@ def suited_to(teacher: Starcaster, stage: Stage) -> Stage:
 
 
 def for_the_reader(stage: Stage, generator: torch.Generator) -> Stage:
-    """The same, or, in READ of the batches where frames come one by one, as many frames in rows: mouths are read in motion"""
+    """The same, or, in READ of the batches where frames come one by one, as many frames in rows: mouths are read in
+    motion"""
     if stage.frames > 1 or torch.rand((), generator=generator).item() >= READ:
         return stage
     return replace(stage, frames=READ_AT_ONCE, clips=max(1, stage.clips // READ_AT_ONCE), kinds=(("temporal", 1.0),))
 
 
 def new_student(teacher: Starcaster, stage: Stage) -> Starcaster:
-    """A copy of the teacher whose own settings are the stage's number of steps of `lcm` from pure noise, without guidance,
-    looking back at earlier frames only if it learns to"""
+    """A copy of the teacher whose own settings are the stage's number of steps of `lcm` from pure noise, without
+    guidance, looking back at earlier frames only if it learns to"""
     student = deepcopy(teacher)
     student.config = replace(
         teacher.config,

@@ -277,8 +277,9 @@ class Renderer:
         """Say where every pixel of one frame lies in another: float32 [size, size, 4].
 
         Each pair is of (this frame, the other frame): expression [52], head rotation [3, 3], world_from_cam [4, 4],
-        intrinsics [3, 3]. The result's x and y are in the other's image sides, 0..1, z is the depth there, -1..1, and the
-        fourth number is 1 on the head and 0 beside it. Lashes, brows and single strands of hair have no place of their own.
+        intrinsics [3, 3]. The result's x and y are in the other's image sides, 0..1, z is the depth there, -1..1, and
+        the fourth number is 1 on the head and 0 beside it. Lashes, brows and single strands of hair have no place of
+        their own.
         """
         rig, program, gl = self.loaded.rig, self.match_program, self.gl
         positions, _ = rig.pose(weights[1])

@@ -1,7 +1,7 @@
 """Initial values for what no file brings: they change nothing until trained, and are the same every time.
 
-Their own modules draw them: an adapter ends in zeros, a new stream's V is zero, a motion module's `proj_out` is zero, so
-the assembled network gives what the public weights alone would give.
+Their own modules draw them: an adapter ends in zeros, a new stream's V is zero, a motion module's `proj_out` is zero,
+so the assembled network gives what the public weights alone would give.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""AnimateDiff's motion modules for Stable Diffusion 1.5: the original files (v1, v2, v3) and diffusers' `MotionAdapter`.
+"""AnimateDiff's motion modules for Stable Diffusion 1.5: the original files (v1, v2, v3) and diffusers'
+`MotionAdapter`.
 
 v2 has a module in the middle block, v1 and v3 have none. v1 knows 24 frames, the others 32.
 """
@@ -16,7 +17,8 @@ from .weights import Lazy, open_weights, weights_file
 
 TITLE = "an AnimateDiff motion module for Stable Diffusion 1.5"
 MIDDLE = "mid_block."
-# The original keeps the frame positions once an attention, diffusers once a block. They are no weights: see `positions`.
+# The original keeps the frame positions once an attention, diffusers once a block. They are no weights: see
+# `positions`.
 LAYOUTS = (
     Layout(
         "original",

@@ -283,7 +283,8 @@ def test_frames_share_as_much_noise_as_asked():
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_noise_added_on_the_way_is_shared_like_the_first(identity, share):
-    """A few-step sampler begins every step from new noise; flicker would come from frames that got noise of their own."""
+    """A few-step sampler begins every step from new noise; flicker would come from frames that got noise of their
+    own."""
     config = PRESETS["tiny"]
     model = (
         random_model(replace(config, extensions=replace(config.extensions, shared_noise=share)))
