@@ -130,7 +130,6 @@ def import_networks() -> None:
         return
     gc.disable()
     try:
-        from . import frame_decoder, pipeline  # noqa: F401
         from .models import checkpoint  # noqa: F401
         from .sampling import rollout  # noqa: F401
     finally:
