@@ -61,11 +61,13 @@ def make_identity(
                 raise
             raise type(error)(error.wanted, f"{error.got} (photo {index + 1} of {len(images)})", error.fix) from error
         if not portrait:
-            crop = ffhq_transform(*recogniser.eyes_and_mouth(face), size)
+            right_eye, left_eye, mouth = recogniser.eyes_and_mouth(face)  # the subject's right is the picture's left
+            crop = ffhq_transform(right_eye, left_eye, mouth, size)
             portrait = {
                 "portrait": warp(pixels, crop, size),
                 "photo": pixels,
                 "crop": crop,
+                "regions": regions_of(np.stack([mouth, right_eye, left_eye]), crop, size),
                 **look_at(pixels, face, crop, size),
             }
         embeddings.append(recogniser.embed(pixels, face))
@@ -74,17 +76,21 @@ def make_identity(
 
 
 def look_at(picture: np.ndarray, face: Face, crop: np.ndarray, size: int) -> dict:
-    """Return what is known of a face's geometry, by the names that `Identity` has for it; nothing where the landmarks are not
-    found or lie elsewhere than the face."""
+    """Return what landmarks tell of a face's geometry, by the names that `Identity` has for it; nothing where they are not found
+    or lie elsewhere than the face."""
     found = find_landmarks(picture, face.box)
     if found is None:
         return {}
     corners, eyes = found.points[[RIGHT_MOUTH_CORNER, LEFT_MOUTH_CORNER], :2], found.points[[RIGHT_IRIS, LEFT_IRIS], :2]
-    places = np.concatenate([corners.mean(axis=0, keepdims=True), eyes]).astype(np.float64)
-    regions = (places @ crop[:2, :2].T + crop[:2, 2]) / size
+    regions = regions_of(np.concatenate([corners.mean(axis=0, keepdims=True), eyes]), crop, size)
     if ((regions < 0) | (regions > 1)).any():
         return {}
-    return {"yaw": found.pose.yaw, "pitch": found.pose.pitch, "regions": regions.astype(np.float32)}
+    return {"yaw": found.pose.yaw, "pitch": found.pose.pitch, "regions": regions}
+
+
+def regions_of(places: np.ndarray, crop: np.ndarray, size: int) -> np.ndarray:
+    """Return where mouth, right and left eye lie in the portrait, float32 [3, 2] in 0..1; places [3, 2]: in the picture."""
+    return ((places.astype(np.float64) @ crop[:2, :2].T + crop[:2, 2]) / size).astype(np.float32)
 
 
 def save_identity(path: str | os.PathLike, identity: Identity) -> None:

@@ -258,3 +258,14 @@ def test_broken_files_are_named(tmp_path):
     for name in ("cut", "empty", "text", "other", "nan", "missing"):
         with pytest.raises(InputError, match=f"{name}.safetensors"):
             load_identity(tmp_path / f"{name}.safetensors")
+
+
+def test_where_no_landmarks_are_found_the_five_points_say_where_mouth_and_eyes_are(photo, monkeypatch):
+    """A turned head under a hat keeps its own pixels in the frames, which need no more than that"""
+    from starcaster_core.identity import identity as module
+
+    known = make_identity([photo], 256)
+    monkeypatch.setattr(module, "find_landmarks", lambda *_: None)
+    guessed = make_identity([photo], 256)
+    assert np.abs(guessed.regions - known.regions).max() < 0.03
+    assert guessed.yaw == guessed.pitch == 0 and guessed.regions.dtype == np.float32
