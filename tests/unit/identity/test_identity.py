@@ -267,5 +267,6 @@ def test_where_no_landmarks_are_found_the_five_points_say_where_mouth_and_eyes_a
     known = make_identity([photo], 256)
     monkeypatch.setattr(module, "find_landmarks", lambda *_: None)
     guessed = make_identity([photo], 256)
-    assert np.abs(guessed.regions - known.regions).max() < 0.03
+    off = np.abs(guessed.regions - known.regions).max(axis=1)
+    assert off[0] < 0.07 and off[1:].max() < 0.02  # of a laughing mouth, and of the eyes
     assert guessed.yaw == guessed.pitch == 0 and guessed.regions.dtype == np.float32
