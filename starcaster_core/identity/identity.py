@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,15 @@ from ..errors import InputError
 from ..files import atomic_write
 from ..types import Identity
 from .align import ffhq_transform, warp
-from .faces import Face, select_face
-from .landmarks import LEFT_IRIS, LEFT_MOUTH_CORNER, RIGHT_IRIS, RIGHT_MOUTH_CORNER, find_landmarks
+from .faces import select_face
+from .landmarks import (
+    LEFT_IRIS,
+    LEFT_MOUTH_CORNER,
+    RIGHT_IRIS,
+    RIGHT_MOUTH_CORNER,
+    FaceLandmarks,
+    find_landmarks,
+)
 from .pictures import as_rgb
 from .recognisers import Dlib
 
@@ -37,6 +44,7 @@ def make_identity(
     boxes: Sequence | None = None,
     masks: Sequence | None = None,
     recogniser=None,
+    landmarks: Callable[..., FaceLandmarks | None] = find_landmarks,
 ) -> Identity:
     """Make an identity: the mean of the photos' embeddings; of the first, the aligned crop as portrait, the geometry of the
     face, and the whole photo.
@@ -45,6 +53,7 @@ def make_identity(
     which: the face to take where a photo shows several, see `select_face`.
     boxes, masks: one a photo (None for a photo without), see `select_face`.
     recogniser: from `load_recogniser`, for the model that will show the person; None = dlib.
+    landmarks: finds them in the first photo, by picture uint8 [H, W, 3] and the face's box x0, y0, x1, y1.
     Raises InputError for pictures that cannot be used, FaceError for faces that cannot, naming the photo when several.
     """
     if len(images) == 0:
@@ -68,17 +77,16 @@ def make_identity(
                 "photo": pixels,
                 "crop": crop,
                 "regions": regions_of(np.stack([mouth, right_eye, left_eye]), crop, size),
-                **look_at(pixels, face, crop, size),
+                **look_at(landmarks(pixels, face.box), crop, size),
             }
         embeddings.append(recogniser.embed(pixels, face))
     embedding = np.mean(embeddings, axis=0, dtype=np.float64).astype(np.float32)
     return Identity(embedding, backend=recogniser.name, **portrait)
 
 
-def look_at(picture: np.ndarray, face: Face, crop: np.ndarray, size: int) -> dict:
-    """Return what landmarks tell of a face's geometry, by the names that `Identity` has for it; nothing where they are not found
-    or lie elsewhere than the face."""
-    found = find_landmarks(picture, face.box)
+def look_at(found: FaceLandmarks | None, crop: np.ndarray, size: int) -> dict:
+    """Return what landmarks tell of a face's geometry, by the names that `Identity` has for it; nothing where there are none
+    or they lie outside the portrait."""
     if found is None:
         return {}
     corners, eyes = found.points[[RIGHT_MOUTH_CORNER, LEFT_MOUTH_CORNER], :2], found.points[[RIGHT_IRIS, LEFT_IRIS], :2]
