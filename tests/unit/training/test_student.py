@@ -135,7 +135,7 @@ def test_it_samples_as_the_sampler_does(clips, student, monkeypatch):
             extensions=prepare_chunk(student, open_reference(student, batch.reference), FramePose(batch.head_motion)),
         )
         monkeypatch.setattr(module, "draw_noise", numbered())
-        made = loss.sample(batch.latents, condition, generator(), to_final=True).final
+        made = loss.sample(batch.latents, condition, generator(), to_end=True).final
     draw = numbered()
     monkeypatch.setattr(sys.modules[denoise.__module__], "draw_noise", draw)
     settings = SamplerSettings.of(student.config)
