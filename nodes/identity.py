@@ -74,8 +74,8 @@ class IdentityLoader(io.ComfyNode):
                 sockets.FaceLandmarks.Input(
                     "face_landmarks",
                     optional=True,
-                    tooltip="From core's Detect Face Landmarks, of the same photo, where the built-in landmarks miss the mouth. "
-                    "Of several photos, the first one's.",
+                    tooltip="From core's Detect Face Landmarks, of the same photo, where the built-in landmarks miss "
+                    "the mouth. Of several photos, the first one's.",
                 ),
             ],
             outputs=[

@@ -60,8 +60,8 @@ class FrameDecoder:
             found.append("This identity has no photo, so frames come from the model alone, at its own size.")
         elif identity.regions is None:
             found.append(
-                "This identity was saved by an earlier version, which did not keep where mouth and eyes lie: frames come from "
-                "the model alone, at its own size. Load the photo again."
+                "This identity was saved by an earlier version, which did not keep where mouth and eyes lie: frames "
+                "come from the model alone, at its own size. Load the photo again."
             )
         elif frame == "picture" and (identity.photo is None or identity.crop is None):
             found.append(
@@ -87,8 +87,8 @@ class FrameDecoder:
         lips = self.lips()
         if lips is None and self.decoder.gap_reader is not None:
             self.warnings.append(
-                "The lips were not found in the photo, so they move less than the voice asks for. A face seen from the front, "
-                "with nothing before it, does better."
+                "The lips were not found in the photo, so they move less than the voice asks for. A face seen from the "
+                "front, with nothing before it, does better."
             )
         with torch.inference_mode():
             self.photo = self.decoder.open_photo(pixels.to(device), self.regions, lips)

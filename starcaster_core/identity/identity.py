@@ -85,8 +85,8 @@ def make_identity(
 
 
 def look_at(found: FaceLandmarks | None, crop: np.ndarray, size: int) -> dict:
-    """Return what landmarks tell of a face's geometry, by the names that `Identity` has for it; nothing where there are none
-    or they lie outside the portrait."""
+    """Return what landmarks tell of a face's geometry, by the names that `Identity` has for it; nothing where there are
+    none or they lie outside the portrait."""
     if found is None:
         return {}
     corners, eyes = found.points[[RIGHT_MOUTH_CORNER, LEFT_MOUTH_CORNER], :2], found.points[[RIGHT_IRIS, LEFT_IRIS], :2]
@@ -97,7 +97,8 @@ def look_at(found: FaceLandmarks | None, crop: np.ndarray, size: int) -> dict:
 
 
 def regions_of(places: np.ndarray, crop: np.ndarray, size: int) -> np.ndarray:
-    """Return where mouth, right and left eye lie in the portrait, float32 [3, 2] in 0..1; places [3, 2]: in the picture."""
+    """Return where mouth, right and left eye lie in the portrait, float32 [3, 2] in 0..1; places [3, 2]: in the
+    picture."""
     return ((places.astype(np.float64) @ crop[:2, :2].T + crop[:2, 2]) / size).astype(np.float32)
 
 

@@ -360,8 +360,8 @@ def core_landmarks(found: dict, frame: int = 0, box: Sequence[float] | None = No
     found: "frames", a list of faces for each picture; of a face, "landmarks_xy" [478, 2] in pixels of the picture,
         "landmarks_3d" [478, 3] in another scale, "blendshapes" by name, "presence" as a logit.
     frame: which picture. box: x0, y0, x1, y1 of the wanted face; None takes the largest.
-    Returns None where that picture has no face. Raises InputError for anything else than FACE_LANDMARKS, and for faces of
-    another picture: none whose middle lies in the box.
+    Returns None where that picture has no face. Raises InputError for anything else than FACE_LANDMARKS, and for faces
+    of another picture: none whose middle lies in the box.
     """
     try:
         faces = [_core_face(face) for face in found["frames"][frame]]

@@ -135,8 +135,8 @@ def box_weights(box: Tensor, side: int, weight: float) -> Tensor:
 
 
 class Prediction(NamedTuple):
-    """The network's output on a noisy chunk: prediction, target and noisy latents [B, C, T, h, w]; timesteps [B]; final: clean
-    latents without gradient, where there are better ones than x0 in one step."""
+    """The network's output on a noisy chunk: prediction, target and noisy latents [B, C, T, h, w]; timesteps [B];
+    final: clean latents without gradient, where there are better ones than x0 in one step."""
 
     prediction: Tensor
     target: Tensor
@@ -146,9 +146,9 @@ class Prediction(NamedTuple):
 
 
 class DenoisingLoss:
-    """Call with a step's batch and generator -> weighted mean squared error of the predictions, scalar, the mean over the
-    chunks. With `lips`, batches with sound add `stage.lip_weight` times the lip-reading loss of the one-step x0, once `progress`
-    (fraction of the stage that is done, 0..1) has reached `stage.lip_start`.
+    """Call with a step's batch and generator -> weighted mean squared error of the predictions, scalar, the mean over
+    the chunks. With `lips`, batches with sound add `stage.lip_weight` times the lip-reading loss of the one-step x0,
+    once `progress` (fraction of the stage that is done, 0..1) has reached `stage.lip_start`.
 
     Everything random is drawn on the CPU, so that a step is the same whatever the model runs on.
     """
@@ -201,9 +201,9 @@ class DenoisingLoss:
         return self.clean(predicted).detach() if predicted.final is None else predicted.final
 
     def rollout(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[Batch, Prediction]]:
-        """Self-forcing: chunk after chunk with one noisy look at each, under the conditions that chance leaves. The first
-        looks back at the clip, the later ones at what the model made of the chunk before; no gradient flows back there.
-        The batch is on the model's device. Of a portrait that is not shown the chunks hold zeros."""
+        """Self-forcing: chunk after chunk with one noisy look at each, under the conditions that chance leaves. The
+        first looks back at the clip, the later ones at what the model made of the chunk before; no gradient flows back
+        there. The batch is on the model's device. Of a portrait that is not shown the chunks hold zeros."""
         stage = self.stage
 
         def chance(probability: float) -> bool:

@@ -1,11 +1,11 @@
 """Few steps: a student that samples in a handful of steps, without guidance, what its teacher samples in many.
 
-The student begins as a copy of its teacher. In some batches it denoises clips noised to its own few timesteps. In the others it
-is trained as it is sampled: from pure noise, step after step as `lcm` samples, each from the clean latents it has just
-predicted and new noise; sampling stops at a random step, and only that step has gradients (as in Self Forcing, Huang et
-al. 2025). So it learns to correct its own errors, which its teacher never saw. The loss there is the squared error to the clip
-plus an adversarial loss: by error alone it would blur what the conditions leave open. What else was tried:
-docs/decisions/0010. It is a stage of training like the others (`Stage.student_steps`).
+The student begins as a copy of its teacher. In some batches it denoises clips noised to its own few timesteps. In the
+others it is trained as it is sampled: from pure noise, step after step as `lcm` samples, each from the clean latents it
+has just predicted and new noise; sampling stops at a random step, and only that step has gradients (as in Self Forcing,
+Huang et al. 2025). So it learns to correct its own errors, which its teacher never saw. The loss there is the squared
+error to the clip plus an adversarial loss: by error alone it would blur what the conditions leave open. What else was
+tried: docs/decisions/0010. It is a stage of training like the others (`Stage.student_steps`).
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ ADVERSARIAL_RAMP = 0.08  # fraction of the stage over which the adversarial weig
 
 
 class StudentSample(Prediction):
-    """What the student sampled from pure noise up to the step that learns. prediction: clean latents of that step; final: of the
-    last step, where sampling went on."""
+    """What the student sampled from pure noise up to the step that learns. prediction: clean latents of that step;
+    final: of the last step, where sampling went on."""
 
 
 class StudentLoss(DenoisingLoss):
     """Call with a step's batch and generator, as `DenoisingLoss`.
 
-    Returns the squared error; where the student sampled, gradients also carry the adversarial loss for the student, and the
-    discriminator's own loss for `discriminator`, whose parameters are trained along.
+    Returns the squared error; where the student sampled, gradients also carry the adversarial loss for the student, and
+    the discriminator's own loss for `discriminator`, whose parameters are trained along.
     """
 
     def __init__(self, student: Starcaster, stage: Stage, lips: LipLoss | None = None):
@@ -77,7 +77,8 @@ class StudentLoss(DenoisingLoss):
         return self.sample(latents, condition, generator, to_end=is_context)
 
     def sample(self, latents: Tensor, condition, generator: torch.Generator, to_end: bool = False) -> StudentSample:
-        """Sample from pure noise up to a random step, with gradients through that step alone; to_end: go on to the last."""
+        """Sample from pure noise up to a random step, with gradients through that step alone; to_end: go on to the
+        last."""
         fraction, stage, steps = self.model.config.extensions.shared_noise, self.stage, len(self.timesteps)
         stop = torch.randint(steps, (), generator=generator).item()
         clean, learned = None, None
@@ -100,7 +101,8 @@ class StudentLoss(DenoisingLoss):
         if not isinstance(predicted, StudentSample):
             return super().cost(predicted, chunk, generator)
         made = predicted.prediction.detach().requires_grad_()
-        # The mouth weighs no more than the rest: least of it can be known. The eyes do: the head motion says where they look.
+        # The mouth weighs no more than the rest: least of it can be known. The eyes do: the head motion says where they
+        # look.
         error = ((made - chunk.latents).square() * box_weights(chunk.eyes, made.shape[-1], EYE_WEIGHT)).mean()
         adversarial = adversarial_losses(
             self.discriminator, made, chunk.latents, discriminator_conditions(chunk), generator
@@ -129,8 +131,8 @@ def discriminator_conditions(chunk: Batch) -> DiscriminatorConditions:
 
 
 def adapt_stage(teacher: Starcaster, stage: Stage) -> Stage:
-    """Return the student's stage; for a teacher without trained temporal attention, with as many single frames, each of another
-    clip."""
+    """Return the student's stage; for a teacher without trained temporal attention, with as many single frames, each of
+    another clip."""
     if not all(module.is_untrained() for module in teacher.unet.motion_modules()):
         return stage
     frames = stage.clips * stage.frames * stage.recursion
@@ -138,8 +140,8 @@ def adapt_stage(teacher: Starcaster, stage: Stage) -> Stage:
 
 
 def lip_reading_stage(stage: Stage, generator: torch.Generator) -> Stage:
-    """Return the stage, or, in LIP_READING of the batches of single frames, one with as many frames in rows: mouths are read in
-    motion."""
+    """Return the stage, or, in LIP_READING of the batches of single frames, one with as many frames in rows: mouths are
+    read in motion."""
     if stage.frames > 1 or torch.rand((), generator=generator).item() >= LIP_READING:
         return stage
     return replace(
@@ -148,8 +150,8 @@ def lip_reading_stage(stage: Stage, generator: torch.Generator) -> Stage:
 
 
 def new_student(teacher: Starcaster, stage: Stage) -> Starcaster:
-    """Return a copy of the teacher whose own settings are the stage's number of `lcm` steps from pure noise, without guidance,
-    with context frames only if it learns to use them."""
+    """Return a copy of the teacher whose own settings are the stage's number of `lcm` steps from pure noise, without
+    guidance, with context frames only if it learns to use them."""
     student = deepcopy(teacher)
     student.config = replace(
         teacher.config,
