@@ -1,11 +1,11 @@
-"""What the lip-reading loss costs in memory: the whole picture or a window round the mouth, all frames at once or one by
-one, computed again for the gradient.
+"""What the lip-reading loss costs in memory: the whole picture or a window round the mouth, all frames at once or one
+by one, computed again for the gradient.
 
     python benchmarks/lip_memory.py --model mini --frames 16 --json benchmarks/results/lip-memory.json
 
-Two measures. `kept`: bytes of the tensors that the forward pass keeps for the backward pass, each storage once, counted by
-autograd itself; they are the same on every device. `peak`: how much the process (on a GPU: PyTorch's allocator) grew over
-what it held before, at most, during one forward and backward pass in a process of its own.
+Two measures. `kept`: bytes of the tensors that the forward pass keeps for the backward pass, each storage once, counted
+by autograd itself; they are the same on every device. `peak`: how much the process (on a GPU: PyTorch's allocator) grew
+over what it held before, at most, during one forward and backward pass in a process of its own.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def measure(preset: str, frames: int, window: float, frame_by_frame: bool) -> di
 
 
 def count(preset: str, frames: int, window: float, frame_by_frame: bool) -> dict:
-    """What the decoder alone keeps, counted without computing anything: for autoencoders too large for this machine. Frame
-    by frame it is that of one frame, for the moment in which it is computed again."""
+    """What the decoder alone keeps, counted without computing anything: for autoencoders too large for this machine.
+    Frame by frame it is that of one frame, for the moment in which it is computed again."""
     config = PRESETS[preset]
     with torch.device("meta"):
         vae = build_autoencoder(config.autoencoder).requires_grad_(False)

@@ -3,10 +3,10 @@
     python benchmarks/overfit.py --data CLIPS --lipreader L.safetensors --minutes 60 --out OUT
     python benchmarks/overfit.py --data CLIPS --lipreader L.safetensors --minutes 60 --out OTHER --without self-forcing
 
-Takes the first clips of each kind, with `--init mini` (default) or a new model (`--init new --autoencoder A --speech P`).
-OUT gets these clips as a set of their own (OUT/clips, measured by `evaluate --data OUT/clips --split train`), their ids
-(OUT/clips.json), and what `train` leaves: a checkpoint, curves and sample grids of every stage. `--without` is an
-ablation with everything else equal: the same clips, seed, steps or minutes.
+Takes the first clips of each kind, with `--init mini` (default) or a new model (`--init new --autoencoder A --speech
+P`). OUT gets these clips as a set of their own (OUT/clips, measured by `evaluate --data OUT/clips --split train`),
+their ids (OUT/clips.json), and what `train` leaves: a checkpoint, curves and sample grids of every stage. `--without`
+is an ablation with everything else equal: the same clips, seed, steps or minutes.
 """
 
 from __future__ import annotations

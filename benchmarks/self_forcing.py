@@ -1,4 +1,5 @@
-"""Does a network that looked back at its own frames in training hold a video better than one that looked back at the clip's?
+"""Does a network that looked back at its own frames in training hold a video better than one that looked back at the
+clip's?
 
     python benchmarks/self_forcing.py --init MODEL --latents LATENTS --probe PROBE.safetensors --steps 400 --out OUT
 
@@ -6,8 +7,8 @@ Trains students of MODEL that differ in nothing else: the paper's network (witho
 chunks of talking clips, two in a row. No portrait is shown, so that hair, clothes, background and light are known
 from the last frames alone, and what is lost of them is lost for good. Then all go on from two frames of each held-out
 clip for `--seconds`, and are held against the clip. A third, `longer`, sees up to eight frames of the chunk before in
-training, as the paper has it, and two, like the others, when it goes on. `--way self` and the like train one of them only,
-so that processes can share the work. OUT gets the figures as JSON and frames as a picture.
+training, as the paper has it, and two, like the others, when it goes on. `--way self` and the like train one of them
+only, so that processes can share the work. OUT gets the figures as JSON and frames as a picture.
 """
 
 from __future__ import annotations
@@ -104,14 +105,14 @@ def gone_on_with(model: Starcaster, clips: ClipSet, index: int, seconds: float) 
     batch = long_batch(clips, index, chunks * length, model.config.conditioning.speech_window)
     loss = StudentLoss(model, stage)
     with autocast():
-        rolling = loss.roll_out(batch, seeded_generator(0, index, "go on"))
-        made = [guess.end for _, guess in islice(rolling, chunks - 1)]
+        rolling = loss.rollout(batch, seeded_generator(0, index, "go on"))
+        made = [guess.final for _, guess in islice(rolling, chunks - 1)]
         return torch.cat([model.decode_frames(chunk) for chunk in made]) * 255
 
 
 def figures(video: Tensor, truth: Tensor, probe) -> dict[str, float | Share]:
-    """Of a stretch of video, beside the clip. colour: how far the mean colour is off, grey levels. picture: how far the mean
-    picture is, the same. sharpness: ratio to the clip's. pose: deviation of yaw and pitch, ratio to the clip's."""
+    """Of a stretch of video, beside the clip. colour: how far the mean colour is off, grey levels. picture: how far the
+    mean picture is, the same. sharpness: ratio to the clip's. pose: deviation of yaw and pitch, ratio to the clip's."""
     mean, wanted = video.mean(dim=0), truth.mean(dim=0)
     moved, moves = (probe.read(frames / 255)[:, 1:].std(axis=0).sum() for frames in (video, truth))
     return {

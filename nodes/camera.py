@@ -33,7 +33,8 @@ class CameraTrajectory(io.ComfyNode):
                     options=[*PRESETS, KEYFRAMES],
                     default=DEFAULTS.preset,
                     tooltip="static: stands still. orbit: round and round. arc: once to one side and stays. dolly: "
-                    "closer and back. sway: as held by hand. oscillate: from side to side. keyframes: as written below.",
+                    "closer and back. sway: as held by hand. oscillate: from side to side. keyframes: as written "
+                    "below.",
                 ),
                 io.Float.Input(
                     "yaw",

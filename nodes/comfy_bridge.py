@@ -40,7 +40,11 @@ IDENTITY_SUFFIX = ".identity.safetensors"
 WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 ASSETS = Path(__file__).resolve().parent.parent / "starcaster_core" / "assets"
 # What the shipped workflows load, by the name it has in ComfyUI's input folder.
-SAMPLE_INPUTS = {"starcaster_portrait.png": "portrait.png", "starcaster_voice.flac": "voice.flac"}
+SAMPLE_INPUTS = {
+    "starcaster_photo.webp": "photo.webp",
+    "starcaster_portrait.png": "portrait.png",
+    "starcaster_voice.flac": "voice.flac",
+}
 
 
 # Errors and interruption
@@ -136,7 +140,8 @@ def face_model_folders() -> list[Path]:
 
 
 def model_output_path(name: str) -> tuple[Path, str]:
-    """Where a model named by the user is written, below models/starcaster and never outside; its name in that folder."""
+    """Where a model named by the user is written, below models/starcaster and never outside; its name in that
+    folder."""
     name = check_name(name).removesuffix(".safetensors") + ".safetensors"
     return Path(folder_paths.get_folder_paths(MODEL_FOLDER)[0]) / name, name
 
@@ -221,8 +226,8 @@ class LoadedModel:
         return other
 
     def on_device(self) -> torch.nn.Module:
-        """The core model, ready to compute. Other models make room as ComfyUI decides; of what does not fit, or where the
-        user asked to save VRAM, the large layers' weights stay in main memory and come when it is their turn."""
+        """The core model, ready to compute. Other models make room as ComfyUI decides; of what does not fit, or where
+        the user asked to save VRAM, the large layers' weights stay in main memory and come when it is their turn."""
         management.load_models_gpu([self.patcher], memory_required=self._activations)
         move_the_rest(self.core, self.patcher.load_device)
         return self.core

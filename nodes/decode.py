@@ -1,4 +1,5 @@
-"""STARCaster_Decode: latents, model and identity -> frames as sharp as the photo, of the face or of the whole picture."""
+"""STARCaster_Decode: latents, model and identity -> frames as sharp as the photo, of the face or of the whole
+picture."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from .comfy_bridge import CATEGORY, io, progress_bar, stop_if_interrupted, tell_
 from .latents import decoded, decoder_for, frames_of
 
 FRAME_TIP = (
-    "face: the face's square crop. picture: the whole photo, with the face talking in its place and everything else standing "
-    "still."
+    "face: the face's square crop. picture: the whole photo, with the face talking in its place and everything else "
+    "standing still."
 )
 
 
@@ -22,8 +23,8 @@ class Decode(io.ComfyNode):
             node_id="STARCaster_Decode",
             display_name="STARCaster Decode",
             category=CATEGORY,
-            description="Turns the Sampler's samples into frames as sharp as the photo: its own pixels, moved to where the "
-            "model drew them, and painted where the photo does not show what is seen.",
+            description="Turns the Sampler's samples into frames as sharp as the photo: its own pixels, moved to where "
+            "the model drew them, and painted where the photo does not show what is seen.",
             search_aliases=["reference decoder", "paste back", "sharp face", "whole picture", "VAE decode"],
             inputs=[
                 io.Latent.Input("samples", tooltip="From the Sampler."),
@@ -36,8 +37,8 @@ class Decode(io.ComfyNode):
                     min=0,
                     max=LARGEST,
                     step=8,
-                    tooltip="Side of the face's frames in pixels, from 64. 0 is 512, or the model's own size if it has no "
-                    "reference decoder. The whole picture keeps the photo's size.",
+                    tooltip="Side of the face's frames in pixels, from 64. 0 is 512, or the model's own size if it has "
+                    "no reference decoder. The whole picture keeps the photo's size.",
                 ),
             ],
             outputs=[

@@ -16,8 +16,8 @@ class ExecutionOptions(io.ComfyNode):
             node_id="STARCaster_Execution",
             display_name="STARCaster Execution",
             category=CATEGORY,
-            description="How the model's network is called: the same video but for rounding, in less time on a GPU. Goes "
-            "between the Model Loader and the Sampler.",
+            description="How the model's network is called: the same video but for rounding, in less time on a GPU. "
+            "Goes between the Model Loader and the Sampler.",
             search_aliases=["torch compile starcaster", "speed up", "cuda graphs", "faster sampling"],
             inputs=[
                 sockets.Model.Input("model", tooltip="From the STARCaster Model Loader."),
@@ -25,8 +25,8 @@ class ExecutionOptions(io.ComfyNode):
                     "batch_guidance",
                     options=list(BATCHING),
                     default="auto",
-                    tooltip="Ask for both branches of the guidance in one call, which fills a GPU better and takes more "
-                    "memory. 'auto': on GPUs alone.",
+                    tooltip="Ask for both branches of the guidance in one call, which fills a GPU better and takes "
+                    "more memory. 'auto': on GPUs alone.",
                 ),
                 io.Boolean.Input(
                     "compile",

@@ -1,7 +1,8 @@
-"""What travels on a LATENT from the Sampler: raw latents as core's VAE Decode takes them, and the frames' poses beside them.
+"""What travels on a LATENT from the Sampler: raw latents as core's VAE Decode takes them, and the frames' poses beside
+them.
 
-Core's nodes hand the additional entries on, but do not cut them when they cut the batch: poses that no longer fit the number of
-frames are taken for unknown.
+Core's nodes hand the additional entries on, but do not cut them when they cut the batch: poses that no longer fit the
+number of frames are taken for unknown.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ AT_ONCE = 4  # frames decoded at a time: memory does not grow with the video's l
 
 
 def pack(core, chunks: Iterable, frames: int, use_reference: bool) -> dict:
-    """Chunks of a rollout of so many frames, unit variance [1, C, T, h, w] -> LATENT with samples [T, C, h, w], float32."""
+    """Chunks of a rollout, unit variance [1, C, T, h, w] -> LATENT with float32 samples [frames, C, h, w]."""
     config = core.config
     samples = torch.empty(frames, config.unet.in_channels, *[config.latent_size] * 2, device=intermediate_device())
     done, motion, cameras = 0, [], []

@@ -18,7 +18,8 @@ class ModelLoader(io.ComfyNode):
             node_id="STARCaster_ModelLoader",
             display_name="STARCaster Model Loader",
             category=CATEGORY,
-            description="Loads a STARCaster model. The small model 'mini' is part of the pack, so nothing is downloaded.",
+            description="Loads a STARCaster model. The small model 'mini' is part of the pack, so nothing is "
+            "downloaded.",
             search_aliases=["talking head model", "portrait animation model", "load starcaster", "lip sync model"],
             inputs=[
                 io.Combo.Input(
@@ -32,9 +33,9 @@ class ModelLoader(io.ComfyNode):
                     "precision",
                     options=PRECISIONS,
                     default="auto",
-                    tooltip="Number format of the weights. 'auto' picks what is fast and safe on this machine. 'float8' "
-                    "stores the large weights in eight bits and computes as 'auto' does: half the memory, a little less "
-                    "exact.",
+                    tooltip="Number format of the weights. 'auto' picks what is fast and safe on this machine. "
+                    "'float8' stores the large weights in eight bits and computes as 'auto' does: half the memory, a "
+                    "little less exact.",
                     advanced=True,
                 ),
             ],

@@ -1,7 +1,8 @@
 """The core's layers as ComfyUI's own operations, whose weights its memory management may keep wherever there is room.
 
-The core is made of plain PyTorch layers and knows nothing of ComfyUI. Adopted, a layer is what it was as long as its weights
-are on the computing device; where ComfyUI keeps them in main memory, it fetches them for the moment it needs them.
+The core is made of plain PyTorch layers and knows nothing of ComfyUI. Adopted, a layer is what it was as long as its
+weights are on the computing device; where ComfyUI keeps them in main memory, it fetches them for the moment it needs
+them.
 """
 
 from __future__ import annotations

@@ -77,8 +77,8 @@ class Sampler(io.ComfyNode):
                     min=-1.0,
                     max=20.0,
                     step=0.1,
-                    tooltip=f"How strictly identity, camera and speech are followed. -1 is {OWN}. 1 turns guidance off and "
-                    "halves the time.",
+                    tooltip=f"How strictly identity, camera and speech are followed. -1 is {OWN}. 1 turns guidance off "
+                    "and halves the time.",
                 ),
                 io.Float.Input(
                     "lambda_audio",
@@ -125,8 +125,8 @@ class Sampler(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     optional=True,
-                    tooltip=f"Fraction of the steps, the noisiest first, that are guided. -1 is {OWN}. 0.5 saves a quarter "
-                    "of the time and changes little.",
+                    tooltip=f"Fraction of the steps, the noisiest first, that are guided. -1 is {OWN}. 0.5 saves a "
+                    "quarter of the time and changes little.",
                     advanced=True,
                 ),
                 io.Float.Input(

@@ -25,8 +25,8 @@ class AudioEncoder(io.ComfyNode):
                 io.AudioEncoder.Input(
                     "audio_encoder",
                     optional=True,
-                    tooltip="Only for models that need wav2vec2-base and were assembled without it: connect core's Load "
-                    "Audio Encoder. 'mini' brings its own.",
+                    tooltip="Only for models that need wav2vec2-base and were assembled without it: connect core's "
+                    "Load Audio Encoder. 'mini' brings its own.",
                 ),
                 io.Float.Input(
                     "max_seconds",

@@ -52,7 +52,7 @@ def main() -> None:
     print(f"{options.out}: {sum(path.is_file() for path in options.out.rglob('*'))} files")
 
 
-# Getting the packages --------------------------------------------------------------------------------------------------
+# Getting the packages -------------------------------------------------------------------------------------------------
 
 
 def pip_download(work: Path) -> Path:
@@ -101,7 +101,7 @@ def write(target: Path, content: bytes) -> None:
     target.write_bytes(content)
 
 
-# Taking what the kit needs ---------------------------------------------------------------------------------------------
+# Taking what the kit needs --------------------------------------------------------------------------------------------
 
 
 def take_shapes(wheel: Path, kit: Path) -> None:

@@ -74,7 +74,7 @@ def convert(task: dict[str, bytes]) -> Landmarker:
     return network
 
 
-# Weights ---------------------------------------------------------------------------------------------------------------
+# Weights --------------------------------------------------------------------------------------------------------------
 
 
 def constants(file: bytes) -> Iterator[np.ndarray]:
@@ -117,14 +117,14 @@ def fill(network: nn.Module, arrays: Iterator[np.ndarray] | list[np.ndarray]) ->
         raise ValueError(f"Wanted no more weights, got one of {more.shape}.")
 
 
-# Face model ------------------------------------------------------------------------------------------------------------
+# Face model -----------------------------------------------------------------------------------------------------------
 
 
 def read_face(message: bytes) -> dict[str, np.ndarray]:
     """`Landmarker`'s face, triangles and face_weights from MediaPipe's GeometryPipelineMetadata (protocol buffers).
 
-    Field 1 is the mesh: field 3 of it the vertices (x, y, z, u, v), field 4 the triangles. Field 2 repeats: a landmark's
-    number and its weight.
+    Field 1 is the mesh: field 3 of it the vertices (x, y, z, u, v), field 4 the triangles. Field 2 repeats: a
+    landmark's number and its weight.
     """
     vertices, corners, weights = [], [], np.zeros(CANONICAL_POINTS, np.float32)
     for field, value in fields(message):

@@ -2,8 +2,8 @@
 
     python scripts/kill_renders.py --kills 1000
 
-Every render is a process that is killed as by `kill -9`, wherever it happens to be: in the network, in the journal, between
-the two. The next one goes on with the same journal. Latents are compared bit for bit.
+Every render is a process that is killed as by `kill -9`, wherever it happens to be: in the network, in the journal,
+between the two. The next one goes on with the same journal. Latents are compared bit for bit.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def kill_renders(kills: int, seed: int = 0) -> tuple[int, int, int]:
 
 
 def run(context, folder: str, patience: float | None) -> tuple[str | None, float]:
-    """Render in a process that is killed after so many seconds -> its hash, None where it was killed; seconds it took."""
+    """Render in a process that is killed after so many seconds -> its hash, None where it was killed; its seconds."""
     ready, result = context.Event(), context.SimpleQueue()
     process = context.Process(target=render, args=(folder, ready, result))
     process.start()

@@ -3,10 +3,11 @@
     python scripts/make_gallery.py --data HELD_OUT --model mini
 
 HELD_OUT: clips of people nobody was trained on (`synth --splits val,test`). Written to docs/images:
-gallery-people.jpg and .mp4 (16 of them talking), gallery-views.jpg and .mp4 (one, seen from all sides), gallery-long.jpg
-and .mp4 (60 seconds in one go), gallery-photos.jpg and .mp4 and photos.webp (photo-like pictures talking; these alone without --data).
-The last are thumbnails of text-to-image and text-to-video templates that ComfyUI itself installs (MIT licence): made by other
-models from a sentence, they look like photos and show nobody. `--pictures DIR` keeps them, to be measured.
+gallery-people.jpg and .mp4 (16 of them talking), gallery-views.jpg and .mp4 (one, seen from all sides),
+gallery-long.jpg and .mp4 (60 seconds in one go), gallery-photos.jpg and .mp4 and photos.webp (photo-like pictures
+talking; these alone without --data). The last are thumbnails of text-to-image and text-to-video templates that ComfyUI
+itself installs (MIT licence): made by other models from a sentence, they look like photos and show nobody. `--pictures
+DIR` keeps them, to be measured.
 """
 
 from __future__ import annotations

@@ -192,7 +192,8 @@ def instruments() -> list[str]:
     lips, sync, probe = facts["lipreader"], facts["syncnet"], facts["probe"]["mean_error"]
     seen, decoded = lips["rendered"], lips["decoded"]
     rows = [
-        ["lip reader: viseme of a frame, rendered / decoded", f"{seen['all'] * 100:.1f} % / {decoded['all'] * 100:.1f} %",
+        ["lip reader: viseme of a frame, rendered / decoded",
+         f"{seen['all'] * 100:.1f} % / {decoded['all'] * 100:.1f} %",
          f"{seen['all_chance'] * 100:.1f} %", f"{seen['all_of_another_mouth'] * 100:.1f} %"],
         ["lip reader: opening, correlation", f"{seen['opening']:.2f} / {decoded['opening']:.2f}",
          "0", f"{seen['opening_of_another_mouth']:.2f}"],

@@ -16,8 +16,8 @@ _unfinished: set[str] = set()  # names of temporary files that this process is w
 
 
 def part_beside(path: Path) -> Path:
-    """Return a temporary path in the folder of `path`: hidden, unique, short whatever the name, and ending in `.part`, so
-    that no pattern for finished files matches it. It names its process, for `sweep_parts`."""
+    """Return a temporary path in the folder of `path`: hidden, unique, short whatever the name, and ending in `.part`,
+    so that no pattern for finished files matches it. It names its process, for `sweep_parts`."""
     part = path.with_name(f".{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:12]}{PART}")
     _unfinished.add(part.name)
     return part
@@ -30,8 +30,8 @@ def atomic_write(path: str | os.PathLike, durable: bool = False) -> Iterator[Pat
         with atomic_write("weights.safetensors") as part:
             save_file(weights, part)
 
-    The folder is made if it is missing. Where the block raises, the temporary file is removed and `path` stays as it was.
-    durable: the file outlasts a power cut once the block has ended.
+    The folder is made if it is missing. Where the block raises, the temporary file is removed and `path` stays as it
+    was. durable: the file outlasts a power cut once the block has ended.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

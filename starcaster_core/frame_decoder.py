@@ -1,8 +1,9 @@
-"""From latents to the frames that are shown: the autoencoder's, or sharp ones out of the photo, alone or inside the whole picture.
+"""From latents to the frames that are shown: the autoencoder's, or sharp ones out of the photo, alone or inside the
+whole picture.
 
-A model with a reference decoder (`models/reference_decoder.py`) shows the photo's own pixels at 512 x 512 and more. In the whole
-picture the flow and what is painted fade out towards the border of the face's crop, so that what lies there is the photo
-itself: there is no seam to hide, and nothing outside moves.
+A model with a reference decoder (`models/reference_decoder.py`) shows the photo's own pixels at 512 x 512 and more. In
+the whole picture the flow and what is painted fade out towards the border of the face's crop, so that what lies there
+is the photo itself: there is no seam to hide, and nothing outside moves.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ FEATHER = 0.04  # of the crop's side, over which the crop passes into the photo
 class FrameDecoder:
     """Decode a video's latents.
 
-    identity: whose photo is shown; None for the autoencoder's frames. frame: one of FRAMES. size: side of the face's frames in
-    pixels, up to 2048; None is 512, or the model's own without a reference decoder. `warnings` says in a sentence each what could
-    not be done. Raises InputError for a frame or size that does not exist.
+    identity: whose photo is shown; None for the autoencoder's frames. frame: one of FRAMES. size: side of the face's
+    frames in pixels, up to 2048; None is 512, or the model's own without a reference decoder. `warnings` says in a
+    sentence each what could not be done. Raises InputError for a frame or size that does not exist.
     """
 
     def __init__(self, model, identity: Identity | None, frame: str = "face", size: int | None = None):
@@ -59,8 +60,8 @@ class FrameDecoder:
             found.append("This identity has no photo, so frames come from the model alone, at its own size.")
         elif identity.regions is None:
             found.append(
-                "No mouth and eyes were found in the photo, or it was saved by an earlier version: frames come from the model "
-                "alone, at its own size. Load the photo again, or choose one that shows the face from the front."
+                "This identity was saved by an earlier version, which did not keep where mouth and eyes lie: frames "
+                "come from the model alone, at its own size. Load the photo again."
             )
         elif frame == "picture" and (identity.photo is None or identity.crop is None):
             found.append(
@@ -83,14 +84,21 @@ class FrameDecoder:
         pixels = torch.from_numpy(np.array(portrait)).permute(2, 0, 1)[None].float() / 127.5 - 1
         device = self.model.device
         self.regions = torch.from_numpy(np.asarray(identity.regions, np.float32))[None].to(device)
+        lips = self.lips()
+        if lips is None and self.decoder.gap_reader is not None:
+            self.warnings.append(
+                "The lips were not found in the photo, so they move less than the voice asks for. A face seen from the "
+                "front, with nothing before it, does better."
+            )
         with torch.inference_mode():
-            self.photo = self.decoder.open_photo(pixels.to(device), self.regions, self.lips())
+            self.photo = self.decoder.open_photo(pixels.to(device), self.regions, lips)
         if self.picture:
             self.border = fading(DRAWN, BORDER).to(device)
             self.prepare_picture()
 
     def lips(self) -> LipField | None:
-        """Return how the photo's mouth opens; None where no face is found in the portrait or the decoder does not use it."""
+        """Return how the photo's mouth opens; None where no face is found in the portrait or the decoder does not use
+        it."""
         from .identity.landmarks import find_landmarks
 
         portrait = None if self.identity is None else self.identity.portrait
@@ -116,7 +124,8 @@ class FrameDecoder:
         return warp(identity.photo, np.diag([factor, factor, 1.0]) @ identity.crop, side)
 
     def prepare_picture(self) -> None:
-        """Prepare where the crop lies in the photo: its part of the photo, the places of that in the crop, and the weights."""
+        """Prepare where the crop lies in the photo: its part of the photo, the places of that in the crop, and the
+        weights."""
         photo, crop = self.identity.photo, self.identity.crop
         normal = (
             np.diag([1 / len(self.identity.portrait)] * 2 + [1.0]) @ crop
@@ -136,7 +145,8 @@ class FrameDecoder:
 
     @property
     def mask(self) -> Tensor:
-        """Where frames may differ from the photo, float32 [H, W] in 0..1: all of a face's frame, the crop in a whole picture."""
+        """Where frames may differ from the photo, float32 [H, W] in 0..1: all of a face's frame, the crop in a whole
+        picture."""
         if not self.picture:
             side = self.size or (FULL if self.uses_photo else self.model.config.image_size)
             return torch.ones(side, side)
@@ -186,7 +196,8 @@ class FrameDecoder:
 
 
 def fading(side: int, width: float) -> Tensor:
-    """Return weights [1, 1, side, side]: 1 inside a square, falling smoothly to 0 at its border over `width` of its side."""
+    """Return weights [1, 1, side, side]: 1 inside a square, falling smoothly to 0 at its border over `width` of its
+    side."""
     at = (torch.arange(side) + 0.5) / side
     ramp = (torch.minimum(at, 1 - at) / width).clamp(0, 1)
     ramp = ramp * ramp * (3 - 2 * ramp)

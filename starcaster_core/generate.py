@@ -6,6 +6,7 @@ python -m starcaster_core generate --portrait P.png --speech S.wav --camera orbi
 from __future__ import annotations
 
 import argparse
+import gc
 import math
 import sys
 import time
@@ -14,10 +15,9 @@ from pathlib import Path
 from .camera import PRESETS, CameraMove
 from .errors import InputError
 from .frame_sizes import FRAMES
-from .sampling.execution import Execution
-from .sampling.samplers import SAMPLERS
+from .presets import SCHEDULERS
 from .sampling.settings import SamplerSettings
-from .signals import interruptible
+from .signals import ending_at_once, interruptible
 from .types import Identity
 
 SUFFIXES = (".mp4", ".webm", ".mov", ".gif")
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--cuda-graphs", action="store_true", help="record the network once and replay it")
     how.add_argument("--seed", type=int, default=defaults.seed, help="0 .. 2^64 - 1")
     how.add_argument("--steps", type=int, default=None, help="denoising steps; default: the model's own")
-    how.add_argument("--scheduler", choices=SAMPLERS, default=None, help="default: the model's own")
+    how.add_argument("--scheduler", choices=SCHEDULERS, default=None, help="default: the model's own")
     how.add_argument("--guidance-scale", type=float, default=None, help="default: the model's own")
     how.add_argument(
         "--head-motion",
@@ -81,7 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 @interruptible()
 def run(args: argparse.Namespace) -> None:
     """Generate the video that the arguments describe. Raises InputError and its kinds for what cannot be used."""
+    with ending_at_once():
+        import_networks()
     from .pipeline import JOURNAL, frame_decoder, load_model, prepare, save_video
+    from .sampling.execution import Execution
 
     if args.out.suffix.lower() not in SUFFIXES:
         raise InputError(f"an output file ending in {', '.join(SUFFIXES)}", str(args.out), "Change --out.")
@@ -123,6 +126,23 @@ def run(args: argparse.Namespace) -> None:
         say=say,
     )
     print(f"\n{args.out}: {info.frames} frames, {info.seconds:.2f} s, made in {time.monotonic() - started:.1f} s")
+
+
+def import_networks() -> None:
+    """Import PyTorch and the networks with the garbage collector at rest.
+
+    They make a million objects and no garbage. The collector would go through all of them many times meanwhile, and
+    once more at the end of the program.
+    """
+    if "torch" in sys.modules:
+        return
+    gc.disable()
+    try:
+        from .models import checkpoint  # noqa: F401
+        from .sampling import rollout  # noqa: F401
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def choose_identity(args: argparse.Namespace, model) -> Identity:

@@ -1,9 +1,9 @@
 """How a head moves besides speaking: it turns, nods, blinks, glances about and moves its brows.
 
-Neither sound nor portrait decides all of this. A network that learns by squared error draws the mean of what is left open: a
-still head with soft eyes. So `mini` is given head motion as a condition (`models/extensions/head_motion.py`): in training the
-clip's own, in sampling what `random_head_motion` draws. docs/decisions/0004. Where a voice is heard, stressed syllables nod
-and lift the brows, and in pauses the head settles and blinks.
+Neither sound nor portrait decides all of this. A network that learns by squared error draws the mean of what is left
+open: a still head with soft eyes. So `mini` is given head motion as a condition (`models/extensions/head_motion.py`):
+in training the clip's own, in sampling what `random_head_motion` draws. docs/decisions/0004. Where a voice is heard,
+stressed syllables nod and lift the brows, and in pauses the head settles and blinks.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ def random_head_motion(
 ) -> Tensor:
     """Draw the head motion of frames start .. start + frames - 1 of a video, float32 [frames, len(CHANNELS)].
 
-    Pose is relative to the portrait's, in units of POSE_STD; the others to a straight look with open eyes. Any stretch of a
-    video can be asked for by itself. amount: of pose, gaze and brows, 0..2; at 0 the head keeps still and does not blink.
+    Pose is relative to the portrait's, in units of POSE_STD; the others to a straight look with open eyes. Any stretch
+    of a video can be asked for by itself. amount: of pose, gaze and brows, 0..2; at 0 the head keeps still and does not
+    blink.
     loudness: of the whole speech [T] (`types.Speech`), which nods, brows and blinks follow; None: chance alone.
     """
     if not amount:
@@ -91,7 +92,8 @@ def blink_in_pauses(blink: np.ndarray, times: np.ndarray, begins: np.ndarray, se
 def normalise(degrees: np.ndarray, blink: np.ndarray, gaze: np.ndarray, brows: np.ndarray) -> np.ndarray:
     """Scale head motion to about unit variance, float32 [T, len(CHANNELS)].
 
-    degrees [T, 3]: yaw, pitch, roll relative to the portrait's. blink [T], gaze [T, 2], brows [T, 1]: expression weights.
+    degrees [T, 3]: yaw, pitch, roll relative to the portrait's. blink [T], gaze [T, 2], brows [T, 1]: expression
+    weights.
     """
     columns = [degrees / POSE_STD, BLINK * blink[:, None], GAZE * gaze, BROWS * brows]
     return np.concatenate(columns, axis=1).astype(np.float32)

@@ -61,9 +61,9 @@ def load_model(
 ) -> Starcaster:
     """Load a model onto a device, ready for sampling.
 
-    name_or_path: "mini", or a STARCaster .safetensors file. device: auto, cpu, cuda, mps. float8: store the large weights
-    in eight bits. offload: leave the UNet in main memory, for `save_video(offload=True)`. audio_encoder: a wav2vec2-base
-    file for a model that brings no speech encoder.
+    name_or_path: "mini", or a STARCaster .safetensors file. device: auto, cpu, cuda, mps. float8: store the large
+    weights in eight bits. offload: leave the UNet in main memory, for `save_video(offload=True)`. audio_encoder: a
+    wav2vec2-base file for a model that brings no speech encoder.
     Raises CheckpointError for a file that is no whole model, InputError for a device that is not there.
     """
     from .models.checkpoint import load_checkpoint
@@ -81,7 +81,8 @@ def load_model(
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device of a name; "auto" is the best there is. Raises InputError where the machine has no such device."""
+    """Return the device of a name; "auto" is the best there is. Raises InputError where the machine has no such
+    device."""
     import torch
 
     if name == "auto":
@@ -227,9 +228,9 @@ def generate_frames(
 ) -> Iterator[torch.Tensor]:
     """Yield frames as they are made, a chunk at a time: float32 [T, H, W, 3] in 0..1, on the CPU.
 
-    settings: None is the model's own. progress, should_stop, execution: as in `sampling.rollout.rollout`. frame: "face" shows
-    the face's crop, "picture" the whole photo with the face in its place. size: side of the face's frames; None: 512, or the
-    model's own where it has no reference decoder.
+    settings: None is the model's own. progress, should_stop, execution: as in `sampling.rollout.rollout`. frame: "face"
+    shows the face's crop, "picture" the whole photo with the face in its place. size: side of the face's frames; None:
+    512, or the model's own where it has no reference decoder.
     """
     settings = settings or SamplerSettings.of(model.config)
     decode = frame_decoder(model, conditions, settings, frame, size)
@@ -251,8 +252,9 @@ def frame_decoder(
 def generate_latents(
     model: Starcaster, conditions: Conditions, settings: SamplerSettings | None = None, **options
 ) -> Iterator[Chunk]:
-    """Yield chunks of latents of unit variance; arguments as in `generate_frames`, and `journal`, from `open_render_journal`.
+    """Yield chunks of latents of unit variance; arguments as in `generate_frames`, and a `journal`.
 
+    journal: from `open_render_journal`.
     Raises StarcasterError for a chunk that is not finite or does not move.
     """
     from .sampling.guards import guarded
@@ -270,7 +272,7 @@ def open_render_journal(
     execution: Execution | None = None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> AbstractContextManager[NoJournal]:
-    """Return the journal of a render, for a `with` block; see `sampling.journal.open_journal`. folder: None keeps none."""
+    """Return a render's journal for a `with` block, see `sampling.journal.open_journal`. folder: None keeps none."""
     from .sampling.journal import NoJournal, open_journal
     from .sampling.render_key import render_key
     from .sampling.rollout import count_chunks
@@ -299,10 +301,10 @@ def save_video(
 ) -> VideoInfo:
     """Generate a video and write it with its sound; the format follows the file's ending.
 
-    offload: keep the UNet in main memory and one block at a time on the device. decode: a `frame_decoder` made before; frame
-    and size then say nothing. journal: a folder for the finished chunks, with which the same call goes on if this one stops;
-    they are removed once the video is whole. say: told in a sentence where a render resumes and what a stopped one leaves.
-    The others: as in `generate_frames`.
+    offload: keep the UNet in main memory and one block at a time on the device. decode: a `frame_decoder` made before;
+    frame and size then say nothing. journal: a folder for the finished chunks, with which the same call goes on if this
+    one stops; they are removed once the video is whole. say: told in a sentence where a render resumes and what a
+    stopped one leaves. The others: as in `generate_frames`.
 
     A render that stops leaves its frames beside `path` as a video, `name.unfinished.mp4` for `name.mp4`.
     """
@@ -330,8 +332,8 @@ def write_chunks(
 ) -> VideoInfo:
     """Write chunks as a video; while one is sampled, a thread decodes and encodes the one before.
 
-    decode: `frame_decoder`; None is the autoencoder alone. Where the chunks or the work fail, the frames written until then
-    become a video of their own, and `say` is told. Raises StarcasterError for black frames.
+    decode: `frame_decoder`; None is the autoencoder alone. Where the chunks or the work fail, the frames written until
+    then become a video of their own, and `say` is told. Raises StarcasterError for black frames.
     """
     from .frame_decoder import FrameDecoder
     from .video import Background, VideoWriter
@@ -370,7 +372,7 @@ class Decoder:
         self.stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
 
     def hand_over(self, chunk: Chunk, frames: slice):
-        """In the sampling thread: return latents [1, C, T, h, w], their pose, where they lie, and when they will be ready."""
+        """In the sampling thread: return latents [1, C, T, h, w], their pose and place, and when they will be ready."""
         pose = None if chunk.pose is None else chunk.pose[frames]
         ready = None if self.stream is None else self.cuda.current_stream(self.model.device).record_event()
         return chunk.latents[:, :, frames], pose, self.place(self.model.config, chunk.index), ready

@@ -10,6 +10,8 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 
 from .ranges import check_ranges
 
+SCHEDULERS = ("dpmpp", "ddim", "lcm")  # names of the samplers in sampling/samplers.py
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -113,7 +115,7 @@ class ModelConfig:
     steps: int = 25  # default number of sampling steps
     guidance_scale: float = 3.0  # default strength of guidance
     guidance_end: float = 1.0  # default fraction of the steps, the noisiest first, that are guided
-    scheduler: str = "dpmpp"  # default sampler, one of sampling.samplers.SAMPLERS
+    scheduler: str = "dpmpp"  # default sampler, one of SCHEDULERS
 
     @property
     def sampling_defaults(self) -> dict[str, float | str]:
@@ -140,8 +142,8 @@ class ModelConfig:
     def from_dict(data: dict) -> ModelConfig:
         """Return the configuration that `to_dict` wrote, of this or an earlier version.
 
-        Raises TypeError for unknown or missing keys, ValueError for a version that is newer than this package and for values
-        of another type or outside their range (`ranges.py`).
+        Raises TypeError for unknown or missing keys, ValueError for a version that is newer than this package and for
+        values of another type or outside their range (`ranges.py`).
         """
         data = upgrade(data)
         parts = {f.name: f.default for f in fields(ModelConfig) if f.default is not MISSING}

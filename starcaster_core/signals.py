@@ -14,8 +14,8 @@ INTERRUPTED = 130  # exit code, as shells give it
 
 @contextmanager
 def ending_at_once() -> Iterator[None]:
-    """In this block a signal ends the process: nothing has begun that could be lost. It holds while modules are imported, when
-    an exception could come out anywhere as anything."""
+    """In this block a signal ends the process. It is for imports: nothing has begun that could be lost, and an
+    exception in the middle of one could come out as anything."""
     with handling(_end):
         yield
 
@@ -29,7 +29,10 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def handling(handler: Callable) -> Iterator[None]:
-    """Handle the signals by `handler` in this block. Ignored ones stay so, as `nohup` wants; threads but the main one have no say."""
+    """Handle the signals by `handler` in this block. Ignored ones stay ignored, as `nohup` wants.
+
+    Only the main thread may say so; in others the block changes nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

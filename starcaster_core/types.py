@@ -6,9 +6,12 @@ Frames are counted at the video rate `fps`; seconds appear only at the user's ed
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:  # the command line's help reads this file, and torch takes a second
+    from torch import Tensor
 
 DEFAULT_FPS = 25.0
 
@@ -21,8 +24,8 @@ class Identity:
     portrait: uint8 [S, S, 3] RGB, the FFHQ-aligned crop that becomes the reference frame; None when only the
         embedding is known (identity-only mode).
     backend: the recogniser that made the embedding, "dlib" or "arcface"; a model accepts only its own.
-    yaw, pitch: from how far to the person's left and from how far above the portrait was taken, degrees; 0 from the front or
-        where it is not known.
+    yaw, pitch: from how far to the person's left and from how far above the portrait was taken, degrees; 0 from the
+        front or where it is not known.
     regions: float32 [3, 2], where mouth, right and left eye lie in the portrait, x and y in 0..1; None where not known.
     photo: uint8 [H, W, 3] RGB, the whole picture the portrait was cut from; None where it was not kept.
     crop: float64 [3, 3], the similarity from the photo's pixels (x, y, 1) to those of the portrait.

@@ -20,7 +20,8 @@ def comfy_server():
     install = locate()
     if not (install.comfyui / "main.py").exists():
         pytest.skip("no ComfyUI: run `make setup`, or set COMFYUI_PATH")
-    # One thread: the tests' models are tiny, and a machine that is busy elsewhere makes two threads wait for each other.
+    # One thread: the tests' models are tiny, and a machine that is busy elsewhere makes two threads wait for each
+    # other.
     server = ComfyServer(install, environment={"OMP_NUM_THREADS": "1"})
     write_tiny_checkpoint(server.base / "models" / "starcaster" / TINY)
     with server:

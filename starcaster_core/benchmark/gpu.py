@@ -1,9 +1,11 @@
-"""What a GPU makes of the paper's scale: frames a second, share of the GPU's ceiling, memory, and the ratio to diffusers.
+"""What a GPU makes of the paper's scale: frames a second, share of the GPU's ceiling, memory, and the ratio to
+diffusers.
 
 python -m starcaster_core bench-gpu --out benchmarks/results/gpu.json
 
-Weights are random, which changes no time. One variant after another; one that fails is recorded with its error, and what
-does not fit into the time budget is recorded as left out. `--preset tiny --device cpu` rehearses every line but CUDA's.
+Weights are random, which changes no time. One variant after another; one that fails is recorded with its error, and
+what does not fit into the time budget is recorded as left out. `--preset tiny --device cpu` rehearses every line but
+CUDA's.
 """
 
 from __future__ import annotations

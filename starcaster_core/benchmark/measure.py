@@ -116,10 +116,11 @@ def measure_path(model: Starcaster, chunks: int) -> dict:
 def compare_with_plain(model: Starcaster, settings: SamplerSettings, repeats: int) -> dict:
     """One chunk in the middle of a video, ours and plain in turn.
 
-    Ours is the sampler's own loop with what it computes once a chunk, and asks for the null only where guidance is wanted;
-    plain reads the context frames, where the model subject back at any, and then makes the predictions alone, where it is
-    guided at every step. Both have read the reference before, once for the whole video.
-    Where motion modules are silent, the figures are also those of a model whose motion modules all run, as trained ones do.
+    Ours is the sampler's own loop with what it computes once a chunk, and asks for the null only where guidance is
+    wanted; plain reads the context frames, where the model subject back at any, and then makes the predictions alone,
+    where it is guided at every step. Both have read the reference before, once for the whole video.
+    Where motion modules are silent, the figures are also those of a model whose motion modules all run, as trained ones
+    do.
     """
     length = model.config.chunk_frames
     conditions, _ = sample_conditions(model, length)

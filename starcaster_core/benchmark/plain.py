@@ -1,9 +1,9 @@
 """The yardstick: the same network put together from diffusers' parts, the way reference-net packs do it.
 
-`UNetMotionModel` denoises, a second `UNet2DConditionModel` reads the reference once a clip and context frames once a chunk
-and keeps their features. Keys and values of every stream are made anew in every attention, adapters run beside the layers they
-adapt, and, where there is guidance, both branches are asked at every step. Weights are the model's own, so the answers
-are the same numbers (a test says so); only the way there differs.
+`UNetMotionModel` denoises, a second `UNet2DConditionModel` reads the reference once a clip and context frames once a
+chunk and keeps their features. Keys and values of every stream are made anew in every attention, adapters run beside
+the layers they adapt, and, where there is guidance, both branches are asked at every step. Weights are the model's own,
+so the answers are the same numbers (a test says so); only the way there differs.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ class PlainComposition:
     @torch.no_grad()
     def predict(self, latents, timestep, identity, nobody, audio, camera, head_motion, guidance_scale: float) -> Tensor:
         """One guided prediction, after `read`; without guidance (scale 1) the null is not asked for, as in diffusers'
-        pipelines. latents [1, C, T, h, w]; identity, nobody: tokens [1, L, D]; audio, camera: tokens [1, T, L, D] or None;
-        head_motion [1, T, K]."""
+        pipelines. latents [1, C, T, h, w]; identity, nobody: tokens [1, L, D]; audio, camera: tokens [1, T, L, D] or
+        None; head_motion [1, T, K]."""
         branches = [(identity, True)] if guidance_scale == 1 else [(nobody, False), (identity, True)]
         answers = []
         for tokens, conditioned in branches:

@@ -49,7 +49,8 @@ def check_range(path: CameraPath) -> tuple[str, ...]:
         worst = int(beyond.argmax())
         if beyond[worst] > SLACK:
             warnings.append(
-                f"The camera's {name} reaches {values[worst]:.3g} at {worst / float(path.fps):.2f} s, outside {trained}, "
+                f"The camera's {name} reaches {values[worst]:.3g} at {worst / float(path.fps):.2f} s, outside "
+                f"{trained}, "
                 "which is what the model was trained on: expect a softer or distorted picture there."
             )
     return tuple(warnings)

@@ -47,9 +47,9 @@ def require_voices(voices: Iterable[str] = NATURAL_VOICES) -> None:
 def synthesize_natural(text: str, voice: str, stretch: float = 1.0, seed: int = 0) -> Utterance:
     """Say English `text` in one of NATURAL_VOICES, at 16 kHz and one peak level; phonemes are in IPA.
 
-    stretch: how long the sounds last, 1 being the voice's own pace. seed: joe says it a little differently for each; the
-    others have no chance in them. The same arguments give the same samples, as long as onnxruntime's version and the
-    kind of processor stay the same. Times are the networks' own, in steps of 12 ms (joe) and 25 ms (Kokoro).
+    stretch: how long the sounds last, 1 being the voice's own pace. seed: joe says it a little differently for each;
+    the others have no chance in them. The same arguments give the same samples, as long as onnxruntime's version and
+    the kind of processor stay the same. Times are the networks' own, in steps of 12 ms (joe) and 25 ms (Kokoro).
     Raises InputError for empty text or an unknown voice, MissingDependencyError without its packages or espeak-ng.
     """
     if voice not in NATURAL_VOICES:

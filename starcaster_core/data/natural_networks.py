@@ -1,7 +1,7 @@
 """The networks of Piper's voice "joe" and of Kokoro: symbols of IPA -> sound, and how long each symbol of it lasts.
 
-Both decide on the lengths before they make any sound; that decision is made an output of theirs. Their packages are used
-as files, of which none is run: so a voice under one licence does not bring in a program under another.
+Both decide on the lengths before they make any sound; that decision is made an output of theirs. Their packages are
+used as files, of which none is run: so a voice under one licence does not bring in a program under another.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def _kokoro(units: list[str], speaker: str, stretch: float) -> Said:
 
 
 def _starts(lengths: np.ndarray, groups: list[list]) -> np.ndarray:
-    """lengths [all members] of members that follow each other, put into groups -> [groups]: where each of these begins."""
+    """lengths [all members] of members that follow each other, put into groups -> [groups]: where each of these
+    begins."""
     ends = np.concatenate([[0], np.cumsum(lengths, dtype=float)])
     return ends[np.cumsum([0, *map(len, groups[:-1])])]
 

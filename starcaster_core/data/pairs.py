@@ -1,8 +1,8 @@
 """Pairs of pictures of one person with exact correspondence: the portrait and later frames, for the reference decoder.
 
-A pair of the synthetic world is a portrait, as a user would give it, and a frame of a clip of the same person in the same
-light: another expression, another head pose, another camera. For every place of the frame the renderer says where it lies in
-the portrait, and whether it is seen there.
+A pair of the synthetic world is a portrait, as a user would give it, and a frame of a clip of the same person in the
+same light: another expression, another head pose, another camera. For every place of the frame the renderer says where
+it lies in the portrait, and whether it is seen there.
 """
 
 from __future__ import annotations
@@ -30,11 +30,14 @@ REGIONS = ("mouth", "right_eye", "left_eye")  # of the subject
 class Scene:
     """One portrait and some frames of a clip.
 
-    portrait, frames: uint8 [S, S, 3] and [N, S, S, 3]. flow: float32 [N, 2, F, F], to be added to a place of the frame to come
-    to the portrait's, x right and y down in image sides. visible: float32 [N, F, F], 1 where that place is seen in the portrait.
-    regions: float32 [3, 2], where mouth and eyes lie in the portrait, image sides. rows: which of the clip's FRAMES the frames are.
-    samples: float32 [FRAMES / FPS seconds at SAMPLE_RATE], silence where none is heard. performance: of all FRAMES; portrait_rotation
-    [3, 3], portrait_camera [4, 4]: of the portrait. cameras: [FRAMES, 4, 4]. moving_camera: whether the camera is a condition.
+    portrait, frames: uint8 [S, S, 3] and [N, S, S, 3]. flow: float32 [N, 2, F, F], to be added to a place of the frame
+    to come to the portrait's, x right and y down in image sides. visible: float32 [N, F, F], 1 where that place is seen
+    in the portrait.
+    regions: float32 [3, 2], where mouth and eyes lie in the portrait, image sides. rows: which of the clip's FRAMES the
+    frames are.
+    samples: float32 [FRAMES / FPS seconds at SAMPLE_RATE], silence where none is heard. performance: of all FRAMES;
+    portrait_rotation [3, 3], portrait_camera [4, 4]: of the portrait. cameras: [FRAMES, 4, 4]. moving_camera: whether
+    the camera is a condition.
     embedding: float32 [128].
     """
 
@@ -159,9 +162,10 @@ def narrowed(cameras: np.ndarray, factor: float) -> np.ndarray:
 def correspondence(found: np.ndarray, itself: np.ndarray, still: bool) -> tuple[np.ndarray, np.ndarray]:
     """Turn what `Renderer.match` found [F, F, 4] into flow [2, F, F] and visibility [F, F].
 
-    itself [G, G, 4]: the portrait matched with itself. A point is visible where nothing nearer lies at its place. Beside the
-    head the background does not move, and is visible where the portrait shows background too; unless the camera moves: then
-    where it lies in the portrait is not known, which counts as not visible. still: whether the camera stands still.
+    itself [G, G, 4]: the portrait matched with itself. A point is visible where nothing nearer lies at its place.
+    Beside the head the background does not move, and is visible where the portrait shows background too; unless the
+    camera moves: then where it lies in the portrait is not known, which counts as not visible. still: whether the
+    camera stands still.
     """
     side, other = len(found), len(itself)
     ticks = (np.arange(side) + 0.5) / side

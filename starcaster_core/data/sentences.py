@@ -75,25 +75,27 @@ CLASSIC = tuple(
 )
 
 WORDS = {
-    "person": "my mother|the young boy|our new teacher|the old fisherman|a very cheerful nurse|the judge|your cousin George|"
-    "the girl with the yellow umbrella|Matthew|Charlotte|both of the pilots|the village choir|a famous chef|"
+    "person": "my mother|the young boy|our new teacher|the old fisherman|a very cheerful nurse|the judge|your cousin "
+    "George|the girl with the yellow umbrella|Matthew|Charlotte|both of the pilots|the village choir|a famous chef|"
     "my favourite author|the shy musician|everybody in the office|the tall athlete|a voice on the radio",
     "verb_past": "found|brought|painted|borrowed|watched|measured|chose|forgot|described|threw away|shook|caught|"
     "polished|admired|followed|repaired|photographed|hid|washed|unwrapped",
-    "thing": "a broken watch|the wooden bridge|seven fresh oranges|a bowl of hot soup|the blue vase|a pair of leather boots|"
-    "the garden gate|a huge purple balloon|this strange picture|the missing key|a jar of honey|my father's violin|"
-    "an ancient map|the first chapter|a cup of coffee|some fresh fish|the kitchen table|a box of matches",
+    "thing": "a broken watch|the wooden bridge|seven fresh oranges|a bowl of hot soup|the blue vase|a pair of leather "
+    "boots|the garden gate|a huge purple balloon|this strange picture|the missing key|a jar of honey|my father's "
+    "violin|an ancient map|the first chapter|a cup of coffee|some fresh fish|the kitchen table|a box of matches",
     "place": "in the valley|near the harbour|behind the church|at the edge of the forest|on the roof|under the stairs|"
     "beside the river|across the square|in the museum|at the bus stop|on a quiet beach|along the northern shore",
     "time": "yesterday morning|last Thursday|an hour ago|before the storm|in the middle of the night|every other week|"
     "just after breakfast|at half past five|during the long journey|when the music began|in early January",
-    "adjective": "beautiful|terribly noisy|rather unusual|warm and smooth|cheap|far too heavy|perfectly round|very fragile|"
-    "quite delicious|thick and rough|enormous|surprisingly useful|bright yellow|a little sour",
+    "adjective": "beautiful|terribly noisy|rather unusual|warm and smooth|cheap|far too heavy|perfectly round|very "
+    "fragile|quite delicious|thick and rough|enormous|surprisingly useful|bright yellow|a little sour",
     "how": "slowly|with great pleasure|without a word|quite by chance|carefully|in a hurry|for the third time|"
     "with both hands|as usual|very quietly",
     "number": "two|three|five|eleven|thirteen|twenty four|fifty six|a hundred|two thousand",
-    "plural": "sheep|children|bicycles|questions|photographs|flowers|journeys|mushrooms|windows|voices|treasures|fathers",
-    "want": "I would like to|We ought to|You should never|They always try to|Would you please|Nobody wants to|She used to",
+    "plural": "sheep|children|bicycles|questions|photographs|flowers|journeys|mushrooms|windows|voices|treasures|"
+    "fathers",
+    "want": "I would like to|We ought to|You should never|They always try to|Would you please|Nobody wants to|She used "
+    "to",
     "verb": "choose|measure|watch|borrow|carry|describe|throw away|look at|pay for|think about|worry about|push",
 }
 
@@ -154,8 +156,8 @@ _ONSETS = (
     "b c ch d f g h j k l m n p qu r s sh t th v w y z bl br cl cr dr fl fr gl gr pl pr sc sk sl sm sn sp st sw tr tw"
 ).split()
 _RHYMES = (
-    "ab ack ad ade aft ail ain air ake ale all am an and ane ang ap ape ar arch ark ate atch aw awn aze eck ed eech eel "
-    "eem een eep eer eet ell em en end ent est etch ib ick ide idge ife ight ike ill im ime in ind ing ip ire ish ite "
-    "ive ize oat ob ock od oil oin oke old ole ome on ood ook oom oot op ope ord ore orn oth ouch ound out ouse ove ow "
-    "oy oys ub uck uff ug ull um un unch ung up ure urn us use ush ut"
+    "ab ack ad ade aft ail ain air ake ale all am an and ane ang ap ape ar arch ark ate atch aw awn aze eck ed eech "
+    "eel eem een eep eer eet ell em en end ent est etch ib ick ide idge ife ight ike ill im ime in ind ing ip ire ish "
+    "ite ive ize oat ob ock od oil oin oke old ole ome on ood ook oom oot op ope ord ore orn oth ouch ound out ouse "
+    "ove ow oy oys ub uck uff ug ull um un unch ung up ure urn us use ush ut"
 ).split()

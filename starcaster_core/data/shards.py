@@ -111,8 +111,8 @@ def _members(clip: Clip) -> dict[str, bytes]:
 def encode_video(frames: np.ndarray, fps: float) -> bytes:
     """uint8 [T, H, W, 3] RGB -> an mp4; the same frames give the same bytes.
 
-    One thread, so that they do not depend on the machine's cores. No macroblock tree: for pictures of some 32 pixels x264 bases
-    it on memory that it has not written.
+    One thread, so that they do not depend on the machine's cores. No macroblock tree: for pictures of some 32 pixels
+    x264 bases it on memory that it has not written.
     """
     import av
 

@@ -3,10 +3,10 @@
     python -m starcaster_core synth --clips 1400 --out DIR --seed 1 --workers 2
 
 A clip is a pure function of the settings and its number. Kinds: "temporal" (the head talks and moves, the camera
-stands near the front), "spatial" (one frozen instant, the camera moves), "joint" (both). The truth of a clip of T frames,
-K landmarks, S pixels a side: expression float32 [T, 52] (`unit_names`), world_from_cam [T, 4, 4], intrinsics [T, 3, 3],
-head_rotation [T, 3, 3], landmarks [T, K, 2] and mouth_box [T, 4] (x0, y0, x1, y1) in pixels, embedding [128] (dlib),
-phoneme and viseme int64 [T] (`phonemes.CLASS_NAMES`, `visemes.VISEMES`; silence where there is no sound).
+stands near the front), "spatial" (one frozen instant, the camera moves), "joint" (both). The truth of a clip of T
+frames, K landmarks, S pixels a side: expression float32 [T, 52] (`unit_names`), world_from_cam [T, 4, 4], intrinsics
+[T, 3, 3], head_rotation [T, 3, 3], landmarks [T, K, 2] and mouth_box [T, 4] (x0, y0, x1, y1) in pixels, embedding [128]
+(dlib), phoneme and viseme int64 [T] (`phonemes.CLASS_NAMES`, `visemes.VISEMES`; silence where there is no sound).
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ FOCAL_SPREAD = 0.12  # of the logarithm of the focal length, where the camera is
 @dataclass(frozen=True)
 class Settings:
     """Everything that decides the clips. `people`: identity seeds are below this. kinds: (name, share) pairs. filmed:
-    share of the clips that went through a camera with faults (`heads/film.py`); the others are as rendered. natural: share
-    of the clips spoken in a natural voice (`natural.py`), where the split has one; with any, sets made on different
-    kinds of processor may differ. static_yaw: degrees from the front within which the camera of "temporal" clips stands;
-    half as many above and below."""
+    share of the clips that went through a camera with faults (`heads/film.py`); the others are as rendered. natural:
+    share of the clips spoken in a natural voice (`natural.py`), where the split has one; with any, sets made on
+    different kinds of processor may differ. static_yaw: degrees from the front within which the camera of "temporal"
+    clips stands; half as many above and below."""
 
     clips: int
     frames: int = 48
@@ -261,7 +261,8 @@ class Stage:
 
 
 def embed_known_face(picture: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, bool]:
-    """dlib embedding float32 [128] of a picture with known `landmarks` [K, 2] pixels, and whether dlib found the face."""
+    """dlib embedding float32 [128] of a picture with known `landmarks` [K, 2] pixels, and whether dlib found the
+    face."""
     from ..identity.embed import embed
     from ..identity.faces import Face, detect
 

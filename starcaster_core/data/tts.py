@@ -42,8 +42,8 @@ SAMPLE_RATE = 16_000
 ACCENTS = ("en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-029", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us-nyc")
 VARIANTS = (
     "f1 f2 f3 f4 f5 m1 m2 m3 m4 m5 m6 m7 m8 klatt klatt2 klatt4 Alex Alicia Andy Annie Gene Gene2 Lee Michael adam "
-    "anika antonio aunty belinda benjamin david ed edward grandma grandpa iven2 john linda max miguel pablo paul quincy "
-    "rob robert sandro shelby steph steph2 travis victor zac"
+    "anika antonio aunty belinda benjamin david ed edward grandma grandpa iven2 john linda max miguel pablo paul "
+    "quincy rob robert sandro shelby steph steph2 travis victor zac"
 ).split()
 VOICES = tuple(f"{accent}+{variant}" for variant in VARIANTS for accent in ACCENTS)
 FLITE_VOICES = ("slt", "rms", "awb", "kal")
@@ -76,8 +76,8 @@ class Utterance:
 def synthesize(text: str, voice: str = "en-us", rate: int = 150, pitch: int = 50) -> Utterance:
     """Say `text` with espeak-ng, at 16 kHz; the same arguments give the same samples.
 
-    voice: an accent, or accent+variant as in `VOICES`. rate: words a minute, 80..450. pitch: 0..99, 50 is the voice's own.
-    Raises InputError for empty text or an unknown accent, MissingDependencyError without espeak-ng.
+    voice: an accent, or accent+variant as in `VOICES`. rate: words a minute, 80..450. pitch: 0..99, 50 is the voice's
+    own. Raises InputError for empty text or an unknown accent, MissingDependencyError without espeak-ng.
     """
     if not text.strip():
         raise InputError("some text to say", "an empty string", "Give at least one word.")
@@ -88,7 +88,8 @@ def synthesize(text: str, voice: str = "en-us", rate: int = 150, pitch: int = 50
 
 
 def spell(texts: list[str], voice: str = "en-us") -> list[str]:
-    """How espeak-ng pronounces each text, in IPA: "a cup" is "ɐ kˈʌp". Punctuation is lost. Errors as for `synthesize`."""
+    """How espeak-ng pronounces each text, in IPA: "a cup" is "ɐ kˈʌp". Punctuation is lost. Errors as for
+    `synthesize`."""
     return json.loads(_espeak(voice, {"spell": texts}))
 
 
@@ -146,7 +147,8 @@ def phoneme_track(phonemes: list[Phoneme], frames: int, fps: float = 25.0) -> np
 
 
 def utterance(pcm: np.ndarray, sample_rate: int, starts: list[tuple[float, str]]) -> Utterance:
-    """16-bit samples and (start in seconds, symbol) pairs -> an Utterance at 16 kHz; each sound ends where the next begins."""
+    """16-bit samples and (start in seconds, symbol) pairs -> an Utterance at 16 kHz; each sound ends where the next
+    begins."""
     seconds = len(pcm) / sample_rate
     ends = [start for start, _ in starts[1:]] + [seconds]
     phonemes = [Phoneme(start, end, symbol) for (start, symbol), end in zip(starts, ends) if end > start]

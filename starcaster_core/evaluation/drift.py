@@ -35,7 +35,8 @@ LAPLACIAN = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])
 
 @dataclass(frozen=True)
 class LongTake:
-    """clip: whom it shows; video uint8 [T, S, S, 3] at `fps`; truth: the clip through the autoencoder, as long as it is"""
+    """clip: whom it shows; video uint8 [T, S, S, 3] at `fps`; truth: the clip through the autoencoder, as long as it
+    is"""
 
     clip: Clip
     video: Tensor

@@ -34,7 +34,8 @@ EXAMPLES = 3  # clips of each kind whose strips and curves are shown
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """sampler: None takes the model's own. drift_seconds: length of the long clip, 0 for none. seed: of the bootstrap."""
+    """sampler: None takes the model's own. drift_seconds: length of the long clip, 0 for none. seed: of the
+    bootstrap."""
 
     sampler: SamplerSettings | None = None
     drift_seconds: float = 0.0

@@ -2,9 +2,10 @@
 
     python -m starcaster_core.evaluation.fewstep --teacher FILE --student FILE --latents DIR --out figures.json
 
-Compared are decoded frames in grey levels (0..255): mean squared error to the teacher in 25 steps, to the teacher in its
-own number, and to the clip as the autoencoder gives it back; over the frame and over the mouth's box. `motion` is the mean
-absolute difference of neighbouring frames. All ways take turns clip by clip, so that their times can be compared.
+Compared are decoded frames in grey levels (0..255): mean squared error to the teacher in 25 steps, to the teacher in
+its own number, and to the clip as the autoencoder gives it back; over the frame and over the mouth's box. `motion` is
+the mean absolute difference of neighbouring frames. All ways take turns clip by clip, so that their times can be
+compared.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ MANY, OWN, TRUTH = "teacher, 25 steps", "teacher, its own steps", "truth"
 
 
 def ways_to_sample(teacher: Starcaster, students: dict[str, Starcaster], seed: int) -> dict:
-    """name -> (model, settings): the teacher in 25 steps, in its own, in 4 with and without guidance, and the students"""
+    """name -> (model, settings): the teacher in 25 steps, in its own, in 4 with and without guidance, and the
+    students"""
     own = SamplerSettings.of(teacher.config, seed=seed)
 
     def few(**changes) -> SamplerSettings:

@@ -58,8 +58,8 @@ def choose_clips(folders: list[Path], count: int, splits: tuple[str, ...] = HELD
 def film(
     model: Starcaster, clips: list[Clip], sampler: SamplerSettings, report: Callable[[str], None] = lambda line: None
 ) -> list[Take]:
-    """Each clip generated once, from what a user would give; the slow part. `report` is told of every clip. Seeds go up from
-    the sampler's, so that no two heads move alike; in a frozen instant they keep still."""
+    """Each clip generated once, from what a user would give; the slow part. `report` is told of every clip. Seeds go up
+    from the sampler's, so that no two heads move alike; in a frozen instant they keep still."""
     takes = []
     for number, clip in enumerate(clips, start=1):
         side, truth = model.config.image_size, torch.from_numpy(clip.frames)

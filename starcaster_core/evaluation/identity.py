@@ -58,8 +58,8 @@ def read(instruments, video: Tensor, clip: Clip) -> Faces:
 
 
 def embed_picture(picture: np.ndarray) -> np.ndarray | None:
-    """uint8 [S, S, 3] -> dlib's embedding [128] of its largest face, None where it finds none; remembered, since several
-    families look at the same frames and a still portrait is the same frame all along."""
+    """uint8 [S, S, 3] -> dlib's embedding [128] of its largest face, None where it finds none; remembered, since
+    several families look at the same frames and a still portrait is the same frame all along."""
     key = blake2b(np.ascontiguousarray(picture), digest_size=16).digest()
     if key not in _known:
         _known[key] = look_at(picture)

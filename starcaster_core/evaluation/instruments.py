@@ -1,4 +1,5 @@
-"""What figures are read with. Each is optional: what cannot be read is left out, and the report says what is missing."""
+"""What figures are read with. Each is optional: what cannot be read is left out, and the report says what is
+missing."""
 
 from __future__ import annotations
 

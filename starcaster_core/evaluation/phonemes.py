@@ -87,8 +87,9 @@ def figures(encoder: PhoneticEncoder, spoken: list[Spoken]) -> dict[str, dict[st
 
 
 def named(said: list[np.ndarray], truth: list[np.ndarray]) -> dict[str, float]:
-    """Tracks [T] of utterances -> shares of the frames of speech that are named rightly, that always saying the commonest
-    sound names (chance), that what is said of the utterance before names (wrong_input); and of the pauses found."""
+    """Tracks [T] of utterances -> shares of the frames of speech that are named rightly, that always saying the
+    commonest sound names (chance), that what is said of the utterance before names (wrong_input); and of the pauses
+    found."""
     other = [np.resize(said[i - 1], len(one)) for i, one in enumerate(truth)]
     if len(said) == 1:
         other = [np.roll(said[0], len(said[0]) // 2)]

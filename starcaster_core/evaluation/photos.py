@@ -1,21 +1,24 @@
-"""Measure what becomes of photos of real people: is it still they, is it sharp, does the face hold when the camera moves?
+"""Measure what becomes of photos of real people: is it still they, is it sharp, does the face hold when the camera
+moves?
 
     python -m starcaster_core.evaluation.photos --photos DIR --voice voice.flac --out photos.json --sheet photos.png
     python -m starcaster_core.evaluation.photos --photos DIR --held-out --people 40 ...
 
-Every face says what the voice says. VERSIONS are measured on the same latents: frames out of the photo (`frame_decoder.py`), the
-autoencoder's frames enlarged, and the photo standing still, which is as good as the instruments see. Figures of a photo:
+Every face says what the voice says. VERSIONS are measured on the same latents: frames out of the photo
+(`frame_decoder.py`), the autoencoder's frames enlarged, and the photo standing still, which is as good as the
+instruments see. Figures of a photo:
 
 found           fraction of the looked-at frames in which dlib sees a face
 distance        of these to the photo's dlib embedding, in the mean
 sharpness       of the face, as a fraction of the photo's at the same size (root mean square of the Laplacian)
 colour          difference of the face's mean colour from the photo's, grey levels of 255
-lips            how the mouth's opening goes along with the autoencoder's frames, which the lips were drawn in: correlation, and
-                size of the motion as a fraction of theirs (standard deviations, image sides)
-views           for a camera 15 and 30 degrees aside, with a still head: found, distance, and whether the person is the nearest
-                of all the folder's (rank 1)
+lips            how the mouth's opening goes along with the autoencoder's frames, which the lips were drawn in:
+                correlation, and size of the motion as a fraction of theirs (standard deviations, image sides)
+views           for a camera 15 and 30 degrees aside, with a still head: found, distance, and whether the person is the
+                nearest of all the folder's (rank 1)
 
-dlib's recogniser measures here and has taught nothing. The landmarker, which measures the lips, has taught what reads them.
+dlib's recogniser measures here and has taught nothing. The landmarker, which measures the lips, has taught what reads
+them.
 --held-out takes the photos that training leaves out (`split_of`).
 """
 
@@ -220,7 +223,8 @@ def rounded(value):
 def evaluate_photos(
     model: Starcaster, people: dict[str, Identity], speech: Speech, settings: SamplerSettings, views: bool = True
 ) -> tuple[dict, list[np.ndarray]]:
-    """Return the figures (see the module) and, for each person, a row of pictures: photo, then frames above enlarged ones."""
+    """Return the figures (see the module) and, for each person, a row of pictures: photo, then frames above enlarged
+    ones."""
     figures, rows = {}, []
     for name, who in people.items():
         video = generate_versions(model, Conditions(who, speech), settings)

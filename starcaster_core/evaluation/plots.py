@@ -27,7 +27,8 @@ def line_plot(
     levels: list[tuple[str, str, float]] = (),
     size: tuple[int, int] = (330, 170),
 ) -> str:
-    """lines: (name, colour, values, None where there is none); levels: (name, colour, value) drawn dashed all across."""
+    """lines: (name, colour, values, None where there is none); levels: (name, colour, value) drawn dashed all
+    across."""
     width, height = size
     known = [v for _, _, values in lines for v in values if v is not None] + [v for _, _, v in levels]
     if not known:
@@ -53,7 +54,8 @@ def line_plot(
     for name, colour, value in levels:
         parts.append(f'<path d="M{LEFT} {up(value):.1f}H{width - RIGHT}" stroke="{colour}" class="level"/>')
         parts.append(
-            f'<text x="{width - RIGHT - 2}" y="{up(value) - 4:.1f}" text-anchor="end" style="fill:{colour}">{escape(name)}</text>'
+            f'<text x="{width - RIGHT - 2}" y="{up(value) - 4:.1f}" text-anchor="end" '
+            f'style="fill:{colour}">{escape(name)}</text>'
         )
     for name, colour, values in lines:
         points = [(across(a), up(v)) if v is not None else None for a, v in zip(x, values)]

@@ -37,14 +37,19 @@ main { max-width: 1180px; margin: 0 auto; padding: 32px 24px 64px }
 h1 { font-size: 30px; margin: 0 0 4px; letter-spacing: -.01em } h2 { font-size: 20px; margin: 0 0 4px }
 h3 { font-size: 14px; margin: 22px 0 6px; color: var(--soft); font-weight: 600 }
 p { margin: 4px 0 10px; max-width: 78ch } .soft { color: var(--soft) }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 20px 22px; margin: 18px 0 }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 20px 22px;
+          margin: 18px 0 }
 code, pre { font: 12.5px/1.5 ui-monospace, "DejaVu Sans Mono", monospace }
-pre { background: #f0f2f5; border-radius: 6px; padding: 10px 12px; white-space: pre-wrap; word-break: break-word; margin: 8px 0 }
+pre { background: #f0f2f5; border-radius: 6px; padding: 10px 12px; white-space: pre-wrap; word-break: break-word;
+      margin: 8px 0 }
 .facts { display: flex; flex-wrap: wrap; gap: 6px 26px; margin: 12px 0 } .facts b { display: block; font-size: 20px }
 .facts span { color: var(--soft); font-size: 13px }
-.legend { display: grid; grid-template-columns: 1fr 1fr; gap: 4px 28px; font-size: 13px; color: var(--soft); margin: 10px 0 14px }
-.legend i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 6px; vertical-align: -1px }
-table { border-collapse: collapse; width: 100%; table-layout: fixed; font-variant-numeric: tabular-nums; font-size: 13.5px }
+.legend { display: grid; grid-template-columns: 1fr 1fr; gap: 4px 28px; font-size: 13px; color: var(--soft);
+          margin: 10px 0 14px }
+.legend i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 6px;
+            vertical-align: -1px }
+table { border-collapse: collapse; width: 100%; table-layout: fixed; font-variant-numeric: tabular-nums;
+        font-size: 13.5px }
 th { text-align: right; font-weight: 500; color: var(--soft); font-size: 12.5px; padding: 4px 10px }
 td { text-align: right; padding: 5px 10px; border-top: 1px solid var(--line); white-space: nowrap }
 th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; width: 25% }
@@ -101,10 +106,10 @@ def heading(results: dict, name: str) -> str:
     return (
         f'<h1>{escape(name)}</h1><p class="soft">Measured on {whose.get(results.get("split"), "the given clips")}.</p>'
         f'<div class="facts">{cells}</div>{command}<section><h2>How to read this</h2>{legend()}'
-        "<p>In every row the bar runs from the worst to the best of these; better lies to the right, except where as much "
-        "as the truth is best: there more lies to the right. Means over clips; ± is the standard error, the line through "
-        "the dot the 95 % interval, both by bootstrap over clips. A difference within the intervals says nothing. In the "
-        "curves blue is what the generated video shows, green what it was to show.</p></section>"
+        "<p>In every row the bar runs from the worst to the best of these; better lies to the right, except where as "
+        "much as the truth is best: there more lies to the right. Means over clips; ± is the standard error, the line "
+        "through the dot the 95 % interval, both by bootstrap over clips. A difference within the intervals says "
+        "nothing. In the curves blue is what the generated video shows, green what it was to show.</p></section>"
     )
 
 
@@ -206,10 +211,10 @@ def frechet_section(results: dict) -> str:
             f"<td>{range_bar(measured, 'low')}</td>{cells}</tr>"
         )
     return (
-        "<section><h2>Fréchet distances</h2><p>Between all generated and all true frames, as clouds of features. With few "
-        "samples such a distance is always too large; for scale, under “half to half”, that of every other true clip to the "
-        "rest, which are other people: a model's can be below it because its clips show the same ones. ± by jackknife. "
-        "Comparable between models on the same clips and instruments, and with nothing else.</p>"
+        "<section><h2>Fréchet distances</h2><p>Between all generated and all true frames, as clouds of features. With "
+        "few samples such a distance is always too large; for scale, under “half to half”, that of every other true "
+        "clip to the rest, which are other people: a model's can be below it because its clips show the same ones. ± "
+        "by jackknife. Comparable between models on the same clips and instruments, and with nothing else.</p>"
         f"<table><tr><th></th><th class=bar></th>{''.join(f'<th>{title}</th>' for title in titles.values())}</tr>"
         f"{''.join(rows)}</table></section>"
     )

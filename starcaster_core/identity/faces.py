@@ -170,7 +170,8 @@ def _by_rule(faces: list[Face], which: str) -> Face:
             raise FaceError(
                 "a photo of one person",
                 f"{len(faces)} faces",
-                "Crop the photo, choose the largest, leftmost or rightmost face, or mark the face with a box or a mask.",
+                "Crop the photo, choose the largest, leftmost or rightmost face, or mark the face with a box or a "
+                "mask.",
             )
         return faces[0]
     rules = {"largest": lambda f: -f.size, "leftmost": lambda f: f.centre[0], "rightmost": lambda f: -f.centre[0]}

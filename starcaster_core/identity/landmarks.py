@@ -15,16 +15,16 @@ import numpy as np
 
 from ..errors import InputError
 
-# What the 52 scores are called, in order (MediaPipe, face_blendshapes_graph.cc, Apache-2.0): ARKit's, left and right the
-# subject's. `_neutral` stands where ARKit has the tongue.
+# What the 52 scores are called, in order (MediaPipe, face_blendshapes_graph.cc, Apache-2.0): ARKit's, left and right
+# the subject's. `_neutral` stands where ARKit has the tongue.
 BLENDSHAPES = tuple(
     "_neutral browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff cheekSquintLeft "
     "cheekSquintRight eyeBlinkLeft eyeBlinkRight eyeLookDownLeft eyeLookDownRight eyeLookInLeft eyeLookInRight "
     "eyeLookOutLeft eyeLookOutRight eyeLookUpLeft eyeLookUpRight eyeSquintLeft eyeSquintRight eyeWideLeft eyeWideRight "
     "jawForward jawLeft jawOpen jawRight mouthClose mouthDimpleLeft mouthDimpleRight mouthFrownLeft mouthFrownRight "
-    "mouthFunnel mouthLeft mouthLowerDownLeft mouthLowerDownRight mouthPressLeft mouthPressRight mouthPucker mouthRight "
-    "mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthSmileLeft mouthSmileRight mouthStretchLeft "
-    "mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft noseSneerRight".split()
+    "mouthFunnel mouthLeft mouthLowerDownLeft mouthLowerDownRight mouthPressLeft mouthPressRight mouthPucker "
+    "mouthRight mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthSmileLeft mouthSmileRight "
+    "mouthStretchLeft mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft noseSneerRight".split()
 )
 # Points by name; left and right are the subject's.
 RIGHT_EYE_OUTER, RIGHT_EYE_INNER, LEFT_EYE_INNER, LEFT_EYE_OUTER = 33, 133, 362, 263
@@ -118,15 +118,15 @@ class FaceLandmarks:
         )
 
 
-# Finding ---------------------------------------------------------------------------------------------------------------
+# Finding --------------------------------------------------------------------------------------------------------------
 
 
 def find_landmarks(image: np.ndarray, box: Sequence[float] | None = None) -> FaceLandmarks | None:
     """The geometry of a picture's face, or None where there is none.
 
     image: uint8 [H, W, 3] RGB.
-    box: x0, y0, x1, y1 round the wanted face in pixels, tight (`Face.box` or `FaceLandmarks.box`); None takes the largest
-        face.
+    box: x0, y0, x1, y1 round the wanted face in pixels, tight (`Face.box` or `FaceLandmarks.box`); None takes the
+        largest face.
     Raises InputError for pictures and boxes of another form.
     """
     check_picture(image)
@@ -183,7 +183,8 @@ def first_square(image: np.ndarray, box: Sequence[float] | None) -> Square | Non
 
 
 def find_faces(image: np.ndarray, where: Square) -> list[Square]:
-    """A square for every face in a part of a picture, upright with the head, as large as the landmark network wants it"""
+    """A square for every face in a part of a picture, upright with the head, as large as the landmark network wants
+    it"""
     import torch
 
     from .landmarker import DETECTOR_SIDE, load_landmarker
@@ -282,13 +283,14 @@ def cut(image: np.ndarray, where: Square, side: int):
     return F.grid_sample(pixels, grid, align_corners=False).contiguous(memory_format=torch.channels_last)
 
 
-# Pose ------------------------------------------------------------------------------------------------------------------
+# Pose -----------------------------------------------------------------------------------------------------------------
 
 
 class Fit(NamedTuple):
     """How the average face lies in the picture: points = scale * face @ rotation.T + shift.
 
-    rotation: float64 [3, 3], the head's axes (x to its left, y up, z forwards) to the camera's (x right, y down, z away);
+    rotation: float64 [3, 3], the head's axes (x to its left, y up, z forwards) to the camera's (x right, y down, z
+    away);
     scale: pixels a centimetre; shift: float64 [3] in pixels.
     """
 
@@ -301,9 +303,9 @@ class Fit(NamedTuple):
 def average_face() -> tuple[np.ndarray, np.ndarray]:
     """A face that looks straight ahead, float64 [468, 3] in centimetres, and what each point counts in a fit, [468].
 
-    MediaPipe's canonical face, turned down by PITCH_OFFSET: of 88 rendered people, 576 views within 40 degrees of yaw and
-    25 of pitch, the pitch came out 4.9 (standard error 0.4) too high without; of 189 portraits of members of Congress,
-    photographed at eye level, it was 5.3 in the mean. The yaw was right within 0.1.
+    MediaPipe's canonical face, turned down by PITCH_OFFSET: of 88 rendered people, 576 views within 40 degrees of yaw
+    and 25 of pitch, the pitch came out 4.9 (standard error 0.4) too high without; of 189 portraits of members of
+    Congress, photographed at eye level, it was 5.3 in the mean. The yaw was right within 0.1.
     """
     from .landmarker import load_landmarker
 
@@ -335,9 +337,9 @@ def head_pose(points: np.ndarray) -> Pose:
     """From where the head of points [478, 3] is seen, degrees.
 
     On 240 renders of 40 other people than PITCH_OFFSET comes from, within 40 degrees of yaw and 25 of pitch, the yaw is
-    1.5 off in the mean, the pitch 3.4: people's profiles lean by 4 (standard deviation), and the fit cannot know how much
-    of it is the pose. For one person both vary by 1.4 about their mean. From 45 to 65 degrees the yaw comes out about 3
-    too small; at 75 one face in three is found.
+    1.5 off in the mean, the pitch 3.4: people's profiles lean by 4 (standard deviation), and the fit cannot know how
+    much of it is the pose. For one person both vary by 1.4 about their mean. From 45 to 65 degrees the yaw comes out
+    about 3 too small; at 75 one face in three is found.
     """
     rotation = fit_face(points).rotation
     x, y, z = -rotation[2]  # where the camera stands, seen from the head
@@ -349,7 +351,7 @@ def head_pose(points: np.ndarray) -> Pose:
     )
 
 
-# From ComfyUI ----------------------------------------------------------------------------------------------------------
+# From ComfyUI ---------------------------------------------------------------------------------------------------------
 
 
 def core_landmarks(found: dict, frame: int = 0, box: Sequence[float] | None = None) -> FaceLandmarks | None:
@@ -358,7 +360,8 @@ def core_landmarks(found: dict, frame: int = 0, box: Sequence[float] | None = No
     found: "frames", a list of faces for each picture; of a face, "landmarks_xy" [478, 2] in pixels of the picture,
         "landmarks_3d" [478, 3] in another scale, "blendshapes" by name, "presence" as a logit.
     frame: which picture. box: x0, y0, x1, y1 of the wanted face; None takes the largest.
-    Returns None where that picture has no face. Raises InputError for anything else than FACE_LANDMARKS.
+    Returns None where that picture has no face. Raises InputError for anything else than FACE_LANDMARKS, and for faces
+    of another picture: none whose middle lies in the box.
     """
     try:
         faces = [_core_face(face) for face in found["frames"][frame]]
@@ -369,8 +372,17 @@ def core_landmarks(found: dict, frame: int = 0, box: Sequence[float] | None = No
             "Connect Detect Face Landmarks (MediaPipe), given the same picture.",
         ) from None
     if box is not None:
-        middle = np.asarray(box, np.float64).reshape(2, 2).mean(0)
-        return min(faces, key=lambda f: np.linalg.norm(f.box.reshape(2, 2).mean(0) - middle), default=None)
+        low, high = np.asarray(box, np.float64).reshape(2, 2)
+        middle_of = {id(face): face.box.reshape(2, 2).mean(0) for face in faces}
+        there = [face for face in faces if ((low < middle_of[id(face)]) & (middle_of[id(face)] < high)).all()]
+        if faces and not there:
+            raise InputError(
+                "FACE_LANDMARKS of the face in the photo",
+                f"{len(faces)} faces elsewhere",
+                "Give Detect Face Landmarks (MediaPipe) the same picture, or disconnect it.",
+            )
+        middle = (low + high) / 2
+        return min(there, key=lambda face: np.linalg.norm(middle_of[id(face)] - middle), default=None)
     return max(faces, key=lambda f: (f.box[2:] - f.box[:2]).max(), default=None)
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from ..types import Identity
 from .faces import Face, face_at, resized
 
-# Corners of the eyes, outer and inner, and the base of the nose, as `Face.points` has them: right, up and towards the viewer.
-# Mean head of the synthetic world (ICT FaceKit, MIT), in its units; the nose where dlib sees it.
+# Corners of the eyes, outer and inner, and the base of the nose, as `Face.points` has them: right, up and towards the
+# viewer. Mean head of the synthetic world (ICT FaceKit, MIT), in its units; the nose where dlib sees it.
 HEAD = np.array(
     [
         (-0.0985, 0.016, 0.165),
@@ -28,8 +28,8 @@ def portrait_yaw(image: np.ndarray, face: Face) -> float:
     """From how far to its left a face is seen, degrees in -60..60: the yaw of a camera about a head that looks straight
     ahead (`camera.poses`); 0 where it could be that.
 
-    image: uint8 [H, W, 3] RGB; face: one of it, of dlib's points. Of rendered faces from the side it is 8 off in the mean
-    (docs/decisions/0004).
+    image: uint8 [H, W, 3] RGB; face: one of it, of dlib's points. Of rendered faces from the side it is 8 off in the
+    mean (docs/decisions/0004).
     """
     x0, y0, x1, y1 = np.round(face.box).astype(int)
     margin = (x1 - x0) // 2
@@ -57,8 +57,8 @@ def portrait_warnings(identity: Identity) -> list[str]:
 def yaw_of_points(points: np.ndarray) -> float:
     """points: float [5, 2], as `Face.points` -> degrees.
 
-    The two rows of a scaled rotation that brings HEAD nearest to the points (orthography and scaling: DeMenthon and Davis
-    1995) span the picture; what is perpendicular to both points to the camera.
+    The two rows of a scaled rotation that brings HEAD nearest to the points (orthography and scaling: DeMenthon and
+    Davis 1995) span the picture; what is perpendicular to both points to the camera.
     """
     offsets = (points - points.mean(axis=0)) * [1, -1]
     right, up = np.linalg.lstsq(HEAD - HEAD.mean(axis=0), offsets, rcond=None)[0].T

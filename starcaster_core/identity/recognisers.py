@@ -1,4 +1,5 @@
-"""Which faces a model understands: dlib's for `mini`, ArcFace's for `sd15`. Each finds, places and embeds faces its way."""
+"""Which faces a model understands: dlib's for `mini`, ArcFace's for `sd15`. Each finds, places and embeds faces its
+way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""SCRFD (Guo et al., "Sample and Computation Redistribution for Efficient Face Detection", 2021): faces and five points."""
+"""SCRFD (Guo et al., "Sample and Computation Redistribution for Efficient Face Detection", 2021): faces and five
+points."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ class Scrfd:
             raise refuse(path, f"{WANTED}: scores, boxes and points at strides 8, 16, 32", f"{outputs} outputs")
 
     def detect(self, image: np.ndarray) -> list[Face]:
-        """Every face in a picture uint8 [H, W, 3], the most certain first; `Face.points` are image-left eye, image-right
-        eye, nose, image-left and image-right corner of the mouth."""
+        """Every face in a picture uint8 [H, W, 3], the most certain first; `Face.points` are image-left eye,
+        image-right eye, nose, image-left and image-right corner of the mouth."""
         for share in (1.0, 0.5):  # a face that fills the picture is found when it fills less of the square
             scale = share * SIDE / max(image.shape[:2])
             if found := self.search(resized(image, scale), scale):

@@ -145,7 +145,8 @@ class DecoupledCrossAttention(nn.Module):
         return split_heads(self.to_k(tokens), self.heads), split_heads(self.to_v(tokens), self.heads)
 
     def forward(self, x: Tensor, caches: Sequence[BlockCache], lambdas: Sequence[tuple[float, float]]) -> Tensor:
-        """x [B * T, h * w, C] -> the same shape. caches and (lambda_a, lambda_c): one for each equal part of the batch."""
+        """x [B * T, h * w, C] -> the same shape. caches and (lambda_a, lambda_c): one for each equal part of the
+        batch."""
         if self.is_worth_folding(x, caches):
             return concat([self.attend_folded(*part) for part in zip(x.chunk(len(caches)), caches, lambdas)])
         queries = split_heads(self.to_q(x), self.heads).chunk(len(caches))

@@ -18,8 +18,8 @@ from .attention_kernels import KeyValue, can_attend_apart, per_frame
 class FoldedTokens(NamedTuple):
     """Keys and values of a few tokens with the query and output projections folded in (see `attention.fold_tokens`).
 
-    keys, values: [B * T, K, C]. sizes: how many of the K, heads times tokens, belong to each source, whose softmaxes are
-    apart. lambdas: the weights of audio and camera that the values hold already.
+    keys, values: [B * T, K, C]. sizes: how many of the K, heads times tokens, belong to each source, whose softmaxes
+    are apart. lambdas: the weights of audio and camera that the values hold already.
     """
 
     keys: Tensor

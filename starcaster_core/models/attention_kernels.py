@@ -1,7 +1,7 @@
 """Scaled dot-product attention, computed the quickest way that the device has.
 
-`attend` is softmax(Q K^T / sqrt(d)) V. On GPUs it is PyTorch's fused kernel. On CPUs in bfloat16 there are quicker ways for
-few keys and for CPUs without AMX (docs/decisions/0001). Every way gives the same numbers but for rounding.
+`attend` is softmax(Q K^T / sqrt(d)) V. On GPUs it is PyTorch's fused kernel. On CPUs in bfloat16 there are quicker ways
+for few keys and for CPUs without AMX (docs/decisions/0001). Every way gives the same numbers but for rounding.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention import FeedForward
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
+from .layers import GEGLU
 from .storage import weight_of
 
 KeyValue = tuple[Tensor, Tensor]  # each [B, heads, L, C / heads]
@@ -156,19 +156,22 @@ def attend_to_few(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return weights @ value
 
 
-class GatedFeedForward(FeedForward):
-    """diffusers' feed-forward with GEGLU: out(value * gelu(gate)), both halves of one projection.
+class GatedFeedForward(nn.Module):
+    """Feed-forward with GEGLU: out(value * gelu(gate)), both halves of one projection, 4 C wide. diffusers' parameter
+    names.
 
     Sampling on a CPU projects the halves apart: they then lie in memory as the product wants them.
     """
 
     def __init__(self, dim: int):
-        super().__init__(dim, activation_fn="geglu")
+        super().__init__()
+        # [1] stands where diffusers has a dropout
+        self.net = nn.ModuleList([GEGLU(dim, 4 * dim), nn.Identity(), nn.Linear(4 * dim, dim)])
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., C] -> the same shape"""
         if x.device.type != "cpu" or torch.is_grad_enabled():
-            return super().forward(x)
+            return self.net[2](self.net[0](x))
         projection = self.net[0].proj
         value, gate = zip(weight_of(projection).chunk(2), projection.bias.chunk(2))
         if x.dtype == gate[0].dtype == torch.bfloat16 and has_fused_linear():

@@ -136,8 +136,8 @@ def save_checkpoint(path: str | os.PathLike, model: Starcaster, provenance: dict
 def read_checkpoint(path: str | os.PathLike) -> tuple[ModelConfig, dict[str, Tensor], dict]:
     """Return the configuration, the weights by name and the provenance.
 
-    Raises CheckpointError for a file that is missing, truncated or something else, values of the configuration outside their
-    ranges, and weights that are not finite floating-point numbers.
+    Raises CheckpointError for a file that is missing, truncated or something else, values of the configuration outside
+    their ranges, and weights that are not finite floating-point numbers.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -172,14 +172,14 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[ModelConfig, dict[str, Ten
 
 
 def parse(text: str):
-    """Return what a JSON text says. Raises ValueError for a text of more than LARGEST_TEXT, RecursionError for a deep one."""
+    """Return what a JSON text says. Raises ValueError for one above LARGEST_TEXT, RecursionError for a deep one."""
     if len(text) > LARGEST_TEXT:
         raise ValueError(f"{len(text)} characters of metadata")
     return json.loads(text)
 
 
 def check_weights(weights: dict[str, Tensor], file: str) -> None:
-    """Raise CheckpointError for weights that are not floating-point numbers below LARGEST_WEIGHT in size, and finite."""
+    """Raise CheckpointError for weights that are not finite floating-point numbers below LARGEST_WEIGHT in size."""
     for name, weight in weights.items():
         if not weight.is_floating_point():
             got = f"{name} of {str(weight.dtype).removeprefix('torch.')} in {file}"
@@ -195,8 +195,11 @@ def check_weights(weights: dict[str, Tensor], file: str) -> None:
 
 
 def is_sane(weight: Tensor) -> bool:
-    """Return whether all numbers are finite and small enough. Without their signs, floats are ordered as their bits are as
-    integers; NumPy compares those many times faster than PyTorch compares half precision on a CPU."""
+    """Return whether all numbers are finite and small enough.
+
+    Without their signs, floats are ordered as their bits are as integers. NumPy compares those many times faster than
+    PyTorch compares half precision on a CPU.
+    """
     if weight.element_size() not in (2, 4) or weight.dtype == torch.float64:
         weight = weight.float()
     kind = torch.int16 if weight.element_size() == 2 else torch.int32
@@ -206,8 +209,8 @@ def is_sane(weight: Tensor) -> bool:
 
 
 def cpu_precision() -> torch.dtype:
-    """For sampling and training on a CPU: bfloat16 where it multiplies tiles of it (AMX) or has at least its dot product,
-    up to several times faster; float32 elsewhere (docs/decisions/0001)."""
+    """For sampling and training on a CPU: bfloat16 where it multiplies tiles of it (AMX) or has at least its dot
+    product, up to several times faster; float32 elsewhere (docs/decisions/0001)."""
     dot_product = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return torch.bfloat16 if has_amx() or dot_product() else torch.float32
 

@@ -18,8 +18,8 @@ LEAK = 0.2  # slope of LeakyReLU below zero
 class DiscriminatorConditions(NamedTuple):
     """What latents of T frames were generated from.
 
-    portrait: latents [B, C, h, w], zeros where it was dropped. embedding: [B, E]. speech: [B, T, S], a window of features for
-    each frame, or None. camera: [B, T, 25] or None. head_motion: [B, T, K].
+    portrait: latents [B, C, h, w], zeros where it was dropped. embedding: [B, E]. speech: [B, T, S], a window of
+    features for each frame, or None. camera: [B, T, 25] or None. head_motion: [B, T, K].
     """
 
     portrait: Tensor

@@ -18,8 +18,8 @@ from ..files import atomic_write
 def save_frozen(path: Path, kind: str, network: nn.Module, config: dict, facts: dict) -> None:
     """Write a network to a safetensors file.
 
-    kind: what the network is, checked by `load_frozen`. config: what rebuilds it. facts: how it was trained, and what was
-    measured. Both go into the metadata as JSON.
+    kind: what the network is, checked by `load_frozen`. config: what rebuilds it. facts: how it was trained, and what
+    was measured. Both go into the metadata as JSON.
     """
     from safetensors.torch import save_file
 

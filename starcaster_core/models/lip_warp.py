@@ -1,8 +1,8 @@
 """Warp a photo's lips to another opening.
 
 The landmarks of the lips are moved, chin and jaw go with the lower lip, and what lies between follows linearly over the
-landmarks' triangles (Delaunay). How places move is a field of the photo, computed once; a frame's flow is that field times
-how much further the mouth is open. Positions and flows are in image sides, x right and y down.
+landmarks' triangles (Delaunay). How places move is a field of the photo, computed once; a frame's flow is that field
+times how much further the mouth is open. Positions and flows are in image sides, x right and y down.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ STEPS = 12  # of the inversion
 
 @dataclass(frozen=True)
 class LipField:
-    """way: float32 [B, 2, SIDE, SIDE], how far a place of the photo moves when the mouth opens by one. gap: [B], how far the
-    photo's inner lips are apart, image sides."""
+    """way: float32 [B, 2, SIDE, SIDE], how far a place of the photo moves when the mouth opens by one. gap: [B], how
+    far the photo's inner lips are apart, image sides."""
 
     way: Tensor
     gap: Tensor

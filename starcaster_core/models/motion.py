@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 from einops import rearrange
 from torch import Tensor, nn
 
 from .attention_kernels import GatedFeedForward, attend, split_heads
+from .layers import SinusoidalPositionalEmbedding
 from .storage import is_compact
 
 
@@ -56,7 +56,7 @@ class TemporalBlock(nn.Module):
 
     def __init__(self, dim: int, heads: int, max_frames: int):
         super().__init__()
-        self.pos_embed = SinusoidalPositionalEmbedding(dim, max_seq_length=max_frames)
+        self.pos_embed = SinusoidalPositionalEmbedding(dim, max_frames)
         self.norm1 = nn.LayerNorm(dim)
         self.attn1 = TemporalAttention(dim, heads)
         self.norm2 = nn.LayerNorm(dim)

@@ -101,7 +101,8 @@ class _Block:
 
 
 def is_offloaded(unet: nn.Module) -> bool:
-    """Whether weights come to the device only for their turn: sent by a BlockOffload, or fetched by whoever lent the layers"""
+    """Whether weights come to the device only for their turn: sent by a BlockOffload, or fetched by whoever lent the
+    layers"""
     device = unet.conv_in.weight.device
     return any(
         block._forward_pre_hooks or any(x.device != device for x in block.parameters()) for block in unet.blocks()

@@ -1,8 +1,9 @@
 """The project's own speech encoder: 16 kHz sound -> 64 features for each video frame, which say what phoneme is spoken.
 
 Log-mel spectra at 100 Hz, convolutions, four spectra merged into one video frame (25 a second), convolutions. No layer
-pads: an output depends on exactly `CONTEXT` video frames of sound on either side (0.28 s and half a spectrum's window), and
-beyond the recording is silence. So a recording encoded in windows gives the result of the whole, in constant memory.
+pads: an output depends on exactly `CONTEXT` video frames of sound on either side (0.28 s and half a spectrum's window),
+and beyond the recording is silence. So a recording encoded in windows gives the result of the whole, in constant
+memory.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ class PhoneticEncoder(nn.Module):
     def encode(self, samples: Tensor, fps: float = DEFAULT_FPS, window_frames: int = 1500) -> Speech:
         """Encode 16 kHz mono samples [N] in -1..1 as Speech of T = max(1, round(N / 16000 * fps)) frames.
 
-        The recording is levelled as a whole first. `window_frames` (at 25 fps) bounds the memory and does not change the
-        result.
+        The recording is levelled as a whole first. `window_frames` (at 25 fps) bounds the memory and does not change
+        the result.
         """
         seconds = samples.shape[-1] / SAMPLE_RATE
         frames = max(1, round(seconds * fps))

@@ -1,16 +1,17 @@
 """The reference decoder: the frame that the model drew, out of the photo's own pixels, at the photo's resolution.
 
-A small autoencoder cannot say what a face looks like; the photo does. So the photo x is moved to where the drawn frame d has
-it, and only what it does not show is painted:
+A small autoencoder cannot say what a face looks like; the photo does. So the photo x is moved to where the drawn frame
+d has it, and only what it does not show is painted:
 
     flow   = geometry + residual(d, x)              where each place of the frame lies in the photo
     frame  = mask * x(place + flow) + (1 - mask) * fill(d, x, flow)
 
-`geometry` follows from the head pose and the camera (`extensions/portrait_warp.py`), and from how far the drawn mouth is open,
-which a small network reads (`lip_warp.py`). The residual is found coarse to fine, each level looking at features of the frame beside those of the moved photo, as optical flow networks do (PWC-Net, Sun et al. 2018).
-Mouth and eyes are done once more in crops of their own, at the full resolution, with flow, mask and fill of their own.
-The idea of a decoder that is shown a reference is that of reference-guided autoencoders; its shape, a flow, a mask and a
-fill, that of first-order motion models (Siarohin et al. 2019). Positions and flows are in image sides, x right and y down.
+`geometry` follows from the head pose and the camera (`extensions/portrait_warp.py`), and from how far the drawn mouth
+is open, which a small network reads (`lip_warp.py`). The residual is found coarse to fine, each level looking at
+features of the frame beside those of the moved photo, as optical flow networks do (PWC-Net, Sun et al. 2018). Mouth and
+eyes are done once more in crops of their own, at the full resolution, with flow, mask and fill of their own. The idea
+of a decoder that is shown a reference is that of reference-guided autoencoders; its shape, a flow, a mask and a fill,
+that of first-order motion models (Siarohin et al. 2019). Positions and flows are in image sides, x right and y down.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ GAP = 0.05  # image sides: a reading of one unit
 class Photo:
     """What a photo gives to every frame, computed once.
 
-    picture: [1, 3, S, S] in -1..1. half: [1, 3, 256, 256], small: [1, 3, 128, 128], the same smaller. pyramid: features at
-    64, 32 and 16. appearance: features at 128. regions: [3, 2], where mouth and eyes lie. crops: the photo's own mouth and eyes,
-    one for each region, [1, 3, h / 2, w / 2]. contrasts: local contrast at the pyramid's resolutions. lips: how its mouth opens.
+    picture: [1, 3, S, S] in -1..1. half: [1, 3, 256, 256], small: [1, 3, 128, 128], the same smaller. pyramid: features
+    at 64, 32 and 16. appearance: features at 128. regions: [3, 2], where mouth and eyes lie. crops: the photo's own
+    mouth and eyes, one for each region, [1, 3, h / 2, w / 2]. contrasts: local contrast at the pyramid's resolutions.
+    lips: how its mouth opens.
     """
 
     picture: Tensor
@@ -58,8 +60,9 @@ class Photo:
 
 @dataclass(frozen=True)
 class Decoded:
-    """frame [N, 3, S, S]; warped [N, 3, S, S], the moved photo alone; mask [N, 1, 256, 256] and flow [N, 2, 128, 128]; flows, of all
-    levels; crops: for every region its frame [N, 3, h, w], mask, and its corner [N, 2] in pixels. Pictures are in -1..1."""
+    """frame [N, 3, S, S]; warped [N, 3, S, S], the moved photo alone; mask [N, 1, 256, 256] and flow [N, 2, 128, 128];
+    flows, of all levels; crops: for every region its frame [N, 3, h, w], mask, and its corner [N, 2] in pixels.
+    Pictures are in -1..1."""
 
     frame: Tensor
     warped: Tensor
@@ -109,9 +112,9 @@ class Pyramid(nn.Module):
 class FlowLevel(nn.Module):
     """Improve a flow at one resolution.
 
-    It sees features of the frame and of the moved photo, how the local contrast of the two differs, and how well it agrees with
-    that of neighbouring places (the cost volume of PWC-Net, on contrast instead of features, which have to be learned first).
-    Its last convolution starts at zero: training begins with the geometry.
+    It sees features of the frame and of the moved photo, how the local contrast of the two differs, and how well it
+    agrees with that of neighbouring places (the cost volume of PWC-Net, on contrast instead of features, which have to
+    be learned first). Its last convolution starts at zero: training begins with the geometry.
     """
 
     def __init__(self, features: int, hidden_in: int, hidden: int):
@@ -128,7 +131,8 @@ class FlowLevel(nn.Module):
         flow: Tensor,
         hidden: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """drawn, photo: features [N, C, h, w] and local contrast [N, CONTRAST, h, w]. Returns flow [N, 2, h, w] and hidden."""
+        """drawn, photo: features [N, C, h, w] and local contrast [N, CONTRAST, h, w]. Returns flow [N, 2, h, w] and
+        hidden."""
         moved = warp(photo[0], flow)
         contrast = drawn[1], warp(photo[1], flow)
         seen = [drawn[0], moved, contrast[0], contrast[0] - contrast[1], cost_volume(*contrast), flow / REACH]
@@ -138,7 +142,8 @@ class FlowLevel(nn.Module):
 
 
 class Fill(nn.Module):
-    """Paint at 128 x 128, and say where the moved photo is better: fill [N, 3, 256, 256] and mask logits [N, 1, 256, 256]."""
+    """Paint at 128 x 128, and say where the moved photo is better: fill [N, 3, 256, 256] and mask logits [N, 1, 256,
+    256]."""
 
     def __init__(self, inputs: int, width: int):
         super().__init__()
@@ -161,8 +166,8 @@ class Fill(nn.Module):
 class RegionDecoder(nn.Module):
     """Do mouth or eyes once more, in a crop: flow, mask and fill of their own at the full resolution.
 
-    It sees the crop at half the resolution, folded to a quarter of that: fill and moved photo, mask, drawn frame, and the
-    photo's own crop, unmoved. It answers with a residual flow, a mask and colours.
+    It sees the crop at half the resolution, folded to a quarter of that: fill and moved photo, mask, drawn frame, and
+    the photo's own crop, unmoved. It answers with a residual flow, a mask and colours.
     """
 
     SEEN = 3 + 3 + 1 + 3 + 3
@@ -223,7 +228,8 @@ class ReferenceDecoder(nn.Module):
     # Once a photo
 
     def open_photo(self, picture: Tensor, regions: Tensor, lips: LipField | None = None) -> Photo:
-        """Compute what a photo gives to every frame. picture [B, 3, S, S] in -1..1; regions [B, 3, 2]; lips of batch B."""
+        """Compute what a photo gives to every frame. picture [B, 3, S, S] in -1..1; regions [B, 3, 2]; lips of batch
+        B."""
         half = resize(picture, 2 * DRAWN)
         small = resize(half, DRAWN)
         like = self.like_weights(small)
@@ -258,9 +264,9 @@ class ReferenceDecoder(nn.Module):
         """Decode frames.
 
         drawn: [N, 3, 128, 128] in -1..1. photo: of batch 1 or N. geometry: [N, 2, G, G], the flow that follows from the
-        pose, zeros where that is not known. regions: [N, 3, 2], about where mouth and eyes lie in the frame. border: weights
-        [1, 1, 128, 128] of all motion and painting; 0 leaves the photo as it is. gap: [N], how far the lips are apart, image
-        sides; None: as it is read.
+        pose, zeros where that is not known. regions: [N, 3, 2], about where mouth and eyes lie in the frame. border:
+        weights [1, 1, 128, 128] of all motion and painting; 0 leaves the photo as it is. gap: [N], how far the lips are
+        apart, image sides; None: as it is read.
         """
         count, side = len(drawn), photo.picture.shape[-1]
         like = self.like_weights(drawn)
@@ -357,7 +363,8 @@ def geometry_of(rotations: Tensor, camera: Tensor, portrait_camera: Tensor) -> T
 
 
 def move_regions(regions: Tensor, geometry: Tensor) -> Tensor:
-    """Return where places of the photo [N, K, 2] lie in the frame, by a backward flow [N, 2, h, w]: p with p + flow(p) = place."""
+    """Return where places of the photo [N, K, 2] lie in the frame, by a backward flow [N, 2, h, w]: p with p + flow(p)
+    = place."""
     places = regions.clone()
     for _ in range(8):
         flow = F.grid_sample(geometry, 2 * places[:, None] - 1, padding_mode="border", align_corners=False)
@@ -422,7 +429,8 @@ def resize(x: Tensor, side: int) -> Tensor:
 
 
 def sample_sharply(x: Tensor, grid: Tensor) -> Tensor:
-    """Sample the photo itself, bicubically: between pixels, the bilinear mean loses a third of what makes skin sharp."""
+    """Sample the photo itself, bicubically: between pixels, the bilinear mean loses a third of what makes skin
+    sharp."""
     mode = "bilinear" if x.device.type == "mps" else "bicubic"  # which torch does not have there
     return F.grid_sample(x, grid, mode=mode, padding_mode="border", align_corners=False)
 
@@ -433,7 +441,8 @@ def crop_size(name: str) -> tuple[int, int]:
 
 
 def corner_of(centre: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the top left pixel, at FULL, of crops round centres [N, 2]: int64 [N, 2], multiples of four, inside the picture."""
+    """Return the top left pixel, at FULL, of crops round centres [N, 2]: int64 [N, 2], multiples of four, inside the
+    picture."""
     extent = centre.new_tensor(size)
     corner = (centre.detach() * FULL - extent / 2).clamp(min=torch.zeros_like(extent), max=FULL - extent)
     return (corner / 4).round().long() * 4

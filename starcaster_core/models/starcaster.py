@@ -64,7 +64,7 @@ class Starcaster(nn.Module):
         store_in_float8(self.unet, keep=UNTOUCHED)
         return self
 
-    # Conditions -> cached keys and values ------------------------------------------------------------------------------
+    # Conditions -> cached keys and values -----------------------------------------------------------------------------
 
     def cache_identity(self, identity: Identity | None) -> list[KeyValue]:
         """Return K, V for every block, batch 1, of an identity, or of None for the guidance's null.
@@ -119,7 +119,7 @@ class Starcaster(nn.Module):
     def like_weights(self, x: Tensor) -> Tensor:
         return x.to(self.device, self.dtype)
 
-    # Pixels <-> latents ------------------------------------------------------------------------------------------------
+    # Pixels <-> latents -----------------------------------------------------------------------------------------------
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Encode frames [T, H, W, 3] in 0..1, of any size, to latents [1, C, T, h, w] in float32."""
@@ -142,7 +142,7 @@ class Starcaster(nn.Module):
     def from_raw(self, raw: Tensor) -> Tensor:
         return raw * self.config.autoencoder.scaling_factor
 
-    # Sound -------------------------------------------------------------------------------------------------------------
+    # Sound ------------------------------------------------------------------------------------------------------------
 
     def encode_speech(self, samples: Tensor) -> Speech:
         """Encode 16 kHz mono samples [N] in -1..1 to speech features, one row a video frame.
@@ -153,12 +153,12 @@ class Starcaster(nn.Module):
             raise InputError(
                 f"features from {self.config.speech_encoder} for the model {self.config.name!r}",
                 "sound without an encoder",
-                "Connect an AUDIO_ENCODER (Load Audio Encoder with a wav2vec2-base file), name one with --audio-encoder, "
-                "or assemble the model with one.",
+                "Connect an AUDIO_ENCODER (Load Audio Encoder with a wav2vec2-base file), name one with "
+                "--audio-encoder, or assemble the model with one.",
             )
         return with_loudness(self.speech_encoder.encode(samples, self.config.fps), samples)
 
-    # What to expect ----------------------------------------------------------------------------------------------------
+    # What to expect ---------------------------------------------------------------------------------------------------
 
     def warnings(self, speech: Speech | None, camera: CameraPath | None) -> list[str]:
         """Return what of the conditions this model cannot follow, one sentence each."""

@@ -16,8 +16,8 @@ SMALLEST = 2**12  # weights; below that the scales and the extra work buy nothin
 
 
 def weight_of(layer: nn.Module, device: torch.device | None = None) -> Tensor:
-    """A layer's weight in the precision it computes in, whether or not it is stored in eight bits; on `device`, or where it
-    is."""
+    """A layer's weight in the precision it computes in, whether or not it is stored in eight bits; on `device`, or
+    where it is."""
     return layer.full_weight(device) if is_compact(layer) else layer.weight.to(device)
 
 

@@ -14,8 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers.models.embeddings import TimestepEmbedding, Timesteps
-from diffusers.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -24,6 +22,7 @@ from .attention import SpatialTransformer, TransformerBlock
 from .attention_cache import BlockCache, ConditionCache
 from .attention_kernels import KeyValue
 from .extensions import Extensions
+from .layers import Downsample2D, ResidualBlock, TimestepEmbedding, Timesteps, Upsample2D
 from .motion import MotionModule
 from .norm import GroupNorm
 
@@ -49,7 +48,8 @@ class Level(nn.Module):
         dim = config.block_out_channels[level]
         groups = config.norm_num_groups
         heads, motion_heads = config.num_attention_heads[level], config.motion_num_attention_heads[level]
-        self.resnets = nn.ModuleList(residual(config, channels, dim) for channels in channels_in)
+        time_channels = 4 * config.block_out_channels[0]
+        self.resnets = nn.ModuleList(ResidualBlock(width, dim, time_channels, groups) for width in channels_in)
         if attention:
             self.attentions = nn.ModuleList(
                 SpatialTransformer(dim, config.cross_attention_dim, heads, groups, config.lora_rank)
@@ -77,32 +77,6 @@ class Level(nn.Module):
         return [column[index] for index in range(len(self.resnets)) for column in columns if index < len(column)]
 
 
-class ResidualBlock(ResnetBlock2D):
-    """diffusers', of the kind that is used here, without the steps of its other kinds: nothing is divided by one, and
-    pictures stay channels last in training too."""
-
-    def forward(self, x: Tensor, time_embedding: Tensor) -> Tensor:
-        """x [B * T, C, h, w]; time_embedding [B * T, 4 * C0] -> [B * T, channels_out, h, w]"""
-        hidden = self.conv1(self.nonlinearity(self.norm1(x)))
-        hidden = hidden + self.time_emb_proj(self.nonlinearity(time_embedding))[:, :, None, None]
-        hidden = self.conv2(self.nonlinearity(self.norm2(hidden)))
-        return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
-
-
-def residual(config: UNetConfig, channels_in: int, channels_out: int) -> ResidualBlock:
-    groups, eps = config.norm_num_groups, 1e-5
-    block = ResidualBlock(
-        in_channels=channels_in,
-        out_channels=channels_out,
-        temb_channels=4 * config.block_out_channels[0],
-        eps=eps,
-        groups=groups,
-    )
-    block.norm1 = GroupNorm(groups, channels_in, eps)
-    block.norm2 = GroupNorm(groups, channels_out, eps)
-    return block
-
-
 class StarcasterUNet(nn.Module):
     """Predicts the noise (or v, or the clean latents) of a chunk. extensions: what it has beyond the paper."""
 
@@ -113,7 +87,7 @@ class StarcasterUNet(nn.Module):
         levels, layers = len(channels), config.layers_per_block
 
         self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
-        self.time_proj = Timesteps(channels[0], flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_proj = Timesteps(channels[0])
         self.time_embedding = TimestepEmbedding(channels[0], 4 * channels[0])
         self.extensions = Extensions(extensions or ExtensionsConfig(), config)
 
@@ -124,12 +98,14 @@ class StarcasterUNet(nn.Module):
             part = Level(config, level, [entering] + [channels[level]] * (layers - 1), config.attention_levels[level])
             skips += [channels[level]] * layers
             if level < levels - 1:
-                part.downsamplers = nn.ModuleList([Downsample2D(channels[level], use_conv=True, padding=1, name="op")])
+                part.downsamplers = nn.ModuleList([Downsample2D(channels[level])])
                 skips.append(channels[level])
             self.down_blocks.append(part)
 
         self.mid_block = Level(config, levels - 1, [channels[-1]], attention=True)
-        self.mid_block.resnets.append(residual(config, channels[-1], channels[-1]))
+        self.mid_block.resnets.append(
+            ResidualBlock(channels[-1], channels[-1], 4 * channels[0], config.norm_num_groups)
+        )
 
         self.up_blocks = nn.ModuleList()
         entering = channels[-1]
@@ -137,7 +113,7 @@ class StarcasterUNet(nn.Module):
             channels_in = [(entering if i == 0 else channels[level]) + skips.pop() for i in range(layers + 1)]
             part = Level(config, level, channels_in, config.attention_levels[level])
             if level > 0:
-                part.upsamplers = nn.ModuleList([Upsample2D(channels[level], use_conv=True)])
+                part.upsamplers = nn.ModuleList([Upsample2D(channels[level])])
             self.up_blocks.append(part)
             entering = channels[level]
 
@@ -160,8 +136,8 @@ class StarcasterUNet(nn.Module):
 
         latents: [B, C, T, h, w], unit variance. timesteps: [B], 0..999, shared by a clip's frames.
         condition: from `cache_condition`, or several, one for each equal part of the batch.
-        adapters, motion: off for the reference pass. record: receives every transformer's normed input, [B * T, h * w, C].
-        Returns [B, C, T, h, w].
+        adapters, motion: off for the reference pass. record: receives every transformer's normed input, [B * T, h * w,
+        C]. Returns [B, C, T, h, w].
         """
         frames = latents.shape[2]
         conditions = [condition] if isinstance(condition, ConditionCache) else condition
@@ -211,7 +187,7 @@ class StarcasterUNet(nn.Module):
                 x = upsample(x)
         return x
 
-    # What is computed once ---------------------------------------------------------------------------------------------
+    # What is computed once --------------------------------------------------------------------------------------------
 
     def transformer_blocks(self) -> list[TransformerBlock]:
         """All transformer blocks in the order a forward pass meets them."""
@@ -220,8 +196,8 @@ class StarcasterUNet(nn.Module):
         return [block for transformer in spatial for block in transformer.transformer_blocks]
 
     def blocks(self) -> list[nn.Module]:
-        """Residual, spatial and temporal blocks, in about the order a forward pass meets them: all the weights but those
-        at the two ends. What repeats, is compiled, or moved to and from the device."""
+        """Residual, spatial and temporal blocks, in about the order a forward pass meets them: all the weights but
+        those at the two ends. What repeats, is compiled, or moved to and from the device."""
         parts = [*self.down_blocks, self.mid_block, *self.up_blocks]
         return [block for part in parts for block in part.blocks()]
 

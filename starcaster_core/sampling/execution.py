@@ -16,7 +16,7 @@ from torch import Tensor
 from ..models.offload import is_offloaded
 from .guidance import Branch
 
-if TYPE_CHECKING:  # the nodes read this file's settings while ComfyUI starts, when diffusers is not to be imported
+if TYPE_CHECKING:  # the nodes read this file's settings while ComfyUI starts
     from ..models.attention_cache import ConditionCache
 
 COMPILER = "inductor"  # the backend of torch.compile

@@ -1,4 +1,4 @@
-"""What a chunk must be before it is kept: finite, not black, not frozen. A guard stops the render and names the chunk."""
+"""What a chunk must be: finite, not black, not frozen. A guard stops the render and names the chunk and its time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import StarcasterError
 from ..presets import ModelConfig
 
 BLACK = 4 / 255  # no pixel of a black frame is brighter
-FIX = "What was made before it is kept. Use another precision, seed or scheduler; if it stays, the model's file is damaged."
+FIX = "What was made before is kept. Use another precision, seed or scheduler; if it stays, the model is damaged."
 
 
 def place(config: ModelConfig, index: int) -> str:
@@ -39,7 +39,10 @@ def check_lit(frames: Tensor, where: str) -> None:
 
 
 def guarded(chunks: Iterable, config: ModelConfig) -> Iterator:
-    """Yield the chunks of a rollout, and stop at one that does not move. Frames of a model whose noise is all shared may stand still."""
+    """Yield the chunks of a rollout, and stop at one that does not move.
+
+    Frames of a model whose noise is all shared may stand still.
+    """
     for chunk in chunks:
         if config.extensions.shared_noise < 1:
             check_moving(chunk.latents, place(config, chunk.index))

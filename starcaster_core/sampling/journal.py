@@ -4,9 +4,10 @@
         for chunk in rollout(model, conditions, settings, journal=journal): ...
         journal.remove()        # or journal.finish(), to keep it
 
-A journal is the folder `<folder>/<key>`; `render_key` makes the key, so a changed input or setting is another journal. A chunk is
-a file of its latents, named with the digest of the chunk before: torn, foreign and outdated files break this chain and are made
-again. What the next chunk needs besides latents follows from the conditions. A journal never stops a render: where the disk fails, the render goes on without.
+A journal is the folder `<folder>/<key>`; `render_key` makes the key, so a changed input or setting is another journal.
+A chunk is a file of its latents, with the digest of the chunk before: torn, foreign and outdated files break this chain
+and are made again. What the next chunk needs besides latents follows from the conditions. A journal never stops a render:
+where the disk fails, the render goes on without.
 """
 
 from __future__ import annotations
@@ -148,9 +149,9 @@ def open_journal(
 ) -> Iterator[NoJournal]:
     """Yield the journal of a render.
 
-    root: folder of all journals, made where it is missing. key: from `render_key`. chunks, size: of the whole render, size in
-    bytes. say: told in a sentence where the render resumes and what could not be kept. budget: bytes of all journals in
-    `root`; to keep to it others are removed, see `prune`.
+    root: folder of all journals, made where it is missing. key: from `render_key`. chunks, size: of the whole render,
+    size in bytes. say: told in a sentence where the render resumes and what could not be kept. budget: bytes of all
+    journals in `root`; to keep to it others are removed, see `prune`.
     Where there is no room, or the folder cannot be written to, the render has none, and `say` is told.
     """
     journal = NoJournal()
@@ -182,7 +183,7 @@ def twins(root: Path, key: str) -> list[Path]:
 
 
 def make_room(folder: Path, size: int, budget: int) -> None:
-    """Remove what is left over and older journals. Raises OSError where there is no room for `size` bytes nevertheless."""
+    """Remove leftovers and older journals. Raises OSError where there is no room for `size` bytes nevertheless."""
     sweep_parts(folder)
     (folder / FINISHED).unlink(missing_ok=True)
     if size > budget:

@@ -20,7 +20,7 @@ _fingerprints: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def render_key(model, conditions: Conditions, settings: SamplerSettings, execution: Execution | None = None) -> str:
-    """Return 32 hexadecimal digits of the model's weights, the conditions, the settings and the machine's arithmetic."""
+    """Return 32 hexadecimal digits of a model's weights, the conditions, the settings and the machine's arithmetic."""
     who, heard, seen = conditions.identity, conditions.speech, conditions.camera
     key = hashlib.blake2b(digest_size=16)
     feed(key, {"version": VERSION, "weights": fingerprint(model), "config": model.config.to_dict()})

@@ -27,8 +27,8 @@ from .settings import Conditions, SamplerSettings
 
 @dataclass(frozen=True)
 class Chunk:
-    """Finished latents of frames start .. start + T - 1: unit variance, [1, C, T, h, w], float32; and their head motion and
-    cameras, as far as the model follows any."""
+    """Finished latents of frames start .. start + T - 1: unit variance, [1, C, T, h, w], float32; and their head motion
+    and cameras, as far as the model follows any."""
 
     index: int
     start: int
@@ -68,11 +68,13 @@ def rollout(
 ) -> Iterator[Chunk]:
     """Yield the video's chunks in order, the last one trimmed to `conditions.frames`.
 
-    model: a `Starcaster`. settings: None is the model's own. progress: called after every denoising step. should_stop: asked before every network call;
-    when it says True (or raises) the chunk under way is given up and the generator ends; chunks yielded stay good.
-    execution: how the network is called; no influence on the video but for rounding. journal: `open_journal`; chunks it
-    holds are handed out as they are, new ones are written to it.
-    Raises StarcasterError for a chunk that comes out with NaN or infinite numbers; those before are kept. The global random generator is neither read nor changed.
+    model: a `Starcaster`. settings: None is the model's own. progress: called after every denoising step. should_stop:
+    asked before every network call; when it says True (or raises) the chunk under way is given up and the generator
+    ends; chunks yielded stay good.
+    execution: how the network is called; no influence on the video but for rounding.
+    journal: from `open_journal`; chunks it holds are handed out as they are, new ones are written to it.
+    The global random generator is neither read nor changed.
+    Raises StarcasterError for a chunk with NaN or infinite numbers; those before are kept.
     """
     settings, journal = settings or SamplerSettings.of(model.config), journal or NoJournal()
     length = model.config.chunk_frames
@@ -139,7 +141,8 @@ def cache_subject(model, conditions: Conditions, settings: SamplerSettings) -> S
 
 
 def with_reference(model, subject: SubjectCache, latents: Tensor, camera=None, pose: Tensor | float = 0.0):
-    """Return the subject with a clean frame of it as the reference: latents [1, C, 1, h, w], its camera and head pose."""
+    """Return the subject with a clean frame of it as the reference: latents [1, C, 1, h, w], its camera and head
+    pose."""
     bank = model.cache_frames(latents, subject.identity)
     return replace(subject, bank=bank, reference=open_reference(model, latents, camera, pose))
 
@@ -185,7 +188,8 @@ def cache_branches(model, conditions, settings, subject: SubjectCache, context, 
 
 
 def shown_pose(model, conditions: Conditions, settings: SamplerSettings, start: int, frames: int) -> FramePose | None:
-    """Return head motion and cameras of frames that are handed out; None for a model that follows neither by geometry."""
+    """Return head motion and cameras of frames that are handed out; None for a model that follows neither by
+    geometry."""
     if "head_motion" not in model.unet.extensions:
         return None
     return frame_pose(model, conditions, settings, start, frames)
@@ -221,7 +225,10 @@ def adopt_first_frame(model, conditions, settings, subject: SubjectCache, latent
 
 @torch.no_grad()
 def cache_context(model, settings: SamplerSettings, subject: SubjectCache, previous: Tensor | None) -> list | None:
-    """Return K, V of the last frames of the chunk before, [1, C, N, h, w]; None for the first, or a model that does not look back."""
+    """Return K, V of the last frames of the chunk before, [1, C, N, h, w].
+
+    None for the first chunk, and for a model that does not look back.
+    """
     count = model.config.context_frames if settings.context_frames is None else settings.context_frames
     if previous is None or not count:
         return None
@@ -238,7 +245,8 @@ def denoise(
     """Sample a chunk from noise to clean latents [1, C, N, h, w], float32; None when told to stop.
 
     begin: (step, clean latents) to begin not from noise but with that step, from these latents noised as it expects; as
-    many steps as there are leave them as they are. The sampler counts on the CPU and the device is never waited for, so that it always has work ahead of it.
+    many steps as there are leave them as they are. The sampler counts on the CPU and the device is never waited for, so
+    that it always has work ahead of it.
     """
     model = network.model
     config = model.config

@@ -7,14 +7,30 @@ import hashlib
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..presets import NoiseConfig
 
 
 def alphas_cumprod(noise: NoiseConfig) -> Tensor:
-    """Return the fraction of the variance that is signal at every timestep, [num_train_timesteps]."""
-    from .samplers import DDIM
+    """Return the fraction of the variance that is signal at every timestep, float32 [num_train_timesteps].
 
-    return DDIM(noise, steps=1).alphas_cumprod
+    Equals that of diffusers' schedulers. Raises InputError for a beta_schedule other than "linear" and "scaled_linear".
+    """
+    power = {"linear": 1.0, "scaled_linear": 0.5}.get(noise.beta_schedule)
+    if power is None:
+        raise InputError("the beta_schedule linear or scaled_linear", repr(noise.beta_schedule), "Choose one of them.")
+    ends = noise.beta_start**power, noise.beta_end**power
+    betas = torch.linspace(*ends, noise.num_train_timesteps, dtype=torch.float32) ** (1 / power)
+    cumulative = torch.cumprod(1 - betas, dim=0)
+    if not noise.rescale_betas_zero_snr:
+        return cumulative
+    # No signal at the last timestep (Lin et al. 2024, algorithm 1): shift and scale sqrt(alphas_cumprod).
+    roots = cumulative.sqrt()
+    roots = (roots - roots[-1]) * (roots[0] / (roots[0] - roots[-1]))
+    squares = roots**2
+    # By way of the betas, so that the rounding is diffusers' too.
+    betas = 1 - torch.cat([squares[:1], squares[1:] / squares[:-1]])
+    return torch.cumprod(1 - betas, dim=0)
 
 
 def seeded_generator(seed: int, chunk: int, purpose: str) -> torch.Generator:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..presets import ModelConfig
+from ..presets import SCHEDULERS, ModelConfig
 from ..types import CameraPath, Identity, Speech
-from .samplers import SAMPLERS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class SamplerSettings:
     """How to sample. The defaults are the paper's; `SamplerSettings.of` takes a model's own.
 
-    steps: denoising steps a chunk, 1..1000. scheduler: one of SAMPLERS.
+    steps: denoising steps a chunk, 1..1000. scheduler: one of SCHEDULERS.
     guidance_scale: how far to push from "nobody" towards the condition; 1 switches guidance off and halves the time.
     camera_scale, audio_scale: own scales of those streams; None = guidance_scale, and no extra network calls.
-    guidance_end: fraction of the steps, 0..1, the noisiest first, that are guided; the others ask the network once, under
-        all conditions. What is decided late are details, which gain little from guidance (Kynkaanniemi et al. 2024).
+    guidance_end: fraction of the steps, 0..1, the noisiest first, that are guided; the others ask the network once,
+        under all conditions. What is decided late are details, which gain little from guidance (Kynkaanniemi et al.
+        2024).
     lambda_audio, lambda_camera: weights of the two streams in cross-attention, 0..1.
     context_frames: last frames of the previous chunk that are looked back at, 0..chunk length; None = the model's own.
     head_motion: how lively the head turns and looks about, 0..2: 0 keeps it still, 1 is usual. For models with the
@@ -61,8 +63,8 @@ class SamplerSettings:
                 low, high = limits[setting.name]
                 if not low <= value <= high:  # NaN fails this too
                     raise InputError(f"{setting.name} from {low} to {high}", repr(value), "Choose a value in between.")
-        if self.scheduler not in SAMPLERS:
-            raise InputError(f"a scheduler out of {', '.join(SAMPLERS)}", repr(self.scheduler), "Choose one of them.")
+        if self.scheduler not in SCHEDULERS:
+            raise InputError(f"a scheduler out of {', '.join(SCHEDULERS)}", repr(self.scheduler), "Choose one of them.")
 
     @property
     def guided_steps(self) -> int:

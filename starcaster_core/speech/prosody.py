@@ -17,7 +17,8 @@ PAUSE, PAUSE_SECONDS = 0.15, 0.24  # loudness below which nobody speaks, and for
 
 
 def frame_loudness(samples: np.ndarray, sample_rate: int, frames: int, fps: float = 25.0) -> np.ndarray:
-    """Return the root mean square of each frame's sound over that of a loud frame: samples [N] -> float [frames], about 0..1."""
+    """Return the root mean square of each frame's sound over that of a loud frame: samples [N] -> float [frames], about
+    0..1."""
     width = int(round(sample_rate / fps))
     padded = np.zeros(frames * width, np.float32)
     heard = np.asarray(samples[: len(padded)], np.float32)
@@ -39,7 +40,8 @@ def smooth(x: np.ndarray, width: float) -> np.ndarray:
 
 
 def accents(loudness: np.ndarray, fps: float) -> np.ndarray:
-    """Return how far the loudness [T] of each syllable stands out of its phrase, in -1..1: positive where it is stressed."""
+    """Return how far the loudness [T] of each syllable stands out of its phrase, in -1..1: positive where it is
+    stressed."""
     return np.clip(smooth(loudness, SYLLABLE * fps) - smooth(loudness, PHRASE * fps), -1, 1)
 
 

@@ -43,8 +43,8 @@ def loudness(samples: Tensor) -> Tensor:
 def log_mel(samples: Tensor, window: Tensor, filters: Tensor) -> Tensor:
     """Return the log power in each mel band, float32 [B, N] -> [B, MELS, N / HOP].
 
-    window: [WINDOW]. filters: of `mel_filters`. Spectrum m is centred on sample (m + 0.5) HOP, so that the spectra of a video
-    frame are centred on it; beyond the ends is silence.
+    window: [WINDOW]. filters: of `mel_filters`. Spectrum m is centred on sample (m + 0.5) HOP, so that the spectra of a
+    video frame are centred on it; beyond the ends is silence.
     """
     margin = (WINDOW - HOP) // 2
     padded = nn.functional.pad(samples, (margin, margin))

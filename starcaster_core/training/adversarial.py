@@ -31,9 +31,9 @@ def adversarial_losses(
 ) -> AdversarialLosses:
     """Compute the relativistic losses (Jolicoeur-Martineau 2019) of paired latents.
 
-    generated, real: [B, C, T, h, w], of the same clips and frames, compared position by position. The discriminator pays a
-    gradient penalty on both (R1 and R2, Huang et al. 2024), approximated by the change of its logits under a small random
-    perturbation instead of a second derivative (Lin et al. 2025).
+    generated, real: [B, C, T, h, w], of the same clips and frames, compared position by position. The discriminator
+    pays a gradient penalty on both (R1 and R2, Huang et al. 2024), approximated by the change of its logits under a
+    small random perturbation instead of a second derivative (Lin et al. 2025).
     """
     noise = [PENALTY_NOISE * torch.randn(generated.shape, generator=generator).to(generated) for _ in range(2)]
     detached = generated.detach()

@@ -1,5 +1,5 @@
-"""What a training says of itself: a CSV, TensorBoard's events where it is installed, a picture of the curves, and a line
-on the terminal."""
+"""What a training says of itself: a CSV, TensorBoard's events where it is installed, a picture of the curves, and a
+line on the terminal."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def open_board(folder: Path):
 
 
 def draw_curves(log: Path, picture: Path) -> None:
-    """Draws the columns of a CSV as a PNG, one below the other, over the steps; steps and positive values on logarithmic
-    scales. Nothing for a log too short for a line, or without Pillow."""
+    """Draws the columns of a CSV as a PNG, one below the other, over the steps; steps and positive values on
+    logarithmic scales. Nothing for a log too short for a line, or without Pillow."""
     try:
         from PIL import Image, ImageDraw
     except ImportError:  # it comes with ComfyUI, but training does without

@@ -2,10 +2,11 @@
 
     python -m starcaster_core train --stage decoder --photos DIR --out DIR --minutes 90
 
-The frame is compared with the truth by its colours and its edges, mouth and eyes once more in their crops. Where the renderer
-knows the flow it is told, and where the portrait shows what the frame shows, the mask is drawn towards the portrait: a mean of
-two pictures that nearly agree is what makes faces soft. How far the drawn lips are apart is told, too; what reads it is trained first (`gap_reader.py`). Late and small, a discriminator of patches asks for detail
-(Isola et al. 2017), in pairs (Jolicoeur-Martineau 2019).
+The frame is compared with the truth by its colours and its edges, mouth and eyes once more in their crops. Where the
+renderer knows the flow it is told, and where the portrait shows what the frame shows, the mask is drawn towards the
+portrait: a mean of two pictures that nearly agree is what makes faces soft. How far the drawn lips are apart is told,
+too; what reads it is trained first (`gap_reader.py`). Late and small, a discriminator of patches asks for detail (Isola
+et al. 2017), in pairs (Jolicoeur-Martineau 2019).
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ PATCH = 96  # pixels: side of the patches of the face for the discriminator
 @dataclass(frozen=True)
 class PairBatch:
     """source, target [B, 3, S, S] and drawn [B, 3, s, s] in -1..1; flow [B, 2, F, F]; visible, known [B, 1, F, F];
-    source_regions, regions [B, 3, 2], of portrait and frame; geometry [B, 2, 32, 32]; way [B, 2, F, F] and gaps [B, 2], of the
-    lips of portrait and frame, NaN where not known."""
+    source_regions, regions [B, 3, 2], of portrait and frame; geometry [B, 2, 32, 32]; way [B, 2, F, F] and gaps [B, 2],
+    of the lips of portrait and frame, NaN where not known."""
 
     source: Tensor
     target: Tensor
@@ -71,8 +72,8 @@ class PairBatch:
 
 
 class PairFiles:
-    """The pairs of a folder: a third of a batch are renders, a third photos and clips of real people, a third photos that
-    talk."""
+    """The pairs of a folder: a third of a batch are renders, a third photos and clips of real people, a third photos
+    that talk."""
 
     def __init__(self, folder: Path, without_photos: bool = False):
         real = [*folder.glob("photo-*.safetensors"), *folder.glob("clip-*.safetensors")]
@@ -157,9 +158,11 @@ def recolour(pictures: tuple[Tensor, ...], generator: torch.Generator) -> list[T
 
 def degrade(drawn: Tensor, generator: torch.Generator) -> Tensor:
     """Make some drawn frames softer, and give most another colour and brightness than the truth."""
+    from kornia.filters import box_blur
+
     count = len(drawn)
-    soft = F.avg_pool2d(F.pad(drawn, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    drawn = torch.where((torch.rand(count, 1, 1, 1, generator=generator) < 0.25), soft, drawn)
+    soft = torch.rand(count, 1, 1, 1, generator=generator) < 0.25
+    drawn = torch.where(soft, box_blur(drawn, 3, "replicate"), drawn)
     gain = 1 + 0.05 * torch.randn(count, 3, 1, 1, generator=generator)
     return (drawn * gain + 0.03 * torch.randn(count, 3, 1, 1, generator=generator)).clamp(-1, 1)
 
@@ -215,7 +218,8 @@ class DecoderLoss:
 
     @torch.no_grad()
     def gaps(self, batch: PairBatch, generator: torch.Generator) -> Tensor | None:
-        """Return how far the drawn lips are apart [B], a little wrong, or as the decoder reads it where that is not known."""
+        """Return how far the drawn lips are apart [B], a little wrong, or as the decoder reads it where that is not
+        known."""
         if self.decoder.gap_reader is None:
             return None
         read, truth = self.decoder.read_gap(batch.drawn, batch.regions), batch.gaps[:, 1]
@@ -236,7 +240,8 @@ def lips_of(batch: PairBatch) -> LipField:
 
 
 def compare(made: Tensor, truth: Tensor, known: Tensor) -> Tensor:
-    """Return the mean absolute error of colours and of edges of pictures [B, 3, h, w], where the truth is known, [B, 1, h, w]."""
+    """Return the mean absolute error of colours and of edges of pictures [B, 3, h, w], where the truth is known, [B, 1,
+    h, w]."""
     made = torch.lerp(truth, made, known)
     error = (made - truth).abs().mean()
     for one, other in zip(edges(made), edges(truth)):
@@ -245,7 +250,8 @@ def compare(made: Tensor, truth: Tensor, known: Tensor) -> Tensor:
 
 
 def flow_error(flow: Tensor, truth: Tensor, visible: Tensor) -> Tensor:
-    """Return the mean absolute error of a flow [B, 2, h, w], image sides, where the truth [B, 2, F, F] is known and visible."""
+    """Return the mean absolute error of a flow [B, 2, h, w], image sides, where the truth [B, 2, F, F] is known and
+    visible."""
     factor = truth.shape[-1] // flow.shape[-1]
     known = F.avg_pool2d(visible, factor)
     wanted = F.avg_pool2d(truth * visible, factor) / known.clamp(min=1e-3)
@@ -309,8 +315,8 @@ def train_decoder(
     """Train a reference decoder and return it.
 
     pairs: folder of `decoder_pairs.py`. State, log, curves and grids go to `out`. without: "photos", "geometry",
-    "discriminator", for ablations. shown: folder of pairs for the grids; default: the first of each kind. begin: a trained
-    decoder whose weights to begin with, of the same configuration but for what it does not have.
+    "discriminator", for ablations. shown: folder of pairs for the grids; default: the first of each kind. begin: a
+    trained decoder whose weights to begin with, of the same configuration but for what it does not have.
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)

@@ -1,17 +1,18 @@
 """Training pairs of the reference decoder: a portrait, a frame at full size, and that frame as the model draws it.
 
-Renders bring their true correspondence (`data/pairs.py`). A photo becomes a pair by geometry: it is warped to another head
-pose, its lips are closed if they are open, and it is bent a little; the one picture is the portrait and the other the frame.
-The drawn frame comes from the model itself, which is told the frame's own sound, head motion and camera. Where that would
-draw another expression than the photo has, the frame is noised in part and denoised again. Held-out photos (a tenth, by a
-hash of their names) are left out.
+Renders bring their true correspondence (`data/pairs.py`). A photo becomes a pair by geometry: it is warped to another
+head pose, its lips are closed if they are open, and it is bent a little; the one picture is the portrait and the other
+the frame. The drawn frame comes from the model itself, which is told the frame's own sound, head motion and camera.
+Where that would draw another expression than the photo has, the frame is noised in part and denoised again. Held-out
+photos (a tenth, by a hash of their names) are left out.
 
 Photos that talk: `talking_pairs.py`.
 
-One safetensors file a scene: pairs 0, 1, ... with `N.source`, `N.target` (JPEG bytes), `N.drawn` uint8 [S, S, 3], `N.flow`
-float16 [2, F, F], `N.visible` and `N.known` uint8 [F, F], `N.regions` float32 [3, 2], `N.rotation` [3, 3], `N.camera` [25],
-`N.portrait_camera` [25] (`models/extensions/portrait_warp.py`), `N.way` float16 [2, F, F] (`LipField`) and `N.gaps` float32 [2],
-of the lips of portrait and drawn frame, NaN where no face was found. What the others mean: `data/pairs.py: Scene`.
+One safetensors file a scene: pairs 0, 1, ... with `N.source`, `N.target` (JPEG bytes), `N.drawn` uint8 [S, S, 3],
+`N.flow` float16 [2, F, F], `N.visible` and `N.known` uint8 [F, F], `N.regions` float32 [3, 2], `N.rotation` [3, 3],
+`N.camera` [25], `N.portrait_camera` [25] (`models/extensions/portrait_warp.py`), `N.way` float16 [2, F, F] (`LipField`)
+and `N.gaps` float32 [2], of the lips of portrait and drawn frame, NaN where no face was found. What the others mean:
+`data/pairs.py: Scene`.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
 @dataclass(frozen=True)
 class Pair:
-    """source, target uint8 [S, S, 3]; drawn uint8 [s, s, 3]; known: where the target is the truth; the others as the module
-    says. `with_lips` finds way and gaps."""
+    """source, target uint8 [S, S, 3]; drawn uint8 [s, s, 3]; known: where the target is the truth; the others as the
+    module says. `with_lips` finds way and gaps."""
 
     source: np.ndarray
     target: np.ndarray
@@ -180,7 +181,8 @@ def draw_frames(
 
 
 def with_chunks_of(model: Starcaster, frames: int) -> Starcaster:
-    """Return the model with another chunk length; for models that draw frames one by one it makes no other difference."""
+    """Return the model with another chunk length; for models that draw frames one by one it makes no other
+    difference."""
     model.config = replace(model.config, chunk_frames=frames)
     return model
 
@@ -277,8 +279,8 @@ def random_field(rng: np.random.Generator, cells: int) -> Tensor:
 def closing_lips(points: np.ndarray, amount: float) -> Tensor:
     """Return the backward flow [1, 2, F, F] that closes parted lips.
 
-    points [478, 3] in image sides. amount: 1 closes them wholly. Everything below the lower lip comes up with the jaw, less
-    and less towards the ears; what lay between the lips is squeezed into the line where they meet.
+    points [478, 3] in image sides. amount: 1 closes them wholly. Everything below the lower lip comes up with the jaw,
+    less and less towards the ears; what lay between the lips is squeezed into the line where they meet.
     """
     upper, lower, chin = points[13, :2], points[14, :2], points[152, :2]
     left, right = points[61, :2], points[291, :2]
@@ -298,7 +300,8 @@ def closing_lips(points: np.ndarray, amount: float) -> Tensor:
 
 
 def inverse_flow(flow: Tensor, steps: int = 12) -> tuple[Tensor, Tensor]:
-    """Invert a backward flow [1, 2, F, F] by fixed-point iteration -> flow [1, 2, F, F] and where it is one, [1, 1, F, F]."""
+    """Invert a backward flow [1, 2, F, F] by fixed-point iteration -> flow [1, 2, F, F] and where it is one, [1, 1, F,
+    F]."""
     back = torch.zeros_like(flow)
     for _ in range(steps):
         back = 0.5 * back - 0.5 * warp(flow, back)
@@ -402,7 +405,8 @@ def make_photo_pairs(
 def missing_photos(
     photos: Path, out: Path, prefix: str, part: tuple[int, int]
 ) -> Iterator[tuple[int, Path, Path, np.ndarray]]:
-    """Yield the training photos without pairs: number, file, the pairs' path, uint8 [S, S, 3]. part: (which, of how many) share.
+    """Yield the training photos without pairs: number, file, the pairs' path, uint8 [S, S, 3]. part: (which, of how
+    many) share.
 
     Raises InputError for photos that are not SIDE x SIDE.
     """
@@ -432,8 +436,8 @@ def write_found(path: Path, pairs: list[Pair], photo: Path) -> None:
 
 
 def clip_pairs(model: Starcaster, frames: list[np.ndarray], rng: np.random.Generator, count: int = 3) -> list[Pair]:
-    """Make pairs of the frames uint8 [H, W, 3] of one person who talks: the first is the portrait. Where places of the one lie
-    in the other is not known."""
+    """Make pairs of the frames uint8 [H, W, 3] of one person who talks: the first is the portrait. Where places of the
+    one lie in the other is not known."""
     from ..identity.align import ffhq_transform, warp
     from ..identity.embed import embed
     from ..identity.faces import detect
@@ -490,8 +494,8 @@ def make_clip_pairs(model: Starcaster, videos: Path, out: Path, seed: int) -> No
 
 
 def make_shown(model: Starcaster, photos: Path, voice: Path, out: Path, people: int, seed: int) -> None:
-    """Write what a user would get for photos that are kept from training, to be looked at: two frames of speech each, and one
-    with the camera 20 degrees aside. There is no truth: the portrait stands in for it."""
+    """Write what a user would get for photos that are kept from training, to be looked at: two frames of speech each,
+    and one with the camera 20 degrees aside. There is no truth: the portrait stands in for it."""
     from ..camera import CameraMove, preset_path
     from ..identity.embed import embed
     from ..identity.faces import detect

@@ -3,7 +3,8 @@
     python -m starcaster_core train --stage decoder --photos DIR --videos DIR --voices DIR --steps 6000 --out DIR
 
 Makes the pairs that are missing (`decoder_pairs.py`), trains the reference decoder on them (`decoder.py`) and writes
-`OUT/decoder.safetensors`: the model of --init with that decoder. A decoder that --init has already is trained on. Every part resumes where it was stopped.
+`OUT/decoder.safetensors`: the model of --init with that decoder. A decoder that --init has already is trained on. Every
+part resumes where it was stopped.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from .make_pairs import make_pairs
 MINUTES = 90
 CONFIG = ReferenceDecoderConfig(reader_width=16)
 NO_PHOTOS = (
-    "Without --photos the decoder learns from renders alone: skin, hair, beards and smiles of real people come out softer, "
-    "and the frames of real photos are further from the person."
+    "Without --photos the decoder learns from renders alone: skin, hair, beards and smiles of real people come out "
+    "softer, and the frames of real photos are further from the person."
 )
 
 
 def run_decoder_stage(args: argparse.Namespace) -> Path:
-    """Run the stage with the arguments of `train` and return the checkpoint's path. Raises InputError for a missing folder."""
+    """Run the stage with the arguments of `train` and return the checkpoint's path. Raises InputError for a missing
+    folder."""
     for name in ("photos", "videos", "voices", "pairs"):
         folder = getattr(args, name)
         if folder is not None and not folder.is_dir():

@@ -3,8 +3,8 @@
     accelerate launch --num_processes 4 -m starcaster_core train ...               # GPUs
     python -m torch.distributed.run --nproc_per_node 2 -m starcaster_core train ...  # CPUs
 
-Gradients are reduced here and not by `DistributedDataParallel`, because a loss calls several submodules of a model, some of
-them more than once.
+Gradients are reduced here and not by `DistributedDataParallel`, because a loss calls several submodules of a model,
+some of them more than once.
 """
 
 from __future__ import annotations

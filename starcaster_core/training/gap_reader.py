@@ -23,7 +23,8 @@ KEPT = 0.1  # of the crops: kept to measure on
 
 
 def read_mouths(files: list[Path]) -> tuple[Tensor, Tensor]:
-    """Return the mouths of all drawn frames with a known opening: uint8 [N, 3, 40, 48] and float32 [N] in image sides."""
+    """Return the mouths of all drawn frames with a known opening: uint8 [N, 3, 40, 48] and float32 [N] in image
+    sides."""
     from safetensors import safe_open
 
     mouths, gaps = [], []

@@ -29,8 +29,8 @@ def held_out(clips: ClipSet, kinds: tuple[str, ...]) -> list[int]:
 
 
 def conditions_of(model: Starcaster, clips: ClipSet, index: int, frames: int, portrait: int) -> Conditions:
-    """What a user would give for the first `frames` of a clip: a portrait, which is frame number `portrait` of the clip, its
-    speech where it talks, its camera where that moves."""
+    """What a user would give for the first `frames` of a clip: a portrait, which is frame number `portrait` of the
+    clip, its speech where it talks, its camera where that moves."""
     kind = KINDS[clips.kind[index]]
     picture = decoded(model, clips.latents[index, portrait][None])[0]
     yaw, speech, camera = 0.0, None, None
@@ -55,8 +55,8 @@ def decoded(model: Starcaster, latents: Tensor) -> np.ndarray:
 def sample_grid(
     model: Starcaster, clips: ClipSet, chosen: list[int], path: Path, use_reference: bool = True, chunks: int = 1
 ) -> None:
-    """Writes a PNG: for every chosen clip COLUMNS frames of the truth (through the autoencoder), the sampled ones below,
-    of its first `chunks`. Nothing without Pillow."""
+    """Writes a PNG: for every chosen clip COLUMNS frames of the truth (through the autoencoder), the sampled ones
+    below, of its first `chunks`. Nothing without Pillow."""
     try:
         from PIL import Image
     except ImportError:

@@ -40,8 +40,9 @@ class ClipSet:
     """N clips of T frames. Latents and speech may stay in their files (`LazyConcat`); the rest is in memory.
 
     latents: float16 [N, T, C, h, w], unit variance. speech: float16 [N, T, F]. camera: float32 [N, T, 25].
-    mouth, eyes: float32 [N, T, 4], box x0, y0, x1, y1 as fractions of the frame. head_motion: float32 [N, T, len(CHANNELS)],
-    what the head does besides speaking (`starcaster_core/head_motion.py`), turns from straight ahead; zeros where unknown.
+    mouth, eyes: float32 [N, T, 4], box x0, y0, x1, y1 as fractions of the frame. head_motion: float32 [N, T,
+    len(CHANNELS)], what the head does besides speaking (`starcaster_core/head_motion.py`), turns from straight ahead;
+    zeros where unknown.
     embedding: float32 [N, E].
     kind, split: int [N] into KINDS and SPLITS. identity: int [N].
     """
@@ -132,8 +133,8 @@ def encode_sound(model: Starcaster, clip: Clip) -> Tensor:
 
 
 def embedding_of(clip: Clip, recogniser=None) -> Tensor:
-    """Who is shown, float32 [E]: what came with the clip (dlib), or the mean of what a recogniser (`detect`, `embed`) sees
-    in some of its frames. Raises FaceError where it finds no face."""
+    """Who is shown, float32 [E]: what came with the clip (dlib), or the mean of what a recogniser (`detect`, `embed`)
+    sees in some of its frames. Raises FaceError where it finds no face."""
     if recogniser is None:
         return torch.from_numpy(clip.truth["embedding"]).float()
     seen = []

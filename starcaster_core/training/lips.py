@@ -1,7 +1,7 @@
 """The lip-reading loss: what a lip reader sees in the predicted mouth against what it sees in the true one.
 
-One-step x0 -> decode -> mouth crop -> features, L2 (the paper's identity-aware stage adds it with weight 1). Only a window
-of latents round the mouth is decoded, because decoding is most of what the loss costs, in time and in memory.
+One-step x0 -> decode -> mouth crop -> features, L2 (the paper's identity-aware stage adds it with weight 1). Only a
+window of latents round the mouth is decoded, because decoding is most of what the loss costs, in time and in memory.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ WINDOW = 0.5  # of the picture's side: a mouth and what the decoder looks at bes
 
 
 class LipLoss:
-    """Call with latents [B, C, T, h, w] as the UNet sees them, predicted and true, and mouth boxes [B, T, 4] (x0, y0, x1,
-    y1 as shares of the picture) -> mean squared distance of the reader's features, scalar. Gradients reach `predicted`.
+    """Call with latents [B, C, T, h, w] as the UNet sees them, predicted and true, and mouth boxes [B, T, 4] (x0, y0,
+    x1, y1 as shares of the picture) -> mean squared distance of the reader's features, scalar. Gradients reach
+    `predicted`.
 
     window: share of the picture's side that is decoded. frame_by_frame: decode one frame at a time, and again for the
     gradient, so that no more than one frame's activations are ever in memory."""
@@ -52,8 +53,8 @@ class LipLoss:
 
 
 def cut_windows(latents: Tensor, boxes: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """The square window of latents [B, C, T, h, w] round each clip's mouth, `share` of the side, and the boxes as shares
-    of it. One window a clip: the mouth is to move in it."""
+    """The square window of latents [B, C, T, h, w] round each clip's mouth, `share` of the side, and the boxes as
+    shares of it. One window a clip: the mouth is to move in it."""
     side = latents.shape[-1]
     width = min(side, max(1, round(share * side)))
     middle = (boxes[..., :2] + boxes[..., 2:]).mean(dim=1) / 2

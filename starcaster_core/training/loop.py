@@ -1,9 +1,9 @@
 """The training loop of every network: time or step budget, learning-rate schedule, weight average, resuming, logging.
 
-A task computes the loss of micro-batch n. Everything random in it comes from a generator seeded with n, so that a resumed
-run sees the data that an uninterrupted one would have seen. The gradients of `micro_batches` of them are accumulated into
-one step. Several processes divide a step's micro-batches among themselves: their number changes how long a step takes, not
-its result.
+A task computes the loss of micro-batch n. Everything random in it comes from a generator seeded with n, so that a
+resumed run sees the data that an uninterrupted one would have seen. The gradients of `micro_batches` of them are
+accumulated into one step. Several processes divide a step's micro-batches among themselves: their number changes how
+long a step takes, not its result.
 """
 
 from __future__ import annotations
@@ -99,11 +99,12 @@ def train(
 
     parameters: default, all that require gradients. discriminator_parameters: trained by the same loss, in a parameter
     group of their own.
-    compute_loss(n) -> scalar loss of micro-batch n, and metrics to log. before_step(fraction of the budget spent, 0..1).
-    show(step): called every `show_minutes` and at the end, in the main process, with the averaged weights in place.
-    Writes `folder/name.state.pt`, from which a later call goes on, the log `folder/name.csv` and its curves
+    compute_loss(n) -> scalar loss of micro-batch n, and metrics to log. before_step(fraction of the budget spent,
+    0..1). show(step): called every `show_minutes` and at the end, in the main process, with the averaged weights in
+    place. Writes `folder/name.state.pt`, from which a later call goes on, the log `folder/name.csv` and its curves
     `folder/name.png`.
-    Raises DivergedError, the last good state kept; InputError where the processes cannot divide the micro-batches evenly.
+    Raises DivergedError, the last good state kept; InputError where the processes cannot divide the micro-batches
+    evenly.
     """
     trained = parameters or [p for p in module.parameters() if p.requires_grad]
     run = Run(trained, settings, folder, name, discriminator_parameters)

@@ -34,8 +34,8 @@ def make_pairs(
 ) -> None:
     """Write the pairs that are missing, of photos and videos where there are any and of the scenes first .. last - 1.
 
-    people: in the scenes. variants: pairs of a photo. part: (which, of how many) share of the photos. voices: folder of what
-    photos say; None: the voice that ships.
+    people: in the scenes. variants: pairs of a photo. part: (which, of how many) share of the photos. voices: folder of
+    what photos say; None: the voice that ships.
     """
     out.mkdir(parents=True, exist_ok=True)
     if photos is not None:

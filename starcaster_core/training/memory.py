@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..models.attention import SpatialTransformer
+from ..models.layers import ResidualBlock
 from ..models.motion import MotionModule
 
-BLOCKS = (ResnetBlock2D, SpatialTransformer, MotionModule)
+BLOCKS = (ResidualBlock, SpatialTransformer, MotionModule)
 
 
 @contextmanager

@@ -149,6 +149,8 @@ def spoil(wide: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     A clip's crop is shifted, scaled, mirrored, blurred and given another exposure, the same in all of its frames; each
     frame is shaken a little and has noise of its own.
     """
+    from kornia.filters import box_blur
+
     batch, count = wide.shape[:2]
 
     def draw(low: float, high: float, *shape: int) -> Tensor:
@@ -164,8 +166,7 @@ def spoil(wide: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     x = F.grid_sample(wide.reshape(-1, 1, WIDE, WIDE).float() / 255, grid, padding_mode="border", align_corners=False)
     x = x.reshape(batch, count, SIDE, SIDE)
 
-    blurred = F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), 5, 1)
-    x = torch.lerp(x, blurred, draw(0, 0.9, batch, 1, 1, 1) * (draw(0, 1, batch, 1, 1, 1) < 0.7))
+    x = torch.lerp(x, box_blur(x, 5, "replicate"), draw(0, 0.9, batch, 1, 1, 1) * (draw(0, 1, batch, 1, 1, 1) < 0.7))
     x = x.clamp(min=1e-3) ** draw(0.7, 1.4, batch, 1, 1, 1)
     x = x * draw(0.7, 1.25, batch, 1, 1, 1) + draw(-0.12, 0.12, batch, 1, 1, 1)
     noise = torch.randn(x.shape, generator=generator) * draw(0, 0.04, batch, 1, 1, 1)

@@ -135,8 +135,8 @@ def run(
 ) -> dict[str, dict[str, float]]:
     """Train for `minutes` in all, resuming what `out` holds, write the encoder, and return the held-out accuracy.
 
-    count: utterances. natural: fraction of them in natural voices. init: "mini" or a file whose encoder is trained on, at
-    half the learning rate; None starts from random weights.
+    count: utterances. natural: fraction of them in natural voices. init: "mini" or a file whose encoder is trained on,
+    at half the learning rate; None starts from random weights.
     """
     cache = out / "natural"
     clips = utterances(count, seed, False, natural, cache)
@@ -157,7 +157,8 @@ def run(
     steps, spent = read_progress(out, "phonetic")
     result = {"clean": accuracy(encoder, held_out), "degraded": accuracy(encoder, held_out, noisy=True)}
     facts = {
-        "command": f"python -m starcaster_core.training.phonetic --minutes {minutes:g} --seed {seed} --utterances {count}"
+        "command": f"python -m starcaster_core.training.phonetic --minutes {minutes:g} --seed {seed} --utterances "
+        f"{count}"
         + f" --natural {natural:g}" * bool(natural)
         + f" --init {Path(init or '').name}" * bool(init)
         + " --bfloat16" * bfloat16,

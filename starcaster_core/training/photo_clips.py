@@ -3,9 +3,9 @@
     python -m starcaster_core.training.photo_clips --photos DIR --data CLIPS --model mini --out LATENTS
 
 Lips open as far as the rendered ones, in mouth widths, the head turns and the camera moves by geometry
-(`models/lip_warp.py`, `models/extensions/portrait_warp.py`); what lies between the lips is the render's. Eyes keep looking as they
-do in the photo, and the head motion says so. Encoded clips go beside those of renders, 32 photos a file; files that are there are
-not made again. Held-out photos (a tenth, by a hash of their names) are left out.
+(`models/lip_warp.py`, `models/extensions/portrait_warp.py`); what lies between the lips is the render's. Eyes keep
+looking as they do in the photo, and the head motion says so. Encoded clips go beside those of renders, 32 photos a
+file; files that are there are not made again. Held-out photos (a tenth, by a hash of their names) are left out.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ MOUTH, EYES = (61, 291, 0, 17), (33, 133, 362, 263, *sum(RIGHT_LIDS + LEFT_LIDS,
 
 
 def lip_motion(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-    """Return how far a rendered clip's lips are apart, in mouth widths [T], and how wide the mouth is over its median [T]."""
+    """Return how far a rendered clip's lips are apart, in mouth widths [T], and how wide the mouth is over its median
+    [T]."""
     at = dict(zip(clip.info["landmark_names"], clip.truth["landmarks"].transpose(1, 0, 2)))
     widths = np.linalg.norm(at["right_mouth"] - at["left_mouth"], axis=1)
     gaps = np.linalg.norm(at["upper_lip_bottom"] - at["lower_lip_top"], axis=1)
@@ -92,7 +93,8 @@ def rendered_mouth(clip: Clip, row: int, points: np.ndarray) -> Tensor:
 def talk(photo: Tensor, points: np.ndarray, clip: Clip) -> tuple[Tensor, np.ndarray]:
     """Move a photo's lips as those of a rendered clip.
 
-    photo [1, 3, SIDE, SIDE] in 0..1, its landmarks [478, 2] in image sides -> frames [T, 3, SIDE, SIDE], landmarks [T, 478, 2].
+    photo [1, 3, SIDE, SIDE] in 0..1, its landmarks [478, 2] in image sides -> frames [T, 3, SIDE, SIDE], landmarks [T,
+    478, 2].
     """
     field = lip_field(points)
     gaps, stretches = lip_motion(clip)
@@ -116,8 +118,8 @@ def box_round(points: Tensor, margin: float) -> Tensor:
 def photo_clip(photo: np.ndarray, points: np.ndarray, clip: Clip) -> tuple[np.ndarray, dict[str, Tensor]]:
     """Return frames uint8 [T, SIDE, SIDE, 3] of a photo that does what a rendered clip does, and what is known of them.
 
-    photo uint8 [S, S, 3], aligned; points [478, 2]: its landmarks, image sides. The second holds camera, mouth, eyes and
-    head_motion as in `latents.ClipSet`.
+    photo uint8 [S, S, 3], aligned; points [478, 2]: its landmarks, image sides. The second holds camera, mouth, eyes
+    and head_motion as in `latents.ClipSet`.
     """
     count, kind = len(clip.frames), clip.info["kind"]
     pixels = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float() / 255

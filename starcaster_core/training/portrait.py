@@ -2,8 +2,8 @@
 
     python -m starcaster_core train --recipe mini --minutes 25 --out DIR
 
-With nothing else given it renders clips and trains the frozen helpers first (`prepare.py`). Every stage resumes where it
-was stopped; a finished stage's weights are kept as `<stage>.safetensors`, whole models that can be sampled from.
+With nothing else given it renders clips and trains the frozen helpers first (`prepare.py`). Every stage resumes where
+it was stopped; a finished stage's weights are kept as `<stage>.safetensors`, whole models that can be sampled from.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ from .memory import recomputing
 from .prepare import LEAST_SHARE, Materials, prepare
 from .recipe import ABLATIONS, Stage, ablate, choose_stages, unfrozen
 from .recipes import RECIPES
-from .student import ADVERSARIAL, IN_CHUNKS, StudentLoss, for_the_reader, new_student, suited_to
+from .student import ADVERSARIAL, IN_CHUNKS, StudentLoss, adapt_stage, lip_reading_stage, new_student
 from .untrained import still_untrained
 
 MINUTES = 80
 EXPECTATIONS = """What to expect of `mini` on two CPU cores: a run of 2 minutes shows that everything runs, and nothing
-else. The mini that ships took eight and a half hours: 241 minutes of them on single frames, 210 as a student. More: docs/training.md."""
+else. The mini that ships took eight and a half hours: 241 minutes of them on single frames, 210 as a student. More:
+docs/training.md."""
 
 
 def begun_model(name_or_path: str, stages: tuple[Stage, ...], shared_noise: float | None = None) -> Starcaster:
@@ -96,8 +97,8 @@ def run_stage(
     reader: LipReader | None,
     args: argparse.Namespace,
 ) -> Starcaster:
-    """budget: the stage's minutes or steps, and a step's micro-batches. latents: a folder of encoded clips; the stage's own are
-    taken from the folder of its name in it, if there is one. reader: for the stages with a lip-reading loss.
+    """budget: the stage's minutes or steps, and a step's micro-batches. latents: a folder of encoded clips; the stage's
+    own are taken from the folder of its name in it, if there is one. reader: for the stages with a lip-reading loss.
     Leaves the whole trained model in `<stage>.safetensors`, and returns it."""
     own = latents / stage.name
     clips = load_clips(own if own.is_dir() else latents)  # for every stage: more may have been made meanwhile
@@ -124,8 +125,8 @@ def run_stage(
 
 
 def with_clips_at_hand(stage: Stage, clips: ClipSet) -> Stage:
-    """Without joint clips where there are none, saying so: sets of an earlier version and real videos have none. Any other
-    kind that is missing is an error when it is drawn."""
+    """Without joint clips where there are none, saying so: sets of an earlier version and real videos have none. Any
+    other kind that is missing is an error when it is drawn."""
     if "joint" not in dict(stage.kinds) or len(clips.where("train", "joint")):
         return stage
     print(json.dumps({"stage": stage.name, "no clips": "joint, so voice and camera are learned apart"}), flush=True)
@@ -165,7 +166,7 @@ def train_stage(
 
     def loss_of_draw(number: int):
         generator = step_generator(seed, stage.name, number)
-        drawn = for_the_reader(stage, generator) if loss.lips else stage
+        drawn = lip_reading_stage(stage, generator) if loss.lips else stage
         batch = draw_batch(clips, drawn, "train", window, generator)
         with autocast(precision):
             return loss(batch, generator)
@@ -233,7 +234,7 @@ def run(args: argparse.Namespace) -> None:
             )
             stage = replace(stage, clips=stage.clips * args.batch_factor)
             if stage.student_steps:
-                stage = suited_to(model, stage)
+                stage = adapt_stage(model, stage)
             model = run_stage(model.to(training_device()), stage, budget, materials.latents, reader, args)
     if args.recipe == "mini" and Distributed().is_main:
         print(EXPECTATIONS, flush=True)
@@ -281,8 +282,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stage",
         nargs="+",
         default=["all"],
-        help="all (default), stages by name (1-motion) or number (1), prepare: all that comes before them, or decoder: the "
-        "reference decoder, which draws frames out of the photo",
+        help="all (default), stages by name (1-motion) or number (1), prepare: all that comes before them, or decoder: "
+        "the reference decoder, which draws frames out of the photo",
     )
     parser.add_argument("--unfreeze", action="store_true", help="train the 2D weights in every stage")
     parser.add_argument(

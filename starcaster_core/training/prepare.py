@@ -62,8 +62,9 @@ def prepare(
     recognisers: list[Path] = (),
     photos: Path | None = None,
 ) -> Materials:
-    """Makes what is missing in `out`, within its share of `minutes`. init: a model whose own autoencoder and speech encoder
-    are used. photos: folder of aligned photos that are to talk beside the clips (`photo_clips.py`). Without clips to learn from (only `latents` given) there is no lip reader but a given one."""
+    """Makes what is missing in `out`, within its share of `minutes`. init: a model whose own autoencoder and speech
+    encoder are used. photos: folder of aligned photos that are to talk beside the clips (`photo_clips.py`). Without
+    clips to learn from (only `latents` given) there is no lip reader but a given one."""
     if clips is None and latents is None:
         clips = out / "clips"
         render(clips, minutes * SHARES["clips"], config.image_size, seed)

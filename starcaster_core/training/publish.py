@@ -31,8 +31,8 @@ def main() -> None:
     parser.add_argument(
         "--shared-noise",
         type=float,
-        help="share of the noise that all frames have in common when sampling; default: as trained. Weights from single "
-        "frames fit any share, and need 1 to keep the face still",
+        help="share of the noise that all frames have in common when sampling; default: as trained. Weights from "
+        "single frames fit any share, and need 1 to keep the face still",
     )
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()

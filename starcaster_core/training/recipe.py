@@ -20,16 +20,16 @@ class Stage:
     share: of the time budget, beside the other stages that are run. frames: T of a chunk (1 = single images).
     clips: batch size of a draw. parts: draws whose gradients add up to a step, 0 = one a process.
     steps: how many make the whole stage, for a recipe that counts steps and not minutes.
-    kinds: shares of clip kinds in the batches, each of which is of one kind. Temporal batches hear the speech and see no
-    camera; spatial ones are told the camera and hear nothing; joint ones, which the paper's stages never see, both.
+    kinds: shares of clip kinds in the batches, each of which is of one kind. Temporal batches hear the speech and see
+    no camera; spatial ones are told the camera and hear nothing; joint ones, which the paper's stages never see, both.
     recursion: F, chunks rolled out one after the other, each with a loss of its own.
     reference: probability that the portrait is shown.
     context: probability that the first chunk sees the frames before it; the later ones always see the chunk before.
     context_frames: fewest and most last frames of the chunk before that are shown (sampling shows the fewest).
     self_forcing: probability that a later chunk looks back at what the model itself made of the chunk before (its
-    one-step prediction, or what a student makes in all its steps; no gradient) instead of at the clip. context_timesteps:
-    a chunk that is to be looked back at is noised with timesteps below this; one-step predictions from nearly pure noise
-    are blurred beyond use.
+    one-step prediction, or what a student makes in all its steps; no gradient) instead of at the clip.
+    context_timesteps: a chunk that is to be looked back at is noised with timesteps below this; one-step predictions
+    from nearly pure noise are blurred beyond use.
     trainable: parts of parameter names; () = all of the denoiser and its token encoders.
     drop_identity, drop_audio, drop_camera: probability of hiding a condition, for guidance.
     adapters: LoRA, bank, speech and camera in use; without them the bare image model learns, from identity alone.
@@ -104,8 +104,8 @@ def without_views(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
 
 
 def in_one_stage(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
-    """The paper's stages as one: everything they train at once, on both kinds of clips, as in the one that looks back at
-    its own frames. With the time, or the steps, of all."""
+    """The paper's stages as one: everything they train at once, on both kinds of clips, as in the one that looks back
+    at its own frames. With the time, or the steps, of all."""
     own = [stage for stage in stages if stage.motion and not stage.student_steps]
     forcing = next(stage for stage in own if stage.recursion > 1)
     share = sum(stage.share for stage in own)

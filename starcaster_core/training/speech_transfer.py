@@ -1,10 +1,12 @@
-"""Gives a trained model another speech encoder, so that it goes on from what it can do and need not learn to hear again.
+"""Gives a trained model another speech encoder, so that it goes on from what it can do and need not learn to hear
+again.
 
     python -m starcaster_core.training.speech_transfer --model mini --speech run/phonetic.safetensors --data clips \\
         --minutes 1 --out run/mini-hearing-anew.safetensors
 
-The speech tokens learn to say of the new encoder's features what they said of the old one's, on the sound of the training
-clips. What remains different is for the denoiser's own training: `train --init run/mini-hearing-anew.safetensors`.
+The speech tokens learn to say of the new encoder's features what they said of the old one's, on the sound of the
+training clips. What remains different is for the denoiser's own training: `train --init
+run/mini-hearing-anew.safetensors`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Training pairs of photos that talk, for the reference decoder.
 
-The model draws a photo saying something. The truth is made out of the photo by geometry: its head is turned and its lips are
-moved to how far the drawn ones are open (`models/lip_warp.py`). So the decoder learns on real faces, and on frames as it will
-get them, that lips follow the drawn frame. What lies between lips that open further than the photo's is not known: the drawn
-frame's colours stand there, and no loss takes them for the truth.
+The model draws a photo saying something. The truth is made out of the photo by geometry: its head is turned and its
+lips are moved to how far the drawn ones are open (`models/lip_warp.py`). So the decoder learns on real faces, and on
+frames as it will get them, that lips follow the drawn frame. What lies between lips that open further than the photo's
+is not known: the drawn frame's colours stand there, and no loss takes them for the truth.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def put_between(picture: np.ndarray, other: np.ndarray, weights: Tensor) -> np.n
 
 
 def pair_of(photo: np.ndarray, points: np.ndarray, drawn: np.ndarray, turn: Tensor, gap: float, stretch: float) -> Pair:
-    """Return a photo's pair with a drawn frame. photo uint8 [S, S, 3], its landmarks [478, 2] in image sides; turn [3, 3] of the
-    head, gap of the lips in image sides, and how much wider the mouth is."""
+    """Return a photo's pair with a drawn frame. photo uint8 [S, S, 3], its landmarks [478, 2] in image sides; turn [3,
+    3] of the head, gap of the lips in image sides, and how much wider the mouth is."""
     field, front = lip_field(points), camera_at()[None]
     turned = F.interpolate(warp_flow(front, turn[None], front), (FLOW_SIDE, FLOW_SIDE), mode="bilinear")
     lips = lip_flow(field.way, field.gap, torch.tensor([gap]))
@@ -162,7 +162,8 @@ def voice_files(folder: Path | None) -> list[Path]:
 def make_talking_pairs(
     model: Starcaster, photos: Path, out: Path, seed: int, part: tuple[int, int] = (0, 1), voices: Path | None = None
 ) -> None:
-    """Write the pairs of the training photos that are missing. voices: folder of speech; part: as `make_photo_pairs`."""
+    """Write the pairs of the training photos that are missing. voices: folder of speech; part: as
+    `make_photo_pairs`."""
     from ..speech import load_audio, mono16k
 
     recordings = voice_files(voices)

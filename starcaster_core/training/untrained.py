@@ -10,8 +10,8 @@ from .recipe import Stage
 def still_untrained(model: Starcaster, stage: Stage) -> tuple[str, ...]:
     """Return what is left of `model.untrained` after a stage, whose trainable parameters require gradients.
 
-    A group (`models/weight_groups.py: GROUPS`) is trained if some of its parameters are trainable, the stage uses it, and,
-    for speech and camera, the stage's clips have them.
+    A group (`models/weight_groups.py: GROUPS`) is trained if some of its parameters are trainable, the stage uses it,
+    and, for speech and camera, the stage's clips have them.
     """
     trained = {group_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
     kinds = {kind for kind, fraction in stage.kinds if fraction}

@@ -1,7 +1,7 @@
 """What the phonetic encoder is trained and measured on: synthetic speech, with a class for each of its sounds.
 
-espeak-ng brings many voices, flite voices cut from recordings, and Piper and Kokoro (`natural.py`), where a share of them
-is asked for, voices close to recordings; those cost seconds of computing each and are kept on disk.
+espeak-ng brings many voices, flite voices cut from recordings, and Piper and Kokoro (`natural.py`), where a share of
+them is asked for, voices close to recordings; those cost seconds of computing each and are kept on disk.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ..data.tts import FLITE_VOICES, VOICES, Utterance, synthesize, synthesize_f
 from ..files import atomic_write
 from ..speech.spectrum import SAMPLE_RATE, levelling_gain
 
-# Never trained on: every accent of these variants, one of flite's speakers, a woman and the man of Kokoro's, every tenth
-# sentence.
+# Never trained on: every accent of these variants, one of flite's speakers, a woman and the man of Kokoro's, every
+# tenth sentence.
 HELD_OUT_VARIANTS = ("f4", "m3", "klatt2", "Alicia", "benjamin", "steph", "paul")
 HELD_OUT_FLITE = "awb"
 HELD_OUT_NATURAL = ("kokoro+jf_tebukuro", "kokoro+jm_kumo")
@@ -39,7 +39,8 @@ TRAIN_NATURAL = ("piper+joe", "kokoro+jf_alpha", "piper+joe", "kokoro+jf_gongits
 
 @dataclass(frozen=True)
 class Labelled:
-    """samples: levelled, int16 [N] (full scale 32767); starts, classes: when each phoneme begins, in samples, and which."""
+    """samples: levelled, int16 [N] (full scale 32767); starts, classes: when each phoneme begins, in samples, and
+    which."""
 
     samples: np.ndarray
     starts: np.ndarray
@@ -53,8 +54,8 @@ def utterances(
 ) -> list[Labelled]:
     """`count` utterances, two in five of the training ones of nonsense words.
 
-    natural: share of them in natural voices, kept in the folder `cache` for the next time. Of the others every other one
-    is by flite, whose voices are cut from recordings (when measuring only every sixth: it is one voice).
+    natural: share of them in natural voices, kept in the folder `cache` for the next time. Of the others every other
+    one is by flite, whose voices are cut from recordings (when measuring only every sixth: it is one voice).
     Raises MissingDependencyError where natural voices are wanted and not installed.
     """
     rng = np.random.default_rng([seed, held_out])

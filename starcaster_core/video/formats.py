@@ -68,7 +68,8 @@ FORMATS = {
 
 
 def format_named(name: str | None, path) -> Format:
-    """The row called `name`, or the one that the path's suffix asks for when name is None. InputError if there is none."""
+    """The row called `name`, or the one that the path's suffix asks for when name is None. InputError if there is
+    none."""
     if name is None:
         name = path.suffix.lower().lstrip(".") or "png"
     if name not in FORMATS:

@@ -86,7 +86,8 @@ class ContainerSink:
 class GifSink:
     """A GIF with a palette of its own for every frame, which streams; GIF has no sound.
 
-    Its clock ticks 100 times a second, so frames last equally long at 25, 20 and 10 frames a second but not at 24 or 30.
+    Its clock ticks 100 times a second, so frames last equally long at 25, 20 and 10 frames a second but not at 24 or
+    30.
     """
 
     def __init__(self, path: Path, form: Format, fps: Fraction, size, metadata: dict):
@@ -120,7 +121,8 @@ class GifSink:
 
 
 class FolderSink:
-    """frame_00001.png, frame_00002.png ... and audio.wav in a folder; every entry of the metadata is in the first PNG."""
+    """frame_00001.png, frame_00002.png ... and audio.wav in a folder; every entry of the metadata is in the first
+    PNG."""
 
     def __init__(self, path: Path, fps: Fraction, sound: Sound | None, metadata: dict):
         self._path, self._metadata, self._frames = path, {**metadata, "fps": str(fps)}, 0

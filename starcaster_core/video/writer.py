@@ -81,7 +81,10 @@ class VideoWriter:
             yield
 
     def close(self, path: Path | None = None) -> VideoInfo:
-        """Finish the file and give it its name, or that of `path` in the same folder. Raises InputError when no frame was written."""
+        """Finish the file and give it its name, or that of `path` in the same folder.
+
+        Raises InputError when no frame was written.
+        """
         if self.info is not None:
             return self.info
         try:

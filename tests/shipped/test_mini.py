@@ -1,7 +1,7 @@
 """Does the shipped model show who it is given, say what it hears, and look from where it is told?
 
-Each test fails for certain mistakes between training and sampling; its docstring names them. Each mistake was made once to
-see the test fail.
+Each test fails for certain mistakes between training and sampling; its docstring names them. Each mistake was made once
+to see the test fail.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def distances(frames: np.ndarray, people) -> np.ndarray:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_the_frames_are_near_the_stored_ones(frames_of, mini, people, voice, data, dtype):
     """Fails for anything that changes the picture: colours in another order, a voice that is late or not heard,
-    a camera or a head that turns the other way, another person. Two precisions differ by 0.2 levels in the mean, 4 at most."""
+    a camera or a head that turns the other way, another person. Two precisions differ by 0.2 levels in the mean, 4 at
+    most."""
     from PIL import Image
 
     model = mini if dtype == torch.float32 else load_checkpoint("mini", dtype=dtype)
@@ -82,16 +83,16 @@ def test_the_frames_are_near_the_stored_ones(frames_of, mini, people, voice, dat
 
 
 def test_the_person_is_known(frames_of, mini, people):
-    """Fails when the portrait of somebody else is shown. Measured: 0.35 to the person, 0.84 to the other; dlib takes two
-    pictures for the same person below 0.6."""
+    """Fails when the portrait of somebody else is shown. Measured: 0.35 to the person, 0.84 to the other; dlib takes
+    two pictures for the same person below 0.6."""
     frames = frames_of(mini, Conditions(people[0], frames=8), settings_of(mini))
     same, other = distances(frames[::3], people)
     assert same < 0.5 and other - same > 0.25
 
 
 def test_the_person_is_known_by_the_embedding_alone(frames_of, mini, people):
-    """Fails when the embedding of somebody else, or none, reaches the network. Without a portrait the likeness is weak: each
-    of the two videos is compared with both persons, and the right pairs must be nearer than the wrong ones."""
+    """Fails when the embedding of somebody else, or none, reaches the network. Without a portrait the likeness is weak:
+    each of the two videos is compared with both persons, and the right pairs must be nearer than the wrong ones."""
     away = []
     for who in people:
         conditions = Conditions(replace(who, portrait=None), frames=2)

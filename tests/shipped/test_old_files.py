@@ -1,4 +1,5 @@
-"""Files that users have: every configuration that `mini` was ever published with, its weights' names, saved identities."""
+"""Files that users have: every configuration that `mini` was ever published with, its weights' names, saved
+identities."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def test_the_last_configuration_still_says_how_to_sample(configurations):
 
 
 def test_a_file_with_the_published_names_and_shapes_loads(configurations, data, tmp_path):
-    """The weights' values do not matter here: names and shapes are those of the published file, one number fills each."""
+    """The weights' values do not matter here: names and shapes are those of the published file, one number fills
+    each."""
     shapes = json.loads(gzip.decompress((data / "mini-weights.json.gz").read_bytes()))
     weights = {name: torch.full(shape, 0.25, dtype=torch.float16) for name, shape in shapes.items()}
     path = tmp_path / "mini.safetensors"

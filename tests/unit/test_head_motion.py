@@ -155,7 +155,8 @@ def test_a_made_up_portrait_s_own_pose_is_not_turned_again(monkeypatch):
 
 
 def syllables(seconds: float, fps: float = FPS) -> np.ndarray:
-    """Loudness of a voice: four syllables a second, every third stressed, and half a second of pause every two seconds."""
+    """Loudness of a voice: four syllables a second, every third stressed, and half a second of pause every two
+    seconds."""
     t = (np.arange(round(seconds * fps)) + 0.5) / fps
     stress = np.where(np.floor(4 * t) % 3 == 0, 1.0, 0.45)
     return stress * np.sin(np.pi * (4 * t % 1)) ** 2 * (t % 2 < 1.5)

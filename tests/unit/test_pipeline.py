@@ -39,7 +39,8 @@ def speech(frames: int) -> Speech:
 
 
 def test_the_public_names_are_these():
-    """Adding one is a promise: list it here, in `starcaster_core.__all__` and in the README. Removing one breaks users."""
+    """Adding one is a promise: list it here, in `starcaster_core.__all__` and in the README. Removing one breaks
+    users."""
     assert sorted(starcaster_core.__all__) == PUBLIC
     assert all(getattr(starcaster_core, name) for name in PUBLIC)
     with pytest.raises(AttributeError, match="no attribute 'generate_video'"):

@@ -12,9 +12,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Film:
-    """gains [3]: of red, green, blue. gamma: above 1 darkens the middle. saturation: 1 as it was. vignette: share of the
-    light lost in the corners. blur: standard deviation in thousandths of the picture's side. grain: standard deviation of
-    the noise in the darks, grey levels of 255; coarse: share of it that neighbouring pixels have in common."""
+    """gains [3]: of red, green, blue. gamma: above 1 darkens the middle. saturation: 1 as it was. vignette: share of
+    the light lost in the corners. blur: standard deviation in thousandths of the picture's side. grain: standard
+    deviation of the noise in the darks, grey levels of 255; coarse: share of it that neighbouring pixels have in
+    common."""
 
     gains: np.ndarray
     gamma: float

@@ -83,7 +83,8 @@ LIGHT_EYED_SHARES = (0.34, 0.18, 0.12, 0.18, 0.10, 0.08)
 
 @dataclass(frozen=True)
 class Collar:
-    """Of a shirt, decimetres on the base mesh: its radius round the neck, its height, and how deep it is cut in front."""
+    """Of a shirt, decimetres on the base mesh: its radius round the neck, its height, and how deep it is cut in
+    front."""
 
     radius: float
     height: float
@@ -92,7 +93,8 @@ class Collar:
 
 @dataclass(frozen=True)
 class Paint:
-    """On the skin: strength 0..1 and colour, linear RGB [3], of the beard (stubble below 0.5), the lips and the lids."""
+    """On the skin: strength 0..1 and colour, linear RGB [3], of the beard (stubble below 0.5), the lips and the
+    lids."""
 
     beard: float = 0.0
     beard_colour: np.ndarray = field(default_factory=lambda: np.zeros(3))

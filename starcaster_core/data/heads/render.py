@@ -33,7 +33,8 @@ uniform vec3 eye; uniform mat3 lights; uniform mat3 light_colours; uniform vec3 
 uniform sampler2DShadow shadows; uniform mat4 shadow_from_world; uniform float softness;
 uniform vec3 tint; uniform vec3 iris; uniform vec3 cloth; uniform vec3 trim; uniform float mouth_light;
 uniform vec3 paints; uniform mat3 paint_colours;
-uniform float shine; uniform float gloss; uniform float wrap; uniform float density; uniform float cut; uniform int kind;
+uniform float shine; uniform float gloss; uniform float wrap; uniform float density; uniform float cut;
+uniform int kind;
 const int SKIN = 0, EYE = 1, HAIR = 2, MOUTH = 3, FRAME = 4, LENS = 5;
 const vec2 TAPS[6] = vec2[](vec2(.9, .1), vec2(.3, .8), vec2(-.7, .6), vec2(-.8, -.3), vec2(-.1, -.9), vec2(.6, -.6));
 float lit(vec3 n) {  // how much of the key light arrives here: its depth map, asked at a few places round the point
@@ -276,8 +277,9 @@ class Renderer:
         """Say where every pixel of one frame lies in another: float32 [size, size, 4].
 
         Each pair is of (this frame, the other frame): expression [52], head rotation [3, 3], world_from_cam [4, 4],
-        intrinsics [3, 3]. The result's x and y are in the other's image sides, 0..1, z is the depth there, -1..1, and the
-        fourth number is 1 on the head and 0 beside it. Lashes, brows and single strands of hair have no place of their own.
+        intrinsics [3, 3]. The result's x and y are in the other's image sides, 0..1, z is the depth there, -1..1, and
+        the fourth number is 1 on the head and 0 beside it. Lashes, brows and single strands of hair have no place of
+        their own.
         """
         rig, program, gl = self.loaded.rig, self.match_program, self.gl
         positions, _ = rig.pose(weights[1])

@@ -306,7 +306,8 @@ def _close_lips(kit: HeadKit, base: np.ndarray) -> np.ndarray:
 
 
 def _bite(kit: HeadKit, teeth: np.ndarray, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Teeth [N, 3] and their morphs [52, N, 3] with the upper row in sight below the lip, the lower row behind its own."""
+    """Teeth [N, 3] and their morphs [52, N, 3] with the upper row in sight below the lip, the lower row behind its
+    own."""
     jaw = kit.unit_names.index("jawOpen")
     drop = np.linalg.norm(moves[jaw], axis=1)
     lower = drop > 0.3 * drop.max()
@@ -317,7 +318,8 @@ def _bite(kit: HeadKit, teeth: np.ndarray, moves: np.ndarray) -> tuple[np.ndarra
 
 
 def _paint(kit: HeadKit, skin: np.ndarray) -> np.ndarray:
-    """Where beard, lipstick and eye shadow go, 0 .. 1 [V, 3]: read off the expression units, which know lips and lids."""
+    """Where beard, lipstick and eye shadow go, 0 .. 1 [V, 3]: read off the expression units, which know lips and
+    lids."""
 
     def moved(*units: str) -> np.ndarray:
         motion = sum(np.linalg.norm(kit.unit(unit)[skin], axis=1) for unit in units)

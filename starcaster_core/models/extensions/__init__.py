@@ -1,8 +1,8 @@
 """What a model may have beyond the paper, each thing behind the same seam. `sd15` has none of them, `mini` all.
 
 head_motion     the network is given how the head turns, blinks and glances
-portrait_copy   the network may copy the portrait's latents where they fit, warped (`portrait_warp`) to the pose of each frame
-shared_noise    all frames of a video begin from partly the same noise
+portrait_copy   the network may copy the portrait's latents where they fit, warped (`portrait_warp`) to the pose of each
+frame shared_noise    all frames of a video begin from partly the same noise
 
 The UNet holds those with weights as `unet.extensions`. The seam is
 
@@ -37,7 +37,8 @@ class Reference:
     """The portrait as the extensions use it, opened once a clip.
 
     picture: [B, 3, S, S] in -1..1 where it is to be warped, else its latents [B, C, 1, h, w]; None without a portrait.
-    camera: [B, 25] that took it; None is straight ahead. pose: its head pose [POSE_CHANNELS], what a frame's is relative to.
+    camera: [B, 25] that took it; None is straight ahead. pose: its head pose [POSE_CHANNELS], what a frame's is
+    relative to.
     """
 
     picture: Tensor | None = None

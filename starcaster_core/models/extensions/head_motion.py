@@ -1,9 +1,11 @@
-"""Head motion as a condition: a small network's answer is added to every frame's time embedding (docs/decisions/0004)."""
+"""Head motion as a condition: a small network's answer is added to every frame's time embedding
+(docs/decisions/0004)."""
 
 from __future__ import annotations
 
-from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor, nn
+
+from ..layers import TimestepEmbedding
 
 
 class HeadMotion(nn.Module):

@@ -1,8 +1,8 @@
 """Warp the portrait to another head pose and camera, so that it can be copied from.
 
-Every pixel's ray is intersected with an ellipsoid where heads are, turned as the head is, and takes the colour which that
-point has in the portrait; what was hidden there takes the rim's. Hair and all else that is no ellipsoid come out wrong; the
-copy gate decides where to use it (docs/decisions/0004). Coordinates: docs/architecture.md.
+Every pixel's ray is intersected with an ellipsoid where heads are, turned as the head is, and takes the colour which
+that point has in the portrait; what was hidden there takes the rim's. Hair and all else that is no ellipsoid come out
+wrong; the copy gate decides where to use it (docs/decisions/0004). Coordinates: docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def warp_portrait(
 ) -> Tensor:
     """Warp portrait [B, 3, S, S] -> [B, T, 3, S, S].
 
-    rotations [B, T, 3, 3]: the head's, from the portrait's pose. camera [B, T, 25] (world_from_cam, intrinsics): seen from
-    there; None: from where the portrait was taken. portrait_camera [B, 25]: None is straight ahead.
+    rotations [B, T, 3, 3]: the head's, from the portrait's pose. camera [B, T, 25] (world_from_cam, intrinsics): seen
+    from there; None: from where the portrait was taken. portrait_camera [B, 25]: None is straight ahead.
     """
     batch, frames = rotations.shape[:2]
     if portrait_camera is None:
@@ -97,7 +97,8 @@ def warp_flow(camera: Tensor, rotations: Tensor, portrait_camera: Tensor) -> Ten
 
 
 def unpack_camera(camera: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Split [N, 25] into rotation [N, 3, 3], position [N, 1, 3], focal lengths and principal point [N, 1, 2], image sides."""
+    """Split [N, 25] into rotation [N, 3, 3], position [N, 1, 3], focal lengths and principal point [N, 1, 2], image
+    sides."""
     pose, lens = camera[:, :16].unflatten(-1, (4, 4)), camera[:, 16:].unflatten(-1, (3, 3))
     focal = torch.stack([lens[:, 0, 0], lens[:, 1, 1]], dim=-1)
     return pose[:, :3, :3], pose[:, None, :3, 3], focal[:, None], lens[:, None, :2, 2]

@@ -2,9 +2,9 @@
 
     python -m starcaster_core delta --checkpoint run/3-views.safetensors --out delta.safetensors
 
-`assemble --delta` puts it together with the public weights again. A delta holds one or more groups of weights, each whole:
-`lora` (self-attention), `audio` and `camera` (keys and values, and the networks that make their tokens), `motion` (temporal
-attention). Weights have the names they have in the whole model.
+`assemble --delta` puts it together with the public weights again. A delta holds one or more groups of weights, each
+whole: `lora` (self-attention), `audio` and `camera` (keys and values, and the networks that make their tokens),
+`motion` (temporal attention). Weights have the names they have in the whole model.
 """
 
 from __future__ import annotations

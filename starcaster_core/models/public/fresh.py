@@ -1,7 +1,7 @@
 """Initial values for what no file brings: they change nothing until trained, and are the same every time.
 
-Their own modules draw them: an adapter ends in zeros, a new stream's V is zero, a motion module's `proj_out` is zero, so
-the assembled network gives what the public weights alone would give.
+Their own modules draw them: an adapter ends in zeros, a new stream's V is zero, a motion module's `proj_out` is zero,
+so the assembled network gives what the public weights alone would give.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 import torch
-from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 from torch import nn
 
 from ..attention import LoRA, TokenProjection
 from ..conditioning import CameraTokens, SpeechTokens
+from ..layers import SinusoidalPositionalEmbedding
 from ..motion import MotionModule
 from .weights import Lazy
 
@@ -56,5 +56,5 @@ def maker_of(module: nn.Module, config) -> Callable[[], nn.Module] | None:
         frames = config.unet.motion_max_seq_length
         return lambda: MotionModule(module.proj_in.out_features, heads, groups, frames)
     if isinstance(module, SinusoidalPositionalEmbedding):
-        return lambda: SinusoidalPositionalEmbedding(module.pe.shape[-1], max_seq_length=module.pe.shape[-2])
+        return lambda: SinusoidalPositionalEmbedding(module.pe.shape[-1], module.pe.shape[-2])
     return None

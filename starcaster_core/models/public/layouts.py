@@ -1,4 +1,5 @@
-"""From the names in a published file to ours: recognise the layout, rename, and refuse whatever does not fit exactly."""
+"""From the names in a published file to ours: recognise the layout, rename, and refuse whatever does not fit
+exactly."""
 
 from __future__ import annotations
 

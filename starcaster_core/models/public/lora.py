@@ -1,4 +1,5 @@
-"""LCM-LoRA for Stable Diffusion 1.5: few-step sampling as a low-rank change of the image UNet, merged into its weights."""
+"""LCM-LoRA for Stable Diffusion 1.5: few-step sampling as a low-rank change of the image UNet, merged into its
+weights."""
 
 from __future__ import annotations
 

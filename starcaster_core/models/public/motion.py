@@ -1,4 +1,5 @@
-"""AnimateDiff's motion modules for Stable Diffusion 1.5: the original files (v1, v2, v3) and diffusers' `MotionAdapter`.
+"""AnimateDiff's motion modules for Stable Diffusion 1.5: the original files (v1, v2, v3) and diffusers'
+`MotionAdapter`.
 
 v2 has a module in the middle block, v1 and v3 have none. v1 knows 24 frames, the others 32.
 """
@@ -8,15 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 
 from ...errors import CheckpointError
+from ..layers import SinusoidalPositionalEmbedding
 from .layouts import Layout, Part, Shapes, fit, listed, recognise, renaming
 from .weights import Lazy, open_weights, weights_file
 
 TITLE = "an AnimateDiff motion module for Stable Diffusion 1.5"
 MIDDLE = "mid_block."
-# The original keeps the frame positions once an attention, diffusers once a block. They are no weights: see `positions`.
+# The original keeps the frame positions once an attention, diffusers once a block. They are no weights: see
+# `positions`.
 LAYOUTS = (
     Layout(
         "original",
@@ -51,7 +53,7 @@ def positions(tables: dict[str, Lazy], file: Path) -> int:
     """How many frames the modules know. Their positions must be the sinusoids that ours are."""
     frames = {table.shape[-2] for table in tables.values()} or {32}
     for name, table in tables.items():
-        ours = SinusoidalPositionalEmbedding(table.shape[-1], max_seq_length=table.shape[-2]).pe
+        ours = SinusoidalPositionalEmbedding(table.shape[-1], table.shape[-2]).pe
         if len(frames) > 1 or not torch.allclose(table.read().float().reshape(ours.shape), ours, atol=2e-3):
             raise CheckpointError(
                 "motion modules with sinusoidal frame positions, as many in each",

@@ -30,7 +30,8 @@ PUBLIC_FILES = (
         "arc2face/diffusion_pytorch_model.safetensors",
         "Arc2Face",
         ("diffusion_models", "starcaster"),
-        "MIT, on Stable Diffusion 1.5 (CreativeML OpenRAIL-M) and research data (WebFace42M): check before commercial use",
+        "MIT, on Stable Diffusion 1.5 (CreativeML OpenRAIL-M) and research data (WebFace42M): check before commercial "
+        "use",
         needed=True,
     ),
     PublicFile(

@@ -1,4 +1,5 @@
-"""The image UNet of Stable Diffusion 1.5's shape, which Arc2Face's is: diffusers' names are ours, the original ones are not."""
+"""The image UNet of Stable Diffusion 1.5's shape, which Arc2Face's is: diffusers' names are ours, the original ones are
+not."""
 
 from __future__ import annotations
 

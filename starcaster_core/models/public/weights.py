@@ -81,7 +81,8 @@ def open_pickle(path: Path, wanted: str) -> dict[str, Lazy]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{wanted} as plain tensors",
-            f"{path.name}, a pickle that is damaged or holds objects or code, which is not run ({shorten(str(error), 160)})",
+            f"{path.name}, a pickle that is damaged or holds objects or code, which is not run "
+            f"({shorten(str(error), 160)})",
             "Use the .safetensors version of the file, from the project that published it.",
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError) as error:

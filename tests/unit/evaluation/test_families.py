@@ -16,7 +16,7 @@ from starcaster_core.evaluation.statistics import Share
 from starcaster_core.models.lipreader import Reading
 from starcaster_core.training.mouths import REST, VISEMES, viseme_track
 
-# Sync ------------------------------------------------------------------------------------------------------------------
+# Sync -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("late", [-6, -1, 0, 2, 7])
@@ -37,7 +37,7 @@ def test_another_clips_sound_is_told_from_the_own(make_clip, video_of, loudness)
     assert own["confidence"] > 2 * wrong["confidence"] and own["distance"] < 0.2 < wrong["distance"]
 
 
-# Lips ------------------------------------------------------------------------------------------------------------------
+# Lips -----------------------------------------------------------------------------------------------------------------
 
 
 class Reader:
@@ -76,7 +76,7 @@ def test_without_a_lip_reader_the_probe_reads_the_opening(make_clip, video_of, t
     assert values == {"correlation": pytest.approx(1), "within_one_frame": 1}
 
 
-# Identity --------------------------------------------------------------------------------------------------------------
+# Identity -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_picture_is_looked_at_once(monkeypatch):
     assert found == [0, 200, 0, 200] and len(seen) == 2
 
 
-# View and motion -------------------------------------------------------------------------------------------------------
+# View and motion ------------------------------------------------------------------------------------------------------
 
 
 def test_the_mirrored_camera_is_twice_the_yaw_off(make_clip, video_of, told):
@@ -179,7 +179,7 @@ def test_the_head_counts_only_where_the_camera_stands_still(make_clip, video_of,
     assert set(values) == {"lip_std", "lip_ratio"} and motion.wrong(clip, clip) is None
 
 
-# Reconstruction --------------------------------------------------------------------------------------------------------
+# Reconstruction -------------------------------------------------------------------------------------------------------
 
 
 def test_known_noise_has_the_psnr_it_should(make_clip, video_of):
@@ -196,7 +196,7 @@ def test_a_stranger_is_a_worse_reconstruction(make_clip, video_of):
     assert values["psnr"] < 40 and reconstruction.applies(clip) and not reconstruction.applies(make_clip())
 
 
-# CSIM ------------------------------------------------------------------------------------------------------------------
+# CSIM -----------------------------------------------------------------------------------------------------------------
 
 
 def test_csim_is_the_cosine_to_the_portrait(make_clip, monkeypatch, video_of):

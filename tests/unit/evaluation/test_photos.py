@@ -1,4 +1,5 @@
-"""Portraits from a folder: who is found in it, and what the figures say of a video that stays and of one that does not."""
+"""Portraits from a folder: who is found in it, and what the figures say of a video that stays and of one that does
+not."""
 
 from __future__ import annotations
 

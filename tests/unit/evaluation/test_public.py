@@ -123,7 +123,7 @@ def test_arcface_sees_the_aligned_face_in_its_own_range(tmp_path, monkeypatch):
     np.testing.assert_allclose(csim.embed(session, picture), np.array([1, -1, -1]) / 3**0.5, atol=1e-3)
 
 
-# LSE -------------------------------------------------------------------------------------------------------------------
+# LSE ------------------------------------------------------------------------------------------------------------------
 
 
 def test_cepstra_are_those_of_the_published_pipeline():

@@ -34,7 +34,8 @@ def value(name, shape):
 
 
 def toy_detector(path):
-    """Finds bright red cells at stride 16: the red channel's mean over a cell is the score; nothing at other strides."""
+    """Finds bright red cells at stride 16: the red channel's mean over a cell is the score; nothing at other
+    strides."""
     nodes, constants = [], {"red": np.array([[[[1]], [[0]], [[0]]]], np.float32)}
     outputs = []
     nodes.append(helper.make_node("Conv", ["pixels", "red"], ["brightness"]))

@@ -64,7 +64,7 @@ def drawn(stage, person: int, yaw: float = 0.0, pitch: float = 0.0, **weights: f
     return stage.renderer.draw(studio_look(), look_at_origin(yaw, pitch), default_intrinsics(3.0), size=256)
 
 
-# Against the original --------------------------------------------------------------------------------------------------
+# Against the original -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_a_missing_or_torn_file_is_named(monkeypatch, tmp_path, content):
         load_landmarker.__wrapped__()
 
 
-# Points ----------------------------------------------------------------------------------------------------------------
+# Points ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_portrait_has_a_face_of_the_promised_form(face):
@@ -215,7 +215,7 @@ def test_a_clip_is_followed_and_the_same_face_found_again(photo, face):
     np.testing.assert_allclose(moved.points[:, 0] - first.points[:, 0], 20, atol=4)
 
 
-# Pose ------------------------------------------------------------------------------------------------------------------
+# Pose -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("yaw, pitch", [(0, 0), (35, 0), (-20, 15), (10, -25)])
@@ -239,7 +239,7 @@ def test_yaw_and_pitch_of_rendered_heads(stage):
     assert abs(pitch_error.mean()) < 4 and np.abs(pitch_error - pitch_error.mean()).mean() < 5
 
 
-# Mouth and lids --------------------------------------------------------------------------------------------------------
+# Mouth and lids -------------------------------------------------------------------------------------------------------
 
 
 def test_an_open_mouth_and_closed_lids_are_seen(stage):
@@ -257,7 +257,7 @@ def test_a_score_of_another_name_is_refused(face):
         face.score("tongueOut")
 
 
-# From ComfyUI ----------------------------------------------------------------------------------------------------------
+# From ComfyUI ---------------------------------------------------------------------------------------------------------
 
 
 def as_core_gives_it(face, scale: float) -> dict:

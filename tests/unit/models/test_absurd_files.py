@@ -1,4 +1,4 @@
-"""Checkpoints that claim the absurd, or hold no proper numbers, are refused in a sentence before anything is built of them."""
+"""Checkpoints that claim the absurd, or hold no proper numbers, are refused before anything is built of them."""
 
 from __future__ import annotations
 

@@ -165,7 +165,8 @@ def test_the_bank_equals_a_two_network_reference_adapter(adapters, inputs):
 @pytest.mark.slow
 @torch.no_grad()
 def test_equals_the_image_unet_of_diffusers_at_full_width():
-    """Stable Diffusion 1.5's own sizes, one frame of 16x16 latents. About 4 GB of memory: the two share their weights."""
+    """Stable Diffusion 1.5's own sizes, one frame of 16x16 latents. About 4 GB of memory: the two share their
+    weights."""
     config = UNetConfig(motion=False)
     with torch.device("meta"):
         reference, unet = image_unet(config), StarcasterUNet(config)

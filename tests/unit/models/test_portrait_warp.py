@@ -1,5 +1,5 @@
-"""The portrait as it would look from elsewhere: nothing happens where nothing moved, places go where geometry says, and of
-rendered heads it comes nearer to the truth than the portrait as it was."""
+"""The portrait as it would look from elsewhere: nothing happens where nothing moved, places go where geometry says, and
+of rendered heads it comes nearer to the truth than the portrait as it was."""
 
 from __future__ import annotations
 

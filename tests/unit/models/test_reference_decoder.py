@@ -82,7 +82,8 @@ def test_places_of_the_photo_are_found_again_in_the_frame():
 
 
 def test_both_eyes_are_seen_alike_through_a_mirror(decoder, picture):
-    """Mirroring photo, drawn frame and places mirrors the frame's eyes: the left one is shown to the network as a right one."""
+    """Mirroring photo, drawn frame and places mirrors the frame's eyes: the left one is shown to the network as a right
+    one."""
     drawn, regions = drawn_frames(1), REGIONS
     mirrored_regions = regions[:, [0, 2, 1]] * torch.tensor([-1.0, 1.0]) + torch.tensor([1.0, 0.0])
     still = torch.zeros(1, 2, 32, 32)

@@ -250,14 +250,17 @@ def test_more_keys_than_channels_are_not_folded():
 
 @torch.no_grad()
 def test_a_gated_feed_forward_in_one_go_equals_diffusers():
-    """Two ways: oneDNN's where there is bfloat16, PyTorch's halves in float32; against diffusers' own forward."""
+    """Two ways: oneDNN's where there is bfloat16, PyTorch's halves in float32; against diffusers' own layer."""
     from diffusers.models.attention import FeedForward
 
     from starcaster_core.models.attention_kernels import GatedFeedForward
 
     torch.manual_seed(0)
-    layer, x = GatedFeedForward(32), torch.randn(3, 7, 32)
-    wanted = FeedForward.forward(layer, x)
+    reference, layer, x = FeedForward(32, activation_fn="geglu"), GatedFeedForward(32), torch.randn(3, 7, 32)
+    layer.load_state_dict(reference.state_dict())
+    wanted = reference(x)
+    with torch.enable_grad():
+        assert torch.equal(layer(x), wanted), "as it is trained"
     torch.testing.assert_close(layer(x), wanted, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(layer.bfloat16()(x.bfloat16()).float(), wanted, rtol=0.05, atol=0.01)
 

@@ -144,12 +144,20 @@ def test_the_key_knows_everything_that_decides_the_latents():
     assert render_key(load_checkpoint("tiny", torch.float32), again, SamplerSettings()) in keys
 
 
+HOLD = """
+import pathlib, sys, time
+from starcaster_core.locks import FolderLock
+lock = FolderLock.take(pathlib.Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
 def test_two_renders_of_one_video_have_a_journal_each_and_a_dead_owner_loses_his(tmp_path):
     with opened(tmp_path) as one, opened(tmp_path) as other:
         assert isinstance(one, Journal) and isinstance(other, Journal) and one.folder != other.folder
     held = tmp_path / ("0" * 32)
-    code = f"import sys, time; from pathlib import Path; from starcaster_core.locks import FolderLock\nlock = FolderLock.take(Path({str(held)!r})); print('held', flush=True); time.sleep(60)"
-    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    owner = subprocess.Popen([sys.executable, "-c", HOLD, held], stdout=subprocess.PIPE, text=True)
     assert owner.stdout.readline() == "held\n"
     assert (held / "lock").read_text() == str(owner.pid) and FolderLock.take(held) is None
     owner.kill()
@@ -230,8 +238,10 @@ def test_a_removed_journal_leaves_nothing(tmp_path):
 
 
 def test_temporary_files_of_dead_processes_are_swept_and_of_living_ones_not(tmp_path):
-    code = f"from pathlib import Path; from starcaster_core.files import part_beside\nprint(part_beside(Path({str(tmp_path)!r}) / 'a.mp4'))"
-    dead = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    code = "import sys, pathlib, starcaster_core.files as f; print(f.part_beside(pathlib.Path(sys.argv[1])))"
+    dead = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "a.mp4"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     (tmp_path / dead).write_text("half")
     folder = tmp_path / dead.replace(".part", "0.part")
     folder.mkdir()

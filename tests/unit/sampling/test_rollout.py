@@ -251,7 +251,7 @@ def test_a_perfect_network_is_followed_to_the_clean_latents(scheduler, steps, ki
     sampler = make_sampler(scheduler, config, steps)
     assert sampler.timesteps[0] == config.num_train_timesteps - 1  # starts from pure noise
     assert sampler.timesteps.diff().eq(-config.num_train_timesteps // steps).all()  # evenly, whatever the sampler
-    clean = torch.full((1, 1, 2, 2), 0.7)
+    clean = torch.full((1, 1, 1, 2, 2), 0.7)
     draws = torch.Generator().manual_seed(0)
     x = torch.randn(clean.shape, generator=draws)
     for step, timestep in enumerate(sampler.timesteps):
@@ -283,7 +283,8 @@ def test_frames_share_as_much_noise_as_asked():
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_noise_added_on_the_way_is_shared_like_the_first(identity, share):
-    """A few-step sampler begins every step from new noise; flicker would come from frames that got noise of their own."""
+    """A few-step sampler begins every step from new noise; flicker would come from frames that got noise of their
+    own."""
     config = PRESETS["tiny"]
     model = (
         random_model(replace(config, extensions=replace(config.extensions, shared_noise=share)))

@@ -1,4 +1,5 @@
-"""The reader of the drawn mouth: it learns how far lips are apart, whatever the light, and leaves out what is not known."""
+"""The reader of the drawn mouth: it learns how far lips are apart, whatever the light, and leaves out what is not
+known."""
 
 import math
 

@@ -150,7 +150,8 @@ def test_files_of_an_earlier_version_are_read(tmp_path):
 
 
 def test_a_run_may_go_on_from_given_weights(tmp_path, monkeypatch):
-    """After no time at all the weights are the given ones, bands included; a new run's are not; a little later they moved."""
+    """After no time at all the weights are the given ones, bands included; a new run's are not; a little later they
+    moved."""
     monkeypatch.setattr(training, "utterances", _speech_like)
     given = tmp_path / "given"
     training.run(0, given, seed=5, count=10, batch_size=2)

@@ -153,7 +153,8 @@ def test_a_set_without_joint_clips_is_learned_from_all_the_same_and_it_is_said(t
 
 @torch.no_grad()
 def test_without_extensions_the_network_is_the_papers(model):
-    """The same weights but for what was added, which says nothing where no portrait is shown and nobody tells of the head."""
+    """The same weights but for what was added, which says nothing where no portrait is shown and nobody tells of the
+    head."""
     added = random_model(model.config).eval()
     assert added.config.extensions == PRESETS["tiny"].extensions and len(added.unet.extensions) == 2
     bare = with_extensions(added, ExtensionsConfig()).eval()

@@ -1,5 +1,5 @@
-"""The paper-scale recipe runs: the same code paths (Stable Diffusion's autoencoder, CLIP identity tokens, 9216 numbers of
-sound a frame, ArcFace embeddings, epsilon), narrower networks."""
+"""The paper-scale recipe runs: the same code paths (Stable Diffusion's autoencoder, CLIP identity tokens, 9216 numbers
+of sound a frame, ArcFace embeddings, epsilon), narrower networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The paper's scale in earnest: every public file at its real size, assembled and loaded. About 7 GB of disk, minutes."""
+"""The paper's scale in earnest: every public file at its real size, assembled and loaded. About 7 GB of disk,
+minutes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Every layout a public file comes in gives the same weights under our names; whatever does not fit is named, or refused."""
+"""Every layout a public file comes in gives the same weights under our names; whatever does not fit is named, or
+refused."""
 
 from __future__ import annotations
 
