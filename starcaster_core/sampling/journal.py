@@ -6,8 +6,8 @@
 
 A journal is the folder `<folder>/<key>`; `render_key` makes the key, so a changed input or setting is another journal.
 A chunk is a file of its latents, with the digest of the chunk before: torn, foreign and outdated files break this chain
-and are made again. What the next chunk needs besides latents follows from the conditions. A journal never stops a render:
-where the disk fails, the render goes on without.
+and are made again. What the next chunk needs besides latents follows from the conditions. A journal never stops a
+render: where the disk fails, the render goes on without.
 """
 
 from __future__ import annotations
