@@ -24,9 +24,9 @@ from PIL import Image
 from torch import Tensor
 
 from starcaster_core.evaluation.drift import sharpness
-from starcaster_core.evaluation.probe import load_probe
-from starcaster_core.evaluation.statistics import Share, summary
+from starcaster_core.evaluation.statistics import Ratio, summary
 from starcaster_core.models.checkpoint import load_checkpoint, save_checkpoint
+from starcaster_core.models.judges.probe import load_probe
 from starcaster_core.models.starcaster import Starcaster
 from starcaster_core.presets import ExtensionsConfig
 from starcaster_core.sampling.schedules import seeded_generator
@@ -109,7 +109,7 @@ def gone_on_with(model: Starcaster, clips: ClipSet, index: int, seconds: float) 
         return torch.cat([model.decode_frames(chunk) for chunk in made]) * 255
 
 
-def figures(video: Tensor, truth: Tensor, probe) -> dict[str, float | Share]:
+def figures(video: Tensor, truth: Tensor, probe) -> dict[str, float | Ratio]:
     """Of a stretch of video, beside the clip. colour: how far the mean colour is off, grey levels. picture: how far the mean
     picture is, the same. sharpness: ratio to the clip's. pose: deviation of yaw and pitch, ratio to the clip's."""
     mean, wanted = video.mean(dim=0), truth.mean(dim=0)
@@ -118,7 +118,7 @@ def figures(video: Tensor, truth: Tensor, probe) -> dict[str, float | Share]:
         "colour": (mean.mean(dim=(0, 1)) - wanted.mean(dim=(0, 1))).abs().mean().item(),
         "picture": (mean - wanted).square().mean().sqrt().item(),
         "sharpness": (sharpness(video).mean() / sharpness(truth).mean()).item(),
-        "pose": Share(float(moved), float(moves)),
+        "pose": Ratio(float(moved), float(moves)),
     }
 
 
@@ -150,8 +150,8 @@ def compare(models: dict[str, Starcaster], clips: ClipSet, probe, args: argparse
 def differences(one: dict, other: dict) -> dict:
     """Clip by clip, so that what is hard for both does not hide what sets them apart"""
 
-    def value(figure: float | Share) -> float:
-        return figure.part / figure.whole if isinstance(figure, Share) else figure
+    def value(figure: float | Ratio) -> float:
+        return figure.numerator / figure.denominator if isinstance(figure, Ratio) else figure
 
     def apart(at: str, name: str) -> list[float]:
         return [value(mine[name]) - value(its[name]) for mine, its in zip(one[at], other[at])]

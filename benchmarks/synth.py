@@ -22,7 +22,7 @@ from starcaster_core.data.synth import Settings, make_set
 
 
 def resident_megabytes() -> float:
-    """Memory of this process's children together, from /proc."""
+    """Memory of this process's children trimmed, from /proc."""
     total, me = 0, os.getpid()
     for status in Path("/proc").glob("[0-9]*/status"):
         try:

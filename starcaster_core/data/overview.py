@@ -13,21 +13,10 @@ from ..camera.poses import angles
 from ..errors import InputError
 from .phonemes import CLASS_NAMES, class_of
 from .shards import SAMPLE_RATE, Clip, read_clips
+from .truth import lip_opening
 
 CLOSED = 0.006  # lips less than this share of the picture's side apart are shut: under a pixel at 128
 BILABIALS = tuple(CLASS_NAMES.index(name) for name in ("p", "b", "m"))
-
-
-def lip_opening(clip: Clip) -> np.ndarray:
-    """float [T]: how far the inner lips are apart down the face, as a share of the picture's side; 0 where they press
-    on each other. Synthetic clips only."""
-    names = clip.info["landmark_names"]
-    upper, lower, nose, chin = (
-        clip.truth["landmarks"][:, names.index(n)] for n in ("upper_lip_bottom", "lower_lip_top", "nose_bridge", "chin")
-    )
-    down = chin - nose
-    apart = ((lower - upper) * down).sum(axis=1) / np.maximum(np.linalg.norm(down, axis=1), 1e-6)
-    return np.maximum(apart, 0) / clip.info["size"]
 
 
 def closures(clip: Clip) -> list[bool]:

@@ -20,6 +20,12 @@ from ..errors import InputError
 MOUTH_ALONG = 1.45  # eye_to_mouth / eye_to_nose, down the face
 MOUTH_ACROSS = 0.41  # the same along the line between the eyes
 
+ARCFACE_SIDE = 112  # pixels of ArcFace's view
+# Where eyes, nose and corners of the mouth lie in it. InsightFace counts from the centre of the first pixel, hence the half.
+ARCFACE_POINTS = 0.5 + np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+
 
 def three_points(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Image-left eye, image-right eye and (estimated) mouth centre, float [2] each, from `Face.points`."""
@@ -51,6 +57,16 @@ def ffhq_transform(left_eye: np.ndarray, right_eye: np.ndarray, mouth: np.ndarra
     transform[:2, :2] = linear
     transform[:2, 2] = size / 2 - linear @ centre
     return transform
+
+
+def similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the rotation, scale and shift, float64 [3, 3], that takes points [N, 2] closest to targets [N, 2], least squares."""
+    x, y = np.asarray(points, np.float64).T
+    one, none = np.ones_like(x), np.zeros_like(x)
+    # u = a x - b y + c, v = b x + a y + d
+    system = np.concatenate([np.stack([x, -y, one, none], 1), np.stack([y, x, none, one], 1)])
+    a, b, c, d = np.linalg.lstsq(system, np.concatenate(np.asarray(targets, np.float64).T), rcond=None)[0]
+    return np.array([[a, -b, c], [b, a, d], [0, 0, 1]])
 
 
 def align(image: np.ndarray, points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,6 @@ from ..errors import InputError
 from .align import three_points
 from .embed import embed
 from .faces import Face, detect, face_at
-from .pose import portrait_yaw
 
 
 class Dlib:
@@ -19,7 +18,6 @@ class Dlib:
     detect = staticmethod(detect)
     face_at = staticmethod(face_at)
     embed = staticmethod(embed)
-    yaw = staticmethod(portrait_yaw)
 
     def eyes_and_mouth(self, face: Face) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Image-left eye, image-right eye and (estimated) middle of the mouth, [2] each, for the FFHQ crop."""

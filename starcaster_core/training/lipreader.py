@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..models.lipreader import OPENING_SCALE, LipReader, LipReaderConfig, save_lipreader
 from .loop import LoopSettings, autocast, step_generator, train
-from .mouths import HELD_OUT, REST, VISEMES, Mouths, checkpoint_autoencoder, draw_crops, load_mouths, plain
+from .mouths import HELD_OUT, REST, VISEMES, Mouths, centre_crops, checkpoint_autoencoder, draw_crops, load_mouths
 
 CLIPS, FRAMES = 16, 16  # of a step
 SMOOTHING = 0.1  # neighbouring sounds pull at every mouth: no shape is certain
@@ -49,7 +49,7 @@ def step_loss(reader: LipReader, mouths: Mouths, generator: torch.Generator) -> 
 def figures(reader: nn.Module, mouths: Mouths, crops: Tensor) -> dict[str, float]:
     """How well crops uint8 [N, T, WIDE, WIDE] are read: shares of frames with the right viseme, of all and of those not
     at rest, beside always saying the commonest one and beside another clip's mouth; correlation of the opening."""
-    readings = [reader(plain(part)) for part in crops.split(16)]
+    readings = [reader(centre_crops(part)) for part in crops.split(16)]
     said = torch.cat([reading.logits.argmax(dim=-1) for reading in readings])
     opening = torch.cat([reading.opening for reading in readings])
     truth, speech = mouths.visemes, mouths.visemes != REST

@@ -1,4 +1,4 @@
-"""Mouths for training: cut out of every clip once, kept in memory as bytes, spoilt anew at every step.
+"""Mouth crops for training: cut out of every clip once, kept in memory as bytes, augmented anew at every step.
 
 Generated frames are softer and less exact than rendered ones, so a clip is also kept as the autoencoder gives it back.
 """
@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.overview import lip_opening
 from ..data.shards import Clip, read_clips
+from ..data.truth import lip_opening
 from ..data.visemes import SHAPES, shapes_of
 from ..errors import InputError
 from ..models.mouth import SIDE, mouth_crops, steady_squares
@@ -124,8 +124,8 @@ def viseme_track(clip: Clip) -> np.ndarray:
     return track
 
 
-def plain(wide: Tensor) -> Tensor:
-    """uint8 [..., WIDE, WIDE] -> the crop in the middle, float [..., SIDE, SIDE] in 0..1, as `mouth_crops` gives it."""
+def centre_crops(wide: Tensor) -> Tensor:
+    """Cut the middle out of uint8 [..., WIDE, WIDE]: float [..., SIDE, SIDE] in 0..1, as `mouth_crops` gives it."""
     margin = (WIDE - SIDE) // 2
     return wide[..., margin : margin + SIDE, margin : margin + SIDE].float() / 255
 
@@ -133,18 +133,18 @@ def plain(wide: Tensor) -> Tensor:
 def draw_crops(
     mouths: Mouths, chosen: Tensor, starts: Tensor, frames: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Stretches of clips, chosen [B] from starts [B], half of them decoded, all of them spoilt.
+    """Stretches of clips, chosen [B] from starts [B], half of them decoded, all of them augmented.
 
     -> crops [B, frames, SIDE, SIDE] in 0..1, and how many times a crop's side is its usual one, [B].
     """
     at = starts[:, None] + torch.arange(frames)
     soft = torch.rand(len(chosen), 1, 1, 1, generator=generator) < 0.5
     wide = torch.where(soft, mouths.decoded[chosen[:, None], at], mouths.crops[chosen[:, None], at])
-    return spoil(wide, generator)
+    return augment(wide, generator)
 
 
-def spoil(wide: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """uint8 [B, T, WIDE, WIDE] -> crops [B, T, SIDE, SIDE] in 0..1, and their scales [B].
+def augment(wide: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Augment uint8 [B, T, WIDE, WIDE] -> crops [B, T, SIDE, SIDE] in 0..1, and their scales [B].
 
     A clip's crop is shifted, scaled, mirrored, blurred and given another exposure, the same in all of its frames; each
     frame is shaken a little and has noise of its own.

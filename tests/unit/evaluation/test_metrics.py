@@ -1,4 +1,4 @@
-"""Each family of figures on videos whose answer is known, and on the wrong input it is held against."""
+"""Each metric of figures on videos whose answer is known, and on the wrong input it is held against."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from starcaster_core.data.truth import true_readings
 from starcaster_core.evaluation import csim, identity, lips, motion, reconstruction, sync, view
-from starcaster_core.evaluation.footage import portrait_of
 from starcaster_core.evaluation.instruments import Instruments
-from starcaster_core.evaluation.probe import true_readings
-from starcaster_core.evaluation.statistics import Share
+from starcaster_core.evaluation.statistics import Ratio
+from starcaster_core.evaluation.videos import portrait_of
 from starcaster_core.models.lipreader import Reading
 from starcaster_core.training.mouths import REST, VISEMES, viseme_track
 
@@ -22,18 +22,18 @@ from starcaster_core.training.mouths import REST, VISEMES, viseme_track
 @pytest.mark.parametrize("late", [-6, -1, 0, 2, 7])
 def test_shifted_sound_has_that_delay(make_clip, video_of, loudness, late):
     clip = make_clip(frames=60)
-    seen = sync.read(loudness, video_of(clip), clip)
+    seen = sync.extract(loudness, video_of(clip), clip)
     shifted = replace(clip, audio=np.roll(clip.audio, -640 * late))
-    values = sync.judge(loudness, seen, shifted)
+    values = sync.score(loudness, seen, shifted)
     assert values["offset"] == abs(late) and values["within_one_frame"] == (abs(late) <= 1)
-    curve = sync.curves(loudness, seen, shifted)
-    assert curve.x[int(np.argmin(curve.said))] == late
+    curve = sync.curve(loudness, seen, shifted)
+    assert curve.x[int(np.argmin(curve.measured))] == late
 
 
 def test_another_clips_sound_is_told_from_the_own(make_clip, video_of, loudness):
     clip, other = make_clip(frames=60), make_clip(number=1, frames=60)
-    seen = sync.read(loudness, video_of(clip), clip)
-    own, wrong = (sync.judge(loudness, seen, asked) for asked in (clip, sync.wrong(clip, other)))
+    seen = sync.extract(loudness, video_of(clip), clip)
+    own, wrong = (sync.score(loudness, seen, asked) for asked in (clip, sync.negative(clip, other)))
     assert own["confidence"] > 2 * wrong["confidence"] and own["distance"] < 0.2 < wrong["distance"]
 
 
@@ -54,10 +54,10 @@ class Reader:
 def test_lips_that_say_it_and_lips_that_say_something_else(make_clip, video_of):
     clip, other = make_clip(), make_clip(number=1)
     instruments = Instruments(lipreader=Reader(viseme_track(clip)))
-    said = lips.read(instruments, video_of(clip), clip)
-    own, wrong = (lips.judge(instruments, said, asked) for asked in (clip, lips.wrong(clip, other)))
+    extracted = lips.extract(instruments, video_of(clip), clip)
+    own, wrong = (lips.score(instruments, extracted, asked) for asked in (clip, lips.negative(clip, other)))
     speech = (viseme_track(clip) != REST).sum()
-    assert speech == 28 and own["visemes"] == Share(28, 28) and own["visemes_all"] == 1 and own["correlation"] > 0.99
+    assert speech == 28 and own["visemes"] == Ratio(28, 28) and own["visemes_all"] == 1 and own["correlation"] > 0.99
     assert own["within_one_frame"] == 1
     assert wrong["visemes_all"] < 0.6 and abs(wrong["correlation"]) < 0.6
 
@@ -65,14 +65,14 @@ def test_lips_that_say_it_and_lips_that_say_something_else(make_clip, video_of):
 def test_the_opening_is_a_share_of_the_frames_side(make_clip, video_of):
     clip = make_clip()
     instruments = Instruments(lipreader=Reader(viseme_track(clip)))
-    read = lips.read(instruments, torch.full_like(video_of(clip), 255), clip)
+    read = lips.extract(instruments, torch.full_like(video_of(clip), 255), clip)
     assert read.opening == pytest.approx(np.full(32, 20 / 64), abs=1e-4)  # the box is 20 of 64 pixels wide
 
 
 def test_without_a_lip_reader_the_probe_reads_the_opening(make_clip, video_of, told):
     clip = make_clip()
     instruments = told(true_readings(clip))
-    values = lips.judge(instruments, lips.read(instruments, video_of(clip), clip), clip)
+    values = lips.score(instruments, lips.extract(instruments, video_of(clip), clip), clip)
     assert values == {"correlation": pytest.approx(1), "within_one_frame": 1}
 
 
@@ -96,22 +96,22 @@ def people(make_clip, monkeypatch):
 
 
 def judged(instruments, clip, asked):
-    return identity.judge(instruments, identity.read(instruments, torch.from_numpy(clip.frames), clip), asked)
+    return identity.score(instruments, identity.extract(instruments, torch.from_numpy(clip.frames), clip), asked)
 
 
 def test_every_person_is_nearest_to_himself_and_none_if_permuted(people):
     clips, instruments = people
     for clip, other in zip(clips, clips[1:] + clips[:1]):
-        own, wrong = judged(instruments, clip, clip), judged(instruments, clip, identity.wrong(clip, other))
-        assert own["rank_1"] == Share(3, 3) and own["distance"] == pytest.approx(0.01 * 128**0.5, rel=1e-3)
-        assert wrong["rank_1"] == Share(0, 3) and wrong["distance"] > 5
-    assert identity.wrong(clips[0], clips[0]) is None
+        own, wrong = judged(instruments, clip, clip), judged(instruments, clip, identity.negative(clip, other))
+        assert own["rank_1"] == Ratio(3, 3) and own["distance"] == pytest.approx(0.01 * 128**0.5, rel=1e-3)
+        assert wrong["rank_1"] == Ratio(0, 3) and wrong["distance"] > 5
+    assert identity.negative(clips[0], clips[0]) is None
 
 
 def test_frames_without_a_face_are_counted_as_such(people):
     clips, instruments = people
     blank = replace(clips[0], frames=np.full_like(clips[0].frames, 99))
-    assert judged(instruments, blank, blank) == {"found": Share(0, 3)}
+    assert judged(instruments, blank, blank) == {"found": Ratio(0, 3)}
 
 
 def test_only_frames_from_the_front_are_looked_at(make_clip):
@@ -125,9 +125,9 @@ def test_only_frames_from_the_front_are_looked_at(make_clip):
 
 def test_a_picture_is_looked_at_once(monkeypatch):
     seen = []
-    monkeypatch.setattr(identity, "_known", {})
+    monkeypatch.setattr(identity, "_cache", {})
     monkeypatch.setattr(
-        identity, "look_at", lambda picture: seen.append(picture) or np.full(128, float(picture[0, 0, 0]))
+        identity, "embed_largest_face", lambda picture: seen.append(picture) or np.full(128, float(picture[0, 0, 0]))
     )
     dark, light = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 200, np.uint8)
     found = [identity.embed_picture(picture)[0] for picture in (dark, light, dark.copy(), light)]
@@ -141,8 +141,8 @@ def test_the_mirrored_camera_is_twice_the_yaw_off(make_clip, video_of, told):
     clip = make_clip("joint")
     readings = true_readings(clip)
     instruments = told(readings)
-    seen = view.read(instruments, video_of(clip), clip)
-    own, wrong = (view.judge(instruments, seen, asked) for asked in (clip, view.wrong(clip, clip)))
+    seen = view.extract(instruments, video_of(clip), clip)
+    own, wrong = (view.score(instruments, seen, asked) for asked in (clip, view.negative(clip, clip)))
     assert own == {"error": pytest.approx(0, abs=1e-4), "yaw_error": pytest.approx(0, abs=1e-4), "yaw_correlation": 1}
     assert wrong["yaw_error"] == pytest.approx(2 * np.abs(readings[:, 1]).mean(), rel=1e-5)
     assert wrong["yaw_correlation"] == pytest.approx(-1)
@@ -151,13 +151,13 @@ def test_the_mirrored_camera_is_twice_the_yaw_off(make_clip, video_of, told):
 def test_known_degrees_are_found(make_clip, video_of, told):
     clip = make_clip("spatial")
     instruments = told(true_readings(clip) + [0, 3, -5])
-    values = view.judge(instruments, view.read(instruments, video_of(clip), clip), clip)
+    values = view.score(instruments, view.extract(instruments, video_of(clip), clip), clip)
     assert values["yaw_error"] == pytest.approx(3, abs=1e-4) and values["error"] == pytest.approx(4, abs=1e-4)
 
 
 def test_a_head_turned_in_a_mirrored_world_is_mirrored_too(make_clip):
     clip = make_clip("temporal")
-    np.testing.assert_allclose(true_readings(view.wrong(clip, clip))[:, 1], -true_readings(clip)[:, 1], atol=1e-4)
+    np.testing.assert_allclose(true_readings(view.negative(clip, clip))[:, 1], -true_readings(clip)[:, 1], atol=1e-4)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
@@ -166,17 +166,20 @@ def test_half_the_motion_is_half_the_motion(make_clip, video_of, told, share):
     truth = true_readings(clip)
     moved = truth.mean(axis=0) + share * (truth - truth.mean(axis=0))
     instruments = told(moved, moved)  # read once for the head and once, without a lip reader, for the lips
-    values = motion.judge(instruments, motion.read(instruments, video_of(clip), clip), clip)
+    values = motion.score(instruments, motion.extract(instruments, video_of(clip), clip), clip)
     for name in ("lip_ratio", "pose_ratio"):
-        assert values[name].part == pytest.approx(share * values[name].whole, abs=1e-5) and values[name].whole > 0
+        assert (
+            values[name].numerator == pytest.approx(share * values[name].denominator, abs=1e-5)
+            and values[name].denominator > 0
+        )
     assert values["pose_std"] == pytest.approx(share * truth[:, 1:].std(axis=0).mean(), abs=1e-5)
 
 
 def test_the_head_counts_only_where_the_camera_stands_still(make_clip, video_of, told):
     clip = make_clip("joint")
     instruments = told(true_readings(clip), true_readings(clip))
-    values = motion.judge(instruments, motion.read(instruments, video_of(clip), clip), clip)
-    assert set(values) == {"lip_std", "lip_ratio"} and motion.wrong(clip, clip) is None
+    values = motion.score(instruments, motion.extract(instruments, video_of(clip), clip), clip)
+    assert set(values) == {"lip_std", "lip_ratio"} and motion.negative(clip, clip) is None
 
 
 # Reconstruction --------------------------------------------------------------------------------------------------------
@@ -185,14 +188,14 @@ def test_the_head_counts_only_where_the_camera_stands_still(make_clip, video_of,
 def test_known_noise_has_the_psnr_it_should(make_clip, video_of):
     clip = make_clip("spatial")
     noisy = (video_of(clip).int() + torch.where(torch.rand(clip.frames.shape) < 0.5, 8, -8)).clamp(0, 255).byte()
-    values = reconstruction.judge(None, noisy, clip)
+    values = reconstruction.score(None, noisy, clip)
     assert values["psnr"] == pytest.approx(20 * np.log10(255 / 8), abs=0.02) and 0 < values["ssim"] < 0.9
-    assert reconstruction.judge(None, video_of(clip), clip) == {"psnr": pytest.approx(60), "ssim": pytest.approx(1)}
+    assert reconstruction.score(None, video_of(clip), clip) == {"psnr": pytest.approx(60), "ssim": pytest.approx(1)}
 
 
 def test_a_stranger_is_a_worse_reconstruction(make_clip, video_of):
     clip, other = make_clip("spatial"), make_clip("spatial", 3, frames=20)
-    values = reconstruction.judge(None, video_of(clip), reconstruction.wrong(clip, other))
+    values = reconstruction.score(None, video_of(clip), reconstruction.negative(clip, other))
     assert values["psnr"] < 40 and reconstruction.applies(clip) and not reconstruction.applies(make_clip())
 
 
@@ -206,10 +209,10 @@ def test_csim_is_the_cosine_to_the_portrait(make_clip, monkeypatch, video_of):
     portraits = {portrait_of(clip).tobytes(): portrait, portrait_of(other).tobytes(): strange}
     monkeypatch.setattr(csim, "embed", lambda session, picture: portraits.get(picture.tobytes(), seen))
     instruments, bright = Instruments(faces=True), video_of(clip) // 2
-    vectors = csim.read(instruments, bright, clip)
-    assert csim.judge(instruments, vectors, clip)["cosine"] == pytest.approx(0.6)
-    assert csim.judge(instruments, vectors, csim.wrong(clip, other))["cosine"] == 0
-    assert not csim.ready(instruments)
+    vectors = csim.extract(instruments, bright, clip)
+    assert csim.score(instruments, vectors, clip)["cosine"] == pytest.approx(0.6)
+    assert csim.score(instruments, vectors, csim.negative(clip, other))["cosine"] == 0
+    assert not csim.is_available(instruments)
 
 
 def test_three_points_land_on_the_template():
