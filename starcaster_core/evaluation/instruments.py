@@ -22,13 +22,14 @@ def dlib_is_installed() -> bool:
 
 @dataclass(frozen=True)
 class Instruments:
-    """faces: whether dlib is installed. gallery: identity -> embedding of the people a face is told from; None takes those of
+    """faces: whether dlib is installed. landmarks: whether to use the shipped face landmarker. gallery: identity -> embedding of the people a face is told from; None takes those of
     the measured clips. public: published networks whose weights the user has."""
 
     probe: Probe | None = None
     lipreader: LipReader | None = None
     syncnet: SyncNet | None = None
     faces: bool = False
+    landmarks: bool = False
     gallery: dict[int, np.ndarray] | None = None
     public: PublicWeights = PublicWeights()
 
@@ -61,6 +62,7 @@ def load_instruments(
         lipreader=load_lipreader(lipreader) if lipreader else None,
         syncnet=load_syncnet(syncnet) if syncnet else None,
         faces=dlib_is_installed(),
+        landmarks=True,
         gallery=gallery,
         public=load_public_weights(public) if public else PublicWeights(),
     )

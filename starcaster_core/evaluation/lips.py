@@ -19,7 +19,7 @@ from ..training.mouths import REST, viseme_track
 from .metric import Curve, Figure, curve_over_time, has_speech, mouth_boxes, to_float, trimmed
 from .statistics import Ratio, best_lag, correlate
 
-NAME, TITLE = "lips", "Lips and phonemes"
+NAME, TITLE = "lips", "Lips by the lip reader (used in training)"
 FIGURES = {
     "visemes": Figure("visemes right", "%", "high", "frames of speech whose mouth shape is the phoneme's", 100),
     "visemes_all": Figure("visemes right, with rest", "%", "high", "the same, of all frames", 100),

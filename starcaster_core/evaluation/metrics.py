@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import csim, identity, lips, lse, motion, reconstruction, sync, view
+from . import csim, identity, lip_landmarks, lips, lse, motion, reconstruction, sync, view
 
-METRICS = (sync, lips, identity, view, reconstruction, motion, csim, lse)
+METRICS = (sync, lips, lip_landmarks, identity, view, reconstruction, motion, csim, lse)

@@ -15,7 +15,7 @@ from starcaster_core import cli
 from starcaster_core.data.shards import Clip, shard_path, write_shard
 from starcaster_core.data.truth import true_readings
 from starcaster_core.errors import CheckpointError, InputError
-from starcaster_core.evaluation import identity, videos
+from starcaster_core.evaluation import identity, lip_landmarks, videos
 from starcaster_core.evaluation.evaluate import ADVICE, EvaluationSettings, evaluate_model, negatives
 from starcaster_core.evaluation.instruments import Instruments, load_instruments
 from starcaster_core.evaluation.public import FILES
@@ -28,9 +28,9 @@ from starcaster_core.sampling.settings import SamplerSettings
 from starcaster_core.training.lipreader import new_reader
 
 METRICS_OF = {
-    "temporal": {"sync", "lips", "identity", "motion"},
+    "temporal": {"sync", "lips", "lip_landmarks", "identity", "motion"},
     "spatial": {"identity", "view", "reconstruction"},
-    "joint": {"sync", "lips", "identity", "view", "motion"},
+    "joint": {"sync", "lips", "lip_landmarks", "identity", "view", "motion"},
 }
 
 
@@ -45,15 +45,23 @@ def folder(tmp_path, make_clip):
 
 @pytest.fixture
 def seen_faces(monkeypatch):
-    """dlib would see no face in these pictures; here it reads their mean colour"""
+    """No network would see a face in these pictures: dlib reads their mean colour, the landmarker lips as far apart as dark"""
     monkeypatch.setattr(identity, "embed_picture", lambda picture: np.resize(picture.mean(axis=(0, 1)) / 255, 128))
+
+    def faces(frames):
+        for frame in frames:
+            points = np.zeros((478, 3))
+            points[13, 1] = frame.mean() / 20
+            yield SimpleNamespace(points=points)
+
+    monkeypatch.setattr(lip_landmarks, "follow_landmarks", faces)
 
 
 @pytest.fixture
 def instruments():
     torch.manual_seed(0)
     return Instruments(
-        Probe().eval(), new_reader(0).eval(), new_syncnet(0, SyncNetConfig(widths=(8, 8, 8))).eval(), True
+        Probe().eval(), new_reader(0).eval(), new_syncnet(0, SyncNetConfig(widths=(8, 8, 8))).eval(), True, True
     )
 
 
@@ -73,7 +81,7 @@ def test_every_family_of_every_kind_with_its_range(folder, seen_faces, instrumen
     assert results["temporal"]["motion"]["lip_std"]["still"]["mean"] == pytest.approx(0, abs=1e-6)
     assert results["temporal"]["motion"]["lip_std"]["wrong"] is None
     assert set(results["frechet"]) == {"frames", "lips", "faces"}
-    assert set(results["examples"]["joint"][0]["curves"]) == {"sync", "lips", "view"}
+    assert set(results["examples"]["joint"][0]["curves"]) == {"sync", "lips", "lip_landmarks", "view"}
     assert (
         results["clips"] == {"temporal": 2, "spatial": 2, "joint": 2} and results["people"] == results["gallery"] == 6
     )

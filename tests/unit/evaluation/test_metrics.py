@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from starcaster_core.data.truth import true_readings
-from starcaster_core.evaluation import csim, identity, lips, motion, reconstruction, sync, view
+from starcaster_core.data.truth import lip_opening, true_readings
+from starcaster_core.errors import MissingDependencyError
+from starcaster_core.evaluation import csim, identity, lip_landmarks, lips, motion, reconstruction, sync, view
 from starcaster_core.evaluation.instruments import Instruments
 from starcaster_core.evaluation.statistics import Ratio
 from starcaster_core.evaluation.videos import portrait_of
@@ -74,6 +76,74 @@ def test_without_a_lip_reader_the_probe_reads_the_opening(make_clip, video_of, t
     instruments = told(true_readings(clip))
     values = lips.score(instruments, lips.extract(instruments, video_of(clip), clip), clip)
     assert values == {"correlation": pytest.approx(1), "within_one_frame": 1}
+
+
+# Lips by landmarks -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lips_apart(monkeypatch):
+    """Let the landmarker see lips this many pixels apart; NaN is a frame without a face"""
+
+    def see(gaps):
+        def faces(frames):
+            for _, gap in zip(frames, gaps):
+                points = np.zeros((478, 3))
+                points[13, 1] = gap
+                yield None if np.isnan(gap) else SimpleNamespace(points=points)
+
+        monkeypatch.setattr(lip_landmarks, "follow_landmarks", faces)
+
+    return see
+
+
+def test_the_lip_opening_by_landmarks_is_held_against_the_true_one_and_the_sound(make_clip, video_of, lips_apart):
+    clip, other = make_clip(), make_clip(number=1)
+    lips_apart(64 * 0.5 * lip_opening(clip))
+    opening = lip_landmarks.extract(None, video_of(clip), clip)
+    own, wrong = (lip_landmarks.score(None, opening, target) for target in (clip, lip_landmarks.negative(clip, other)))
+    assert own["correlation"] > 0.99 and own["within_one_frame"] == 1 and own["loudness"] > 0.9
+    assert own["ratio"].numerator == pytest.approx(0.5 * own["ratio"].denominator) and own["found"] == Ratio(32, 32)
+    assert abs(wrong["correlation"]) < 0.6 and wrong["loudness"] < 0.6
+
+
+def test_frames_without_a_face_are_bridged_and_mostly_faceless_clips_have_no_opening(make_clip, video_of, lips_apart):
+    clip = make_clip()
+    seen = 64 * lip_opening(clip)
+    seen[5] = np.nan
+    lips_apart(seen)
+    values = lip_landmarks.score(None, lip_landmarks.extract(None, video_of(clip), clip), clip)
+    assert values["found"] == Ratio(31, 32) and values["correlation"] > 0.9
+    lips_apart(np.where(np.arange(32) % 3, np.nan, seen))
+    opening = lip_landmarks.extract(None, video_of(clip), clip)
+    assert set(lip_landmarks.score(None, opening, clip)) == {"found"}
+    assert np.isfinite(lip_landmarks.curve(None, opening, clip).measured).all()
+
+
+def test_a_still_portrait_does_not_talk(make_clip, lips_apart):
+    clip = make_clip()
+    lips_apart(np.linspace(1, 2, 32))  # what jitter would be
+    still = torch.from_numpy(clip.frames[:1]).expand(32, -1, -1, -1)
+    opening = lip_landmarks.extract(None, still, clip)
+    assert len(opening) == 32 and lip_landmarks.score(None, opening, clip)["correlation"] == 0
+
+
+def test_the_landmarker_sees_rendered_lips_open():
+    from starcaster_core.data.heads.camera import default_intrinsics, look_at_origin
+    from starcaster_core.data.heads.look import studio_look
+    from starcaster_core.data.synth import the_stage
+
+    try:
+        stage = the_stage()
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+    stage.show(0)
+    jaw, frames = [0.0, 0.15, 0.3, 0.45, 0.6], []
+    for weight in jaw:
+        stage.renderer.pose(np.array([weight * (name == "jawOpen") for name in stage.kit.unit_names], np.float32))
+        frames.append(stage.renderer.draw(studio_look(), look_at_origin(0, 0), default_intrinsics(), size=128))
+    opening = lip_landmarks.extract(None, torch.from_numpy(np.stack(frames)), None)
+    assert (np.diff(opening) > 0.01).all() and opening[0] < 0.02
 
 
 # Identity --------------------------------------------------------------------------------------------------------------
