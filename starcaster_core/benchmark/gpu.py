@@ -231,6 +231,7 @@ class Bench:
         config, side = self.config, self.config.latent_size
         self.reset_peak()
         plain = PlainComposition(self.model)
+        plain.configure(merge_adapters=True, skip_untrained=True)
         context = torch.zeros(1, config.unet.in_channels, config.context_frames, side, side)
         tokens, portrait = plain_tokens(self.model, self.conditions)
         plain.read(portrait, tokens["identity"])
