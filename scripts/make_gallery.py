@@ -19,8 +19,9 @@ import numpy as np
 from PIL import Image
 
 from starcaster_core.camera import CameraMove, preset_path
+from starcaster_core.conventions import SAMPLE_RATE
 from starcaster_core.data.overview import in_turn
-from starcaster_core.data.shards import SAMPLE_RATE, Clip
+from starcaster_core.data.shards import Clip
 from starcaster_core.evaluation.drift import generate_long_video
 from starcaster_core.evaluation.videos import (
     choose_clips,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-DEFAULT_FPS = 25.0
+from .conventions import FPS as DEFAULT_FPS
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from ..camera.poses import angles
+from ..conventions import SAMPLE_RATE
 from ..errors import InputError
 from .phonemes import CLASS_NAMES, class_of
-from .shards import SAMPLE_RATE, Clip, read_clips
+from .shards import Clip, read_clips
 from .truth import lip_opening
 
 CLOSED = 0.006  # lips less than this share of the picture's side apart are shut: under a pixel at 128

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..camera.poses import world_from_cam
-from .heads.camera import default_intrinsics, project
+from ..camera.poses import default_intrinsics, world_from_cam
+from ..conventions import FPS, SAMPLE_RATE
+from .heads.camera import project
 from .heads.look import sample_look
 from .heads.rig import EYE, LANDMARKS
 from .performance import Performance, perform
 from .splits import members
-from .synth import FPS, SAMPLE_RATE, _speech, camera_path, the_stage
+from .synth import _speech, camera_path, the_stage
 
 SIDE, FLOW_SIDE = 512, 128  # pixels of the pictures, and of flow and visibility
 FRAMES = 16  # of a scene's clip, a few of which are rendered

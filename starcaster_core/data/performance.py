@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..conventions import FPS
 from ..head_motion import POSE_LIMIT, POSE_STD, blinks, drift, glances, look, rotations
 from .visemes import mouth_curves
 
@@ -34,7 +35,7 @@ def perform(
     frames: int,
     unit_names: tuple[str, ...],
     seed: int,
-    fps: float = 25.0,
+    fps: float = FPS,
 ) -> Performance:
     """The score of `frames` frames; frame t lies in the middle of [t, t + 1) / fps seconds of `samples` [N].
 
@@ -68,7 +69,7 @@ def perform(
     )
 
 
-def frame_loudness(samples: np.ndarray, sample_rate: int, frames: int, fps: float = 25.0) -> np.ndarray:
+def frame_loudness(samples: np.ndarray, sample_rate: int, frames: int, fps: float = FPS) -> np.ndarray:
     """Root mean square of each frame's sound over that of a loud frame (0.9 quantile): [T], about 0..1."""
     width = int(round(sample_rate / fps))
     padded = np.zeros(frames * width, np.float32)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..conventions import SAMPLE_RATE
 from ..errors import InputError
 
-SAMPLE_RATE = 16_000
 CRF = 10  # about 45 dB on these pictures
 
 

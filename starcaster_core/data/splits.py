@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 
-SPLITS = ("train", "val", "test")
+from ..conventions import SPLITS
+
 BOUNDS = {"identity": (90, 95), "sentence": (90, 95), "voice": (76, 88), "photo": (90, 90)}  # percent; voices are few
 
 

@@ -23,8 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..camera.poses import default_intrinsics, world_from_cam
+from ..conventions import CAMERA_RADIUS, FOCAL_LENGTH, FPS, KINDS, SAMPLE_RATE, SPLITS, smoothstep
 from ..errors import InputError
-from .heads.camera import FOCAL, default_intrinsics, look_at_origin, project
+from .heads.camera import project
 from .heads.film import develop, sample_film
 from .heads.identity import sample_identity
 from .heads.kit import load_kit
@@ -34,14 +36,12 @@ from .heads.rig import EYE, LANDMARKS, HeadRig, build_rig
 from .natural import NATURAL_VOICES, require_voices, synthesize_natural
 from .overview import contact_sheet, four_in_turn, portraits, previews, write_statistics
 from .performance import Performance, perform
-from .shards import SAMPLE_RATE, Clip, find_shards, shard_path, write_shard
-from .splits import SPLITS, members, split_of
+from .shards import Clip, find_shards, shard_path, write_shard
+from .splits import members, split_of
 from .tts import SENTENCES, VOICES, Phoneme, phoneme_track, synthesize
 from .visemes import VISEME_OF_CLASS
 
-FPS = 25.0
 CLIPS_A_SHARD = 32
-KINDS = ("temporal", "spatial", "joint")
 MOUTH = [LANDMARKS.index(n) for n in ("left_mouth", "right_mouth", "upper_lip_top", "lower_lip_bottom")]
 WIDEST_YAW, WIDEST_PITCH = 70.0, 35.0
 FOCAL_SPREAD = 0.12  # of the logarithm of the focal length, where the camera is a condition
@@ -90,7 +90,9 @@ def make_clip(settings: Settings, number: int) -> Clip:
         poses = camera_path(rng, settings.frames)
     look = sample_look(moment_seed)
 
-    lens = default_intrinsics(FOCAL * (1.0 if kind == "temporal" else float(np.exp(rng.uniform(-1, 1) * FOCAL_SPREAD))))
+    lens = default_intrinsics(
+        FOCAL_LENGTH * (1.0 if kind == "temporal" else float(np.exp(rng.uniform(-1, 1) * FOCAL_SPREAD)))
+    )
     rig = stage.show(person)
     frames, landmarks = stage.film(rig, look, score, poses, lens, settings.size)
     filmed = bool(rng.random() < settings.filmed)
@@ -140,11 +142,10 @@ def camera_path(rng: np.random.Generator, frames: int) -> np.ndarray:
     t = np.linspace(0, 1, frames)
     style = rng.choice(["sweep", "swing", "wander"])
     if style == "sweep":
-        ease = t * t * (3 - 2 * t)
         ends = rng.uniform(-1, 1, (2, 2)) * [WIDEST_YAW, WIDEST_PITCH]
         if rng.random() < 0.6:  # from one side to the other
             ends[1, 0] = -np.sign(ends[0, 0]) * abs(ends[1, 0])
-        angles = ends[0] + ease[:, None] * (ends[1] - ends[0])
+        angles = ends[0] + smoothstep(t)[:, None] * (ends[1] - ends[0])
     elif style == "swing":
         phase, turns = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.5, 1.5, 2)
         reach = rng.uniform(0.3, 1.0, 2) * [WIDEST_YAW, WIDEST_PITCH]
@@ -155,7 +156,9 @@ def camera_path(rng: np.random.Generator, frames: int) -> np.ndarray:
     bounds = np.array([WIDEST_YAW, WIDEST_PITCH])
     angles = np.clip(angles, -bounds, bounds)
     near = 1 + 0.05 * rng.normal() * np.sin(2 * np.pi * t * rng.uniform(0.3, 1.0) + rng.uniform(0, 6))
-    return np.stack([look_at_origin(yaw, pitch, 2.7 * r) for (yaw, pitch), r in zip(angles, np.clip(near, 0.9, 1.1))])
+    return np.stack(
+        [world_from_cam(yaw, pitch, CAMERA_RADIUS * r) for (yaw, pitch), r in zip(angles, np.clip(near, 0.9, 1.1))]
+    )
 
 
 def mouth_boxes(landmarks: np.ndarray, size: int) -> np.ndarray:
@@ -176,7 +179,7 @@ def _through(knots: np.ndarray, t: np.ndarray) -> np.ndarray:
 
 
 def _static_camera(rng: np.random.Generator, frames: int, yaw: float) -> np.ndarray:
-    pose = look_at_origin(rng.uniform(-yaw, yaw), rng.uniform(-yaw / 2, yaw / 2))
+    pose = world_from_cam(rng.uniform(-yaw, yaw), rng.uniform(-yaw / 2, yaw / 2))
     return np.repeat(pose[None], frames, axis=0)
 
 
@@ -250,7 +253,7 @@ class Stage:
             positions = self.renderer.pose(np.zeros(len(rig.morphs), np.float32))
             lens, size, found, vectors = default_intrinsics(3.4), 256, 0, []
             for yaw in (-7, 7):
-                pose = look_at_origin(yaw, 0)
+                pose = world_from_cam(yaw, 0)
                 picture = self.renderer.draw(studio_look(), pose, lens, size=size)
                 points = project(rig.landmark_points(positions, np.eye(3)), pose, lens) * size
                 vector, seen = embed_known_face(picture, points)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..conventions import FPS, SAMPLE_RATE
 from ..errors import InputError, MissingDependencyError
 from .espeak_process import NO_LIBRARY, NO_VOICE
 from .phonemes import CLASS_NAMES, PHONEME_CLASSES, SILENCE, class_of
@@ -38,7 +39,6 @@ __all__ = [
     "utterance",
 ]
 
-SAMPLE_RATE = 16_000
 ACCENTS = ("en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-029", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us-nyc")
 VARIANTS = (
     "f1 f2 f3 f4 f5 m1 m2 m3 m4 m5 m6 m7 m8 klatt klatt2 klatt4 Alex Alicia Andy Annie Gene Gene2 Lee Michael adam "
@@ -133,7 +133,7 @@ def synthesize_flite(text: str, voice: str = "slt", stretch: float = 1.0) -> Utt
     return utterance(pcm, sample_rate, starts)
 
 
-def phoneme_track(phonemes: list[Phoneme], frames: int, fps: float = 25.0) -> np.ndarray:
+def phoneme_track(phonemes: list[Phoneme], frames: int, fps: float = FPS) -> np.ndarray:
     """int64 [frames]: the class (see `CLASS_NAMES`) heard at each frame's centre, (t + 0.5) / fps seconds.
 
     Frames before the first and after the last phoneme are silence.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..conventions import smoothstep
 from .phonemes import CLASS_NAMES, class_of
 
 # Units without a side are set on both sides.
@@ -128,8 +129,7 @@ def _contact(pieces: list[tuple[float, float, str]], times: np.ndarray) -> np.nd
     contact = np.zeros(len(times))
     for start, end, _ in pieces:
         outside = np.maximum(np.maximum(start - times, times - end), 0)
-        t = np.clip(1 - outside / RAMP, 0, 1)
-        contact = np.maximum(contact, t * t * (3 - 2 * t))
+        contact = np.maximum(contact, smoothstep(1 - outside / RAMP))
         nearest = int(np.argmin(np.abs(times - (start + end) / 2)))
         if outside[nearest] < RAMP:
             contact[nearest] = 1.0

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ..camera.poses import angles
+from ..conventions import KINDS
 from ..models.starcaster import Starcaster
 from ..sampling.rollout import rollout
 from ..sampling.settings import Conditions, SamplerSettings
 from ..types import CameraPath, Identity, Speech
-from .latents import KINDS, ClipSet
+from .latents import ClipSet
 
 STEPS, COLUMNS, CLIPS = 4, 8, 2  # sampling steps; pictures of a clip; clips: few, for a grid takes time from training
 

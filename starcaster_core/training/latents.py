@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..conventions import KINDS, SPLITS
 from ..data.performance import BROWS_DOWN, RESTING_BROWS
 from ..data.shards import Clip, find_shards, read_shard
 from ..errors import FaceError, InputError
@@ -30,9 +31,6 @@ from ..models.weight_groups import GROUPS
 from ..presets import MINI, ModelConfig
 from .lazy_concat import LazyConcat
 from .loop import autocast, training_device
-
-KINDS = ("temporal", "spatial", "joint")
-SPLITS = ("train", "val", "test")
 
 
 @dataclass

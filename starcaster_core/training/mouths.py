@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..conventions import KINDS, SPLITS
 from ..data.shards import Clip, read_clips
 from ..data.truth import lip_opening
 from ..data.visemes import SHAPES, shapes_of
@@ -22,8 +23,8 @@ from .loop import autocast
 
 VISEMES = tuple(SHAPES)
 REST = VISEMES.index("rest")
-SPEAKING = ("temporal", "joint")  # kinds of clips that have sound
-HELD_OUT = ("val", "test")
+SPEAKING = tuple(kind for kind in KINDS if kind != "spatial")  # kinds of clips that have sound
+HELD_OUT = SPLITS[1:]
 
 WIDE = 56  # pixels of what is kept: room to shift and scale a crop of SIDE
 ROOM = WIDE / SIDE

@@ -19,8 +19,8 @@ BASE = {"errors", "conventions", "types", "presets", "files", "head_motion", "fr
 # What a folder or file of the core may import besides itself. Streams know neither each other nor the models.
 ALLOWED = {
     "errors": set(),
-    "types": {"errors"},
-    "presets": {"errors"},
+    "types": {"errors", "conventions"},
+    "presets": {"errors", "conventions"},
     "conventions": set(),
     "head_motion": {"conventions"},
     "files": set(),

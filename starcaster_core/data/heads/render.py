@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...conventions import FOCAL_LENGTH
 from . import shadow
 from .look import Look
 from .rig import HeadRig
@@ -420,7 +421,7 @@ class Renderer:
         self.textures[key].use(0)
         away = world_from_cam[:3, 2]
         yaw, pitch = np.arctan2(-away[0], -away[2]), np.arcsin(np.clip(-away[1], -1, 1))
-        view = 0.42 * 4.2647 / intrinsics[0, 0]
+        view = 0.42 * FOCAL_LENGTH / intrinsics[0, 0]
         if look.kind == "gradient":
             self.backdrop["shift"], self.backdrop["spread"] = (0.0, 0.35 * float(pitch)), (0.0, 0.25)
         else:

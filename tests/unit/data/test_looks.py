@@ -122,7 +122,7 @@ def test_lips_of_everybody_meet_at_rest(stage):
 def test_the_head_casts_a_shadow_on_the_neck(stage, monkeypatch):
     from dataclasses import replace
 
-    from starcaster_core.data.heads.camera import default_intrinsics, look_at_origin
+    from starcaster_core.camera.poses import default_intrinsics, world_from_cam
     from starcaster_core.data.heads.look import studio_look
 
     rig = stage.show(1)
@@ -132,7 +132,7 @@ def test_the_head_casts_a_shadow_on_the_neck(stage, monkeypatch):
     look = replace(studio_look(), directions=above)
 
     def neck() -> float:
-        picture = stage.renderer.draw(look, look_at_origin(0, 0), default_intrinsics(3.4), size=128)
+        picture = stage.renderer.draw(look, world_from_cam(0, 0), default_intrinsics(3.4), size=128)
         return float(picture[104:114, 54:74].mean())
 
     shaded = neck()

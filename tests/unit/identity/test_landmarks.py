@@ -55,13 +55,13 @@ def stage():
 
 
 def drawn(stage, person: int, yaw: float = 0.0, pitch: float = 0.0, **weights: float) -> np.ndarray:
-    from starcaster_core.data.heads.camera import default_intrinsics, look_at_origin
+    from starcaster_core.camera.poses import default_intrinsics, world_from_cam
     from starcaster_core.data.heads.look import studio_look
 
     stage.show(person)
     names = stage.kit.unit_names
     stage.renderer.pose(np.array([weights.get(name, 0.0) for name in names], np.float32))
-    return stage.renderer.draw(studio_look(), look_at_origin(yaw, pitch), default_intrinsics(3.0), size=256)
+    return stage.renderer.draw(studio_look(), world_from_cam(yaw, pitch), default_intrinsics(3.0), size=256)
 
 
 # Against the original --------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from starcaster_core.conventions import KINDS
 from starcaster_core.data.shards import shard_path, write_shard
 from starcaster_core.models.attention_cache import cache_condition
 from starcaster_core.models.checkpoint import load_checkpoint, random_model, read_checkpoint, save_checkpoint
@@ -18,7 +19,7 @@ from starcaster_core.presets import PRESETS, ExtensionsConfig
 from starcaster_core.training import portrait
 from starcaster_core.training.diffusion import DenoisingLoss, draw_batch
 from starcaster_core.training.grids import decoded, held_out, sample_grid
-from starcaster_core.training.latents import KINDS, ClipSet, encode_shards, load_clips
+from starcaster_core.training.latents import ClipSet, encode_shards, load_clips
 from starcaster_core.training.loop import LoopSettings
 from starcaster_core.training.memory import recomputing
 from starcaster_core.training.portrait import (
