@@ -10,11 +10,11 @@ import numpy as np
 from torch import Tensor
 
 from ..conventions import SAMPLE_RATE
-from ..data.performance import frame_loudness
 from ..data.shards import Clip
 from ..data.truth import lip_opening
 from ..identity.landmarks import follow_landmarks
 from ..models.lip_warp import mouth_gap
+from ..speech.prosody import frame_loudness
 from .metric import Curve, Figure, curve_over_time, has_speech, trimmed
 from .statistics import Ratio, best_lag, correlate
 

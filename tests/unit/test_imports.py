@@ -22,7 +22,7 @@ ALLOWED = {
     "types": {"errors", "conventions"},
     "presets": {"errors", "conventions"},
     "conventions": set(),
-    "head_motion": {"conventions"},
+    "head_motion": {"conventions", "speech"},  # heads nod to voices
     "files": set(),
     "frame_sizes": set(),
     **{stream: BASE for stream in STREAMS},
