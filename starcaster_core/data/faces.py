@@ -59,16 +59,16 @@ def distances(people: dict[int, list[np.ndarray]]) -> tuple[np.ndarray, np.ndarr
 def relit(persons: list[int], pictures: int = 4) -> dict[int, list[np.ndarray]]:
     """Embeddings of `persons` (identity seeds), each rendered under `pictures` lights and from as many sides."""
     from ..camera.poses import default_intrinsics, world_from_cam
-    from .heads.look import sample_look
-    from .synth import the_stage
+    from .heads.lighting import sample_lighting
+    from .synth import synthetic_world
 
-    stage, people = the_stage(), {}
+    world, people = synthetic_world(), {}
     for person in persons:
-        rig = stage.show(person)
-        stage.renderer.pose(np.zeros(len(rig.morphs), np.float32))
+        rig = world.load_person(person)
+        world.renderer.pose(np.zeros(len(rig.morphs), np.float32))
         for number, yaw in enumerate(np.linspace(-20, 20, pictures)):
-            look = sample_look(1000 * person + number)
-            picture = stage.renderer.draw(look, world_from_cam(yaw, 0), default_intrinsics(3.4), size=256)
+            lighting = sample_lighting(1000 * person + number)
+            picture = world.renderer.draw(lighting, world_from_cam(yaw, 0), default_intrinsics(3.4), size=256)
             for face in detect(picture)[:1]:
                 people.setdefault(person, []).append(embed(picture, face))
     return people

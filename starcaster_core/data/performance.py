@@ -1,4 +1,4 @@
-"""A talking head's score: expression weights and the head's turn, one row a frame, from speech and a seed.
+"""The performance of a talking head: expression weights and the head's turn, one row a frame, from speech and a seed.
 
 The mouth follows the phonemes (`visemes.py`); blinks, gaze, brows and head motion are random and smooth, and louder
 moments lift the brows and nod the head.
@@ -38,7 +38,7 @@ def perform(
     seed: int,
     fps: float = FPS,
 ) -> Performance:
-    """The score of `frames` frames; frame t lies in the middle of [t, t + 1) / fps seconds of `samples` [N].
+    """Return the performance of `frames` frames; frame t lies in the middle of [t, t + 1) / fps seconds of `samples` [N].
 
     phonemes: (start, end, symbol) in seconds. Everything random comes from `seed`.
     """

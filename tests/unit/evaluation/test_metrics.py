@@ -130,18 +130,18 @@ def test_a_still_portrait_does_not_talk(make_clip, lips_apart):
 
 def test_the_landmarker_sees_rendered_lips_open():
     from starcaster_core.camera.poses import default_intrinsics, world_from_cam
-    from starcaster_core.data.heads.look import studio_look
-    from starcaster_core.data.synth import the_stage
+    from starcaster_core.data.heads.lighting import neutral_lighting
+    from starcaster_core.data.synth import synthetic_world
 
     try:
-        stage = the_stage()
+        world = synthetic_world()
     except MissingDependencyError as error:
         pytest.skip(str(error))
-    stage.show(0)
+    world.load_person(0)
     jaw, frames = [0.0, 0.15, 0.3, 0.45, 0.6], []
     for weight in jaw:
-        stage.renderer.pose(np.array([weight * (name == "jawOpen") for name in stage.kit.unit_names], np.float32))
-        frames.append(stage.renderer.draw(studio_look(), world_from_cam(0, 0), default_intrinsics(), size=128))
+        world.renderer.pose(np.array([weight * (name == "jawOpen") for name in world.kit.unit_names], np.float32))
+        frames.append(world.renderer.draw(neutral_lighting(), world_from_cam(0, 0), default_intrinsics(), size=128))
     opening = lip_landmarks.extract(None, torch.from_numpy(np.stack(frames)), None)
     assert (np.diff(opening) > 0.01).all() and opening[0] < 0.02
 
