@@ -35,7 +35,7 @@ MOUTH = (0.36, 0.62, 0.62, 0.80)  # where it is in a portrait
 
 
 def measure(preset: str, frames: int, window: float, frame_by_frame: bool) -> dict:
-    """One forward and backward pass of the loss with random weights: megabytes and seconds"""
+    """Measure one forward and backward pass of the loss with random weights: megabytes and seconds."""
     config = PRESETS[preset]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
@@ -95,7 +95,7 @@ class Kept(torch.autograd.graph.saved_tensors_hooks):
 
 
 def held_bytes(device: torch.device) -> int:
-    """Now; peaks are counted anew from here on where that is possible"""
+    """Return the bytes held now, and count peaks anew where that is possible."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
@@ -103,7 +103,7 @@ def held_bytes(device: torch.device) -> int:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most so far"""
+    """Return the most bytes so far."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated()

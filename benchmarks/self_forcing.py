@@ -73,7 +73,7 @@ def trained(args: argparse.Namespace, way: str, clips: ClipSet) -> Starcaster:
 
 
 def long_batch(clips: ClipSet, index: int, frames: int, window: int) -> Batch:
-    """A clip over and over, to be gone on with from its own last frames"""
+    """Repeat a clip, to be continued from its own last frames."""
     total = clips.latents.shape[1]
 
     def cut(rows, before: int = 0, after: int = 0) -> Tensor:

@@ -135,7 +135,7 @@ class Bench:
         return result
 
     def attempt(self, work: Callable[[], dict]) -> dict:
-        """What `work` returns, or why there is nothing."""
+        """Return what `work` returns, or why there is nothing."""
         if time.monotonic() > self.deadline:
             return {"left_out": "the time budget was used up"}
         try:
@@ -199,14 +199,14 @@ class Bench:
         }
 
     def prepare(self):
-        """What happens once a chunk before the first step"""
+        """Compute what is needed once a chunk before the first step."""
         config, side, subject = self.config, self.config.latent_size, self.subject
         seen = torch.zeros(1, config.unet.in_channels, config.context_frames, side, side)
         context = self.model.cache_frames(seen, subject.identity)
         return cache_branches(self.model, self.conditions, SamplerSettings(), subject, context, 0)
 
     def measure_parts(self) -> dict:
-        """Milliseconds of the pieces around the denoising, each warmed up once."""
+        """Measure the milliseconds of the parts around the denoising, each warmed up once."""
         from ..video import write_video
 
         config, model = self.config, self.model
@@ -227,7 +227,7 @@ class Bench:
             return {name: round(1000 * min(self.timed(work)[1] for _ in range(2)), 2) for name, work in parts.items()}
 
     def measure_plain(self) -> dict:
-        """Seconds of a guided step, and of reading the context frames, which happens once a chunk."""
+        """Measure the seconds of a guided step, and of encoding the context frames, which happens once a chunk."""
         config, side = self.config, self.config.latent_size
         self.reset_peak()
         plain = PlainComposition(self.model)
@@ -251,7 +251,7 @@ class Bench:
 
     @staticmethod
     def ratio(plain: dict, variants: dict) -> dict:
-        """How many times as long the plain composition takes for a chunk of 25 guided steps, prepared and denoised"""
+        """Return how many times as long the plain composition takes for a chunk of 25 guided steps."""
         whole = plain.get("seconds_a_chunk_of_25_steps")
         ours = {}
         for name, figures in variants.items():
@@ -283,7 +283,7 @@ class Bench:
         return figures
 
     def timed(self, work: Callable):
-        """-> what `work` returns, seconds until the device is done with it"""
+        """Return what `work` returns, and the seconds until the device is done with it."""
         self.wait()
         started = time.perf_counter()
         result = work()
@@ -299,12 +299,12 @@ class Bench:
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def peak(self) -> float | None:
-        """GiB that PyTorch had handed out at most; None where it does not count"""
+        """Return the GiB that PyTorch had handed out at most; None where it does not count."""
         return round(torch.cuda.max_memory_allocated(self.device) / 2**30, 3) if self.device.type == "cuda" else None
 
 
 def random_conditions(model: Starcaster, frames: int) -> Conditions:
-    """A person who does not exist saying nothing, for `frames` frames of an orbiting camera"""
+    """Return random conditions: an identity, silence, and an orbiting camera of `frames` frames."""
     config, rng = model.config, np.random.default_rng(0)
     portrait = rng.integers(0, 256, (config.image_size, config.image_size, 3), dtype=np.uint8)
     embedding = rng.normal(size=config.conditioning.identity_dim).astype(np.float32)
@@ -318,7 +318,7 @@ def random_conditions(model: Starcaster, frames: int) -> Conditions:
 
 
 def measure_ceiling(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of the largest square matrix product there is time for, the best of several"""
+    """Measure the FLOP/s of the largest square matrix product there is time for, the best of several."""
     side = 8192 if device.type == "cuda" else 512
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     best = float("inf")
@@ -350,7 +350,7 @@ def in_gib(parts: dict[str, int]) -> dict[str, float]:
 
 
 def compare_with_goals(result: dict) -> dict:
-    """The best variant's figures beside what was aimed at"""
+    """Return the best variant's figures beside the goals."""
 
     def best(way: str, figure: str) -> float | None:
         return max((v[way][figure] for v in result["variants"].values() if figure in v.get(way, {})), default=None)
@@ -367,7 +367,7 @@ def compare_with_goals(result: dict) -> dict:
 
 
 def table(result: dict) -> str:
-    """A row a variant"""
+    """Tabulate the variants, one a row."""
     machine = result["machine"]
     head = ["variant", *(f"fps, {way}" for way in WAYS), "TFLOP/s", "of ceiling", "x plain", "GiB"]
     ratios = result["plain_diffusers"].get("ratio", {})

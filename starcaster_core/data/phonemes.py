@@ -93,7 +93,7 @@ for _name, _symbols in (*_ESPEAK.items(), *_IPA.items()):
 
 
 def class_of(symbol: str) -> int:
-    """Class of a phoneme of espeak-ng, flite or IPA; one that is not listed takes the class of its longest listed beginning."""
+    """Return the class of a phoneme of espeak-ng, flite or IPA, or that of its longest listed beginning."""
     for end in range(len(symbol), 0, -1):
         if symbol[:end] in PHONEME_CLASSES:
             return PHONEME_CLASSES[symbol[:end]]

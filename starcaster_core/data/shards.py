@@ -41,7 +41,7 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def find_shards(folder: str | Path) -> list[Path]:
-    """The finished shards of a folder, in order."""
+    """Return the finished shards of a folder, in order."""
     return sorted(Path(folder).glob("shard-*.tar"))
 
 
@@ -60,7 +60,7 @@ def write_shard(path: Path, clips: Iterable[Clip]) -> None:
 def read_shard(
     path: str | Path, split: str | None = None, kinds: tuple[str, ...] | None = None, video: bool = True
 ) -> Iterator[Clip]:
-    """The clips of one shard, or those of one split ("train", "val", "test") and of some kinds.
+    """Yield the clips of one shard, or those of one split ("train", "val", "test") and of some kinds.
 
     video=False leaves the frames undecoded: an empty array. Raises InputError for a file that is not a whole shard.
     """
@@ -82,7 +82,7 @@ def read_shard(
 def read_clips(
     folder: str | Path, split: str | None = None, kinds: tuple[str, ...] | None = None, video: bool = True
 ) -> Iterator[Clip]:
-    """The clips of every finished shard of a folder; see `read_shard`."""
+    """Yield the clips of every finished shard of a folder; see `read_shard`."""
     for path in find_shards(folder):
         yield from read_shard(path, split, kinds, video)
 
@@ -109,7 +109,7 @@ def _members(clip: Clip) -> dict[str, bytes]:
 
 
 def encode_video(frames: np.ndarray, fps: float) -> bytes:
-    """uint8 [T, H, W, 3] RGB -> an mp4; the same frames give the same bytes.
+    """Encode frames uint8 [T, H, W, 3] RGB as MP4; the same frames give the same bytes.
 
     One thread, so that they do not depend on the machine's cores. No macroblock tree: for pictures of some 32 pixels x264 bases
     it on memory that it has not written.
@@ -129,7 +129,7 @@ def encode_video(frames: np.ndarray, fps: float) -> bytes:
 
 
 def decode_video(content: bytes) -> np.ndarray:
-    """An mp4 -> uint8 [T, H, W, 3] RGB."""
+    """Decode an MP4 to frames uint8 [T, H, W, 3] RGB."""
     import av
 
     with av.open(io.BytesIO(content)) as container:
@@ -138,7 +138,7 @@ def decode_video(content: bytes) -> np.ndarray:
 
 
 def encode_audio(samples: np.ndarray) -> bytes:
-    """float32 [N] in -1..1 -> 16-bit mono WAV at 16 kHz."""
+    """Encode samples float32 [N] in -1..1 as 16-bit mono WAV at 16 kHz."""
     sink = io.BytesIO()
     with wave.open(sink, "wb") as file:
         file.setnchannels(1), file.setsampwidth(2), file.setframerate(SAMPLE_RATE)
@@ -147,6 +147,6 @@ def encode_audio(samples: np.ndarray) -> bytes:
 
 
 def decode_audio(content: bytes) -> np.ndarray:
-    """16-bit mono WAV -> float32 [N]."""
+    """Decode 16-bit mono WAV to samples float32 [N]."""
     with wave.open(io.BytesIO(content)) as file:
         return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32767

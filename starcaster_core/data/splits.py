@@ -12,7 +12,7 @@ BOUNDS = {"identity": (90, 95), "sentence": (90, 95), "voice": (76, 88), "photo"
 
 
 def split_of(kind: str, name: str | int) -> str:
-    """ "train", "val" or "test" of an identity seed, a sentence, or a voice (its variant, whatever the accent)."""
+    """Return "train", "val" or "test" of an identity seed, a sentence, or a voice (its variant alone)."""
     if kind == "voice":
         name = str(name).partition("+")[2]
     place = int(hashlib.sha256(f"{kind}:{name}".encode()).hexdigest(), 16) % 100
@@ -21,5 +21,5 @@ def split_of(kind: str, name: str | int) -> str:
 
 @lru_cache(maxsize=64)
 def members(kind: str, names: Sequence, split: str) -> tuple:
-    """Those of `names` (a tuple or a range) that belong to `split`, in order."""
+    """Return those of `names` (a tuple or a range) that belong to `split`, in order."""
     return tuple(name for name in names if split_of(kind, name) == split)

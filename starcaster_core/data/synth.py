@@ -134,14 +134,14 @@ def make_clip(settings: Settings, number: int) -> Clip:
 
 
 def sound_tracks(phonemes: list[tuple[float, float, str]], frames: int) -> dict[str, np.ndarray]:
-    """What is being said in the middle of every frame: "phoneme" and "viseme", int64 [T]."""
+    """Return what is being said in the middle of every frame: "phoneme" and "viseme", int64 [T]."""
     spoken = [Phoneme(*phoneme) for phoneme in phonemes]
     track = phoneme_track(spoken, frames, FPS)
     return {"phoneme": track, "viseme": VISEME_OF_CLASS[track]}
 
 
 def camera_path(rng: np.random.Generator, frames: int) -> np.ndarray:
-    """A smooth path about the head, world_from_cam float32 [T, 4, 4]: a sweep, an oscillation or a slow wander."""
+    """Draw a smooth path about the head, world_from_cam float32 [T, 4, 4]: a sweep, an oscillation or a slow wander."""
     t = np.linspace(0, 1, frames)
     style = rng.choice(["sweep", "swing", "wander"])
     if style == "sweep":
@@ -165,7 +165,7 @@ def camera_path(rng: np.random.Generator, frames: int) -> np.ndarray:
 
 
 def mouth_boxes(landmarks: np.ndarray, size: int) -> np.ndarray:
-    """A box round the mouth with a margin, float32 [T, 4] pixels inside the picture, from landmarks [T, K, 2]."""
+    """Return a box round the mouth with a margin, float32 [T, 4] in pixels, from landmarks [T, K, 2]."""
     mouth = landmarks[:, MOUTH]
     margin = 0.06 * size
     low = np.clip(mouth.min(axis=1) - margin, 0, size - 1)
@@ -327,7 +327,7 @@ def make_set(settings: Settings, folder: Path, workers: int = 1) -> None:
 
 
 def leave_with_parent() -> None:
-    """In a worker: ends it when the process that started it is gone, even killed, instead of rendering on unheard."""
+    """End this worker when the process that started it is gone, even killed."""
     parent = multiprocessing.parent_process()
 
     def wait() -> None:
@@ -392,7 +392,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def parse_kinds(text: str) -> tuple[tuple[str, float], ...]:
-    """ "temporal:0.6,spatial:0.4" -> (("temporal", 0.6), ("spatial", 0.4))."""
+    """Parse "temporal:0.6,spatial:0.4" to (("temporal", 0.6), ("spatial", 0.4)). Raises InputError for another form."""
     pairs = []
     for item in text.split(","):
         name, _, fraction = item.partition(":")

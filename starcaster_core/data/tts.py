@@ -88,7 +88,7 @@ def synthesize(text: str, voice: str = "en-us", rate: int = 150, pitch: int = 50
 
 
 def spell(texts: list[str], voice: str = "en-us") -> list[str]:
-    """How espeak-ng pronounces each text, in IPA: "a cup" is "ɐ kˈʌp". Punctuation is lost. Errors as for `synthesize`."""
+    """Return each text in IPA, by espeak-ng: "a cup" is "ɐ kˈʌp". Errors as for `synthesize`."""
     return json.loads(_espeak(voice, {"spell": texts}))
 
 
@@ -134,7 +134,7 @@ def synthesize_flite(text: str, voice: str = "slt", stretch: float = 1.0) -> Utt
 
 
 def phoneme_track(phonemes: list[Phoneme], frames: int, fps: float = FPS) -> np.ndarray:
-    """int64 [frames]: the class (see `CLASS_NAMES`) heard at each frame's centre, (t + 0.5) / fps seconds.
+    """Return the class (see `CLASS_NAMES`) heard at each frame's centre, (t + 0.5) / fps seconds: int64 [frames].
 
     Frames before the first and after the last phoneme are silence.
     """
@@ -146,7 +146,7 @@ def phoneme_track(phonemes: list[Phoneme], frames: int, fps: float = FPS) -> np.
 
 
 def utterance(pcm: np.ndarray, sample_rate: int, starts: list[tuple[float, str]]) -> Utterance:
-    """16-bit samples and (start in seconds, symbol) pairs -> an Utterance at 16 kHz; each sound ends where the next begins."""
+    """Make an Utterance of 16-bit samples and (start in seconds, symbol) pairs; a sound ends where the next begins."""
     seconds = len(pcm) / sample_rate
     ends = [start for start, _ in starts[1:]] + [seconds]
     phonemes = [Phoneme(start, end, symbol) for (start, symbol), end in zip(starts, ends) if end > start]

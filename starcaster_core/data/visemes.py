@@ -77,12 +77,12 @@ RAMP = 0.055  # seconds in which the lips meet and part
 
 
 def shapes_of(symbol: str) -> tuple[str, ...]:
-    """Names of the mouth shapes a phoneme of espeak-ng or flite passes through: one, or two for a diphthong."""
+    """Return the names of the mouth shapes a phoneme of espeak-ng or flite passes through: one, or two for a diphthong."""
     return CLASS_SHAPES[CLASS_NAMES[class_of(symbol)]]
 
 
 def shape_vector(shape: str, unit_names: tuple[str, ...]) -> np.ndarray:
-    """Weights float32 [U] of a mouth shape."""
+    """Return the weights of a mouth shape, float32 [U]."""
     vector = np.zeros(len(unit_names), np.float32)
     for unit, value in SHAPES[shape].items():
         for name in (unit, f"{unit}Left", f"{unit}Right"):
@@ -98,7 +98,7 @@ def mouth_curves(
     loudness: np.ndarray,
     strength: float = 1.0,
 ) -> np.ndarray:
-    """Mouth weights float32 [T, U] at `times` [T] (seconds) for phonemes (start, end, symbol).
+    """Return mouth weights float32 [T, U] at `times` [T] (seconds) for phonemes (start, end, symbol).
 
     loudness [T], about 0..1, opens the jaw wider; strength scales all movement (mumbling < 1 < declaiming).
     """

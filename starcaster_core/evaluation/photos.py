@@ -234,7 +234,7 @@ def evaluate_photos(
 
 
 def portrait_strip(who: Identity, video: Video, columns: int = 6, side: int = 256) -> np.ndarray:
-    """uint8 [2 side, (columns + 1) side, 3]: the photo, frames out of it, and below the autoencoder's."""
+    """Draw the photo and frames out of it, and below the autoencoder's: uint8 [2 side, (columns + 1) side, 3]."""
     chosen = np.linspace(0, len(video.frames["photo"]) - 1, columns).round().astype(int)
 
     def row(version: str) -> np.ndarray:

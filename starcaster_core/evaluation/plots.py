@@ -62,7 +62,7 @@ def line_plot(
 
 
 def path_of(points: list[tuple[float, float] | None]) -> str:
-    """Lines through points; None leaves a gap"""
+    """Return the SVG path through points; None leaves a gap."""
     words, pen = [], "M"
     for point in points:
         if point is None:

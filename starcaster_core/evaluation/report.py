@@ -159,7 +159,7 @@ def cell(found: dict | None, version: str, scale: float = 1.0) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that count, no more"""
+    """Format a value with three significant digits."""
     size = abs(value)
     if size < 5e-4:
         return "0"
@@ -255,7 +255,7 @@ def missing_section(missing: dict[str, str]) -> str:
 
 
 def advice_html(text: str) -> str:
-    """`code` as code"""
+    """Convert text to HTML, with code where it has backticks."""
     pieces = escape(text).split("`")
     return "".join(f"<code>{piece}</code>" if odd % 2 else piece for odd, piece in enumerate(pieces))
 

@@ -28,7 +28,7 @@ ARCFACE_POINTS = 0.5 + np.array(
 
 
 def three_points(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image-left eye, image-right eye and (estimated) mouth centre, float [2] each, from `Face.points`."""
+    """Return image-left eye, image-right eye and (estimated) mouth centre, float [2] each, from `Face.points`."""
     left, right = points[:2].mean(0), points[2:4].mean(0)
     across = (right - left) / max(float(np.linalg.norm(right - left)), 1e-6)
     down = np.array([-across[1], across[0]])
@@ -38,7 +38,7 @@ def three_points(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def ffhq_transform(left_eye: np.ndarray, right_eye: np.ndarray, mouth: np.ndarray, size: int) -> np.ndarray:
-    """The similarity float64 [3, 3] that takes picture coordinates (x, y, 1) to those of the size x size FFHQ crop.
+    """Return the similarity float64 [3, 3] from picture coordinates (x, y, 1) to those of the FFHQ crop.
 
     left_eye, right_eye: eye centres [2], left and right as seen in the picture; mouth: middle of its corners [2].
     """
@@ -70,7 +70,7 @@ def similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def align(image: np.ndarray, points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The FFHQ crop of a face.
+    """Cut the FFHQ crop of a face.
 
     image: uint8 [H, W, 3]; points: `Face.points`, [5, 2]; size: side of the crop in pixels.
     Returns the crop, uint8 [size, size, 3], and the similarity float64 [3, 3] from picture to crop coordinates.
@@ -108,7 +108,7 @@ def warp(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
 
 
 def sampling_grid(back: np.ndarray, steps: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Where `F.grid_sample` (align_corners=False) is to look in a picture of that size: [1, N, N, 2].
+    """Return where `F.grid_sample` (align_corners=False) is to sample in a picture of that size: [1, N, N, 2].
 
     back: [3, 3] from crop to picture coordinates; steps: [N] crop coordinates of the samples, across as down.
     """

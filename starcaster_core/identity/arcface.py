@@ -43,11 +43,11 @@ class ArcFace:
         self.input = view.name
 
     def detect(self, image: np.ndarray) -> list[Face]:
-        """Every face in a picture uint8 [H, W, 3], the most certain first."""
+        """Find every face in a picture uint8 [H, W, 3], the most certain first."""
         return self.detector.detect(image)
 
     def face_at(self, image: np.ndarray, box: np.ndarray) -> Face:
-        """The face in a box x0, y0, x1, y1 that was not found in the whole picture: looks there alone."""
+        """Find the face in a box x0, y0, x1, y1 that was not found in the whole picture, by searching there alone."""
         margin = MARGIN * (box[2:] - box[:2])
         x0, y0 = np.maximum(box[:2] - margin, 0).astype(int)
         x1, y1 = np.ceil(np.minimum(box[2:] + margin, image.shape[1::-1])).astype(int)
@@ -61,11 +61,11 @@ class ArcFace:
         return max(found, key=lambda face: overlap(box, face.box[None])[0])
 
     def eyes_and_mouth(self, face: Face) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Image-left eye, image-right eye and middle of the mouth, [2] each, for the FFHQ crop."""
+        """Return image-left eye, image-right eye and middle of the mouth, [2] each, for the FFHQ crop."""
         return face.points[0], face.points[1], face.points[3:].mean(0)
 
     def embed(self, image: np.ndarray, face: Face) -> np.ndarray:
-        """float32 [512], not normalised. image: uint8 [H, W, 3] RGB."""
+        """Embed a face: float32 [512], not normalised. image: uint8 [H, W, 3] RGB."""
         crop = sample(image, similarity(face.points, ARCFACE_POINTS), ARCFACE_SIDE)
         pixels = ((crop - 127.5) / 127.5).transpose(2, 0, 1)[None]
         return self.session.run(None, {self.input: np.ascontiguousarray(pixels)})[0][0].astype(np.float32)

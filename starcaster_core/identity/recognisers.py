@@ -20,7 +20,7 @@ class Dlib:
     embed = staticmethod(embed)
 
     def eyes_and_mouth(self, face: Face) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Image-left eye, image-right eye and (estimated) middle of the mouth, [2] each, for the FFHQ crop."""
+        """Return image-left eye, image-right eye and (estimated) middle of the mouth, [2] each, for the FFHQ crop."""
         return three_points(np.asarray(face.points, np.float64))
 
 

@@ -48,7 +48,7 @@ class Scrfd:
 
 
 def decode(outputs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores, box sides and points of each stride -> those above CERTAIN: [N], [N, 4] and [N, 5, 2] in pixels.
+    """Decode scores, box sides and points of each stride; those above CERTAIN: [N], [N, 4] and [N, 5, 2] in pixels.
 
     A side is so many strides from the anchor's centre, a point so many strides beside it.
     """
@@ -70,7 +70,7 @@ def decode(outputs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def without_doubles(scores: np.ndarray, boxes: np.ndarray) -> Iterator[int]:
-    """Indices of the finds to keep, the most certain first."""
+    """Return the indices of the detections to keep, the most certain first."""
     left = np.argsort(-scores, kind="stable")
     while left.size:
         best, left = left[0], left[1:]
@@ -79,7 +79,7 @@ def without_doubles(scores: np.ndarray, boxes: np.ndarray) -> Iterator[int]:
 
 
 def overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of one box [4] with others [N, 4]"""
+    """Return the intersection over union of one box [4] with others [N, 4]."""
     low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
     shared = np.clip(high - low, 0, None).prod(1)
     areas = (others[:, 2:] - others[:, :2]).prod(1) + (box[2:] - box[:2]).prod()

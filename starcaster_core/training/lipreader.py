@@ -30,7 +30,7 @@ def new_reader(seed: int) -> LipReader:
 
 
 def step_loss(reader: LipReader, mouths: Mouths, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-    """The loss of one random batch, and its parts."""
+    """Return the loss of one random batch, and its parts."""
     chosen = torch.randint(len(mouths), (CLIPS,), generator=generator)
     frames = min(FRAMES, mouths.crops.shape[1])
     starts = torch.randint(mouths.crops.shape[1] - frames + 1, (CLIPS,), generator=generator)
@@ -89,11 +89,11 @@ def run(
     held_out = load_mouths(data, HELD_OUT, vae, seed)
     reader = new_reader(seed)
 
-    def loss_of_step(step: int):
+    def compute_loss(step: int):
         return step_loss(reader, mouths, step_generator(seed, "lip reader", step))
 
     settings = LoopSettings(minutes, learning_rate=1e-3, weight_decay=0.05, ema=0.995)
-    train(reader, loss_of_step, settings, out.parent, out.stem)
+    train(reader, compute_loss, settings, out.parent, out.stem)
     reader.eval()
     measured = {"rendered": figures(reader, held_out, held_out.crops)}
     if vae:

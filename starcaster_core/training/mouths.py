@@ -52,7 +52,7 @@ class Mouths:
 
 
 def checkpoint_autoencoder(model: str | None) -> nn.Module | None:
-    """That of 'mini' or of a checkpoint file, in float32; None for None."""
+    """Load the autoencoder of 'mini' or of a checkpoint file, in float32; None for None."""
     from ..models.checkpoint import load_checkpoint
 
     return load_checkpoint(model, torch.float32).vae if model else None
@@ -60,7 +60,7 @@ def checkpoint_autoencoder(model: str | None) -> nn.Module | None:
 
 @torch.no_grad()
 def load_mouths(folders: list[Path], splits: tuple[str, ...], vae: nn.Module | None = None, seed: int = 0) -> Mouths:
-    """The speaking clips of some splits, of synthetic sets whose clips are equally long. Raises InputError for none."""
+    """Load the speaking clips of some splits of synthetic sets; all are equally long. Raises InputError for none."""
     rows: dict[str, list[Tensor]] = {field.name: [] for field in fields(Mouths)}
     generator = torch.Generator().manual_seed(seed)
     for folder in folders:
@@ -76,7 +76,7 @@ def load_mouths(folders: list[Path], splits: tuple[str, ...], vae: nn.Module | N
 
 
 def mouths_of(clip: Clip, vae: nn.Module | None, generator: torch.Generator) -> dict[str, Tensor]:
-    """The fields of Mouths for one clip, without their first axis."""
+    """Return the fields of Mouths for one clip, without their first axis."""
     frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).float() / 255
     boxes = torch.from_numpy(clip.truth["mouth_box"]).float()[None] / clip.frames.shape[1]
     squares = steady_squares(boxes)[0]
@@ -114,7 +114,7 @@ def decoded(frames: Tensor, squares: Tensor, vae: nn.Module, generator: torch.Ge
 
 
 def viseme_track(clip: Clip) -> np.ndarray:
-    """int64 [T]: the mouth shape of the sound at each frame's centre; of a diphthong's two, that of its half."""
+    """Return the mouth shape of the sound at each frame's centre, int64 [T]; of a diphthong's two, that of its half."""
     centres = (np.arange(len(clip.frames)) + 0.5) / clip.info["fps"]
     track = np.full(len(centres), REST, np.int64)
     for start, end, symbol in clip.info["phonemes"]:
@@ -134,7 +134,7 @@ def centre_crops(wide: Tensor) -> Tensor:
 def draw_crops(
     mouths: Mouths, chosen: Tensor, starts: Tensor, frames: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Stretches of clips, chosen [B] from starts [B], half of them decoded, all of them augmented.
+    """Draw stretches of clips, chosen [B] from starts [B], half of them decoded, all of them augmented.
 
     -> crops [B, frames, SIDE, SIDE] in 0..1, and how many times a crop's side is its usual one, [B].
     """

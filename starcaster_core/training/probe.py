@@ -55,7 +55,7 @@ def run(data: Path, out: Path, minutes: float, seed: int) -> dict:
     images, readings = load_examples(data, "train", every=4)
     probe = Probe().to(memory_format=torch.channels_last)
 
-    def loss_of_step(step: int):
+    def compute_loss(step: int):
         generator = step_generator(seed, "probe", step)
         chosen = torch.randint(len(images), (FRAMES,), generator=generator)
         frames = degrade(augment_colour(images[chosen], generator), generator).contiguous(
@@ -65,7 +65,7 @@ def run(data: Path, out: Path, minutes: float, seed: int) -> dict:
             predicted = probe(frames)
         return ((predicted.float() - readings[chosen]) / SCALES).abs().mean(), {}
 
-    train(probe, loss_of_step, LoopSettings(minutes, learning_rate=1e-3, ema=0.99), out, "probe")
+    train(probe, compute_loss, LoopSettings(minutes, learning_rate=1e-3, ema=0.99), out, "probe")
     held_out, truth = load_examples(data, "test", every=2)
     probe.eval()
     said = torch.cat([probe(part.float() / 127.5 - 1) for part in held_out.split(BATCH)]).detach()

@@ -125,11 +125,11 @@ def run(data: list[Path], out: Path, minutes: float, seed: int, model: str | Non
     with torch.no_grad():
         spectra = torch.cat([net.spectra(part) for part in mouths.sound.split(64)])
 
-    def loss_of_step(step: int):
+    def compute_loss(step: int):
         return step_loss(net, mouths, spectra, step_generator(seed, "syncnet", step))
 
     settings = LoopSettings(minutes, learning_rate=1e-3, weight_decay=0.05, ema=0.995)
-    train(net, loss_of_step, settings, out.parent, out.stem)
+    train(net, compute_loss, settings, out.parent, out.stem)
     net.eval()
     held_out = load_mouths(data, HELD_OUT, vae, seed)
     facts = {"minutes": minutes, "seed": seed, "clips": len(mouths), "model": model}

@@ -89,7 +89,7 @@ class HeadRig:
     landmarks: np.ndarray
 
     def pose(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Positions and unit normals, float32 [N, 3] each, under expression `weights` [52]; the head not yet turned."""
+        """Return positions and normals, float32 [N, 3] each, under expression `weights` [52], before the turn."""
         on = np.flatnonzero(weights)
         positions = self.neutral
         if len(on):
@@ -100,12 +100,12 @@ class HeadRig:
         return positions, normals
 
     def turned(self, points: np.ndarray, follow: np.ndarray, rotation: np.ndarray) -> np.ndarray:
-        """`points` [..., 3] after the head's turn `rotation` [3, 3] about the pivot; `follow` [...] says how much."""
+        """Turn `points` [..., 3] by the head's rotation [3, 3] about the pivot; `follow` [...] says how much."""
         turned = (points - self.pivot) @ np.asarray(rotation, np.float32).T + self.pivot
         return points + follow[..., None] * (turned - points)
 
     def landmark_points(self, positions: np.ndarray, rotation: np.ndarray) -> np.ndarray:
-        """World points [K, 3] of `LANDMARKS` for positions from `pose` and the head's turn."""
+        """Return the points [K, 3] of `LANDMARKS` in the world, for positions from `pose` and the head's turn."""
         points = positions[self.landmarks]
         return self.turned(points, np.ones(len(points), np.float32), rotation)
 
@@ -114,7 +114,7 @@ class HeadRig:
 
 
 def vertex_normals(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit normals [V, 3]: the area-weighted mean over the triangles that meet in a vertex."""
+    """Return unit normals [V, 3]: the area-weighted mean over the triangles that meet in a vertex."""
     a, b, c = (positions[faces[:, k]] for k in range(3))
     e, f = b - a, c - a
     count, total = len(positions), np.zeros_like(positions)
@@ -127,7 +127,7 @@ def vertex_normals(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def build_rig(kit: HeadKit, identity: HeadIdentity) -> HeadRig:
-    """The rig of `identity`: shape, fit the proxies, normalise as FFHQ would crop, and lay out the buffers."""
+    """Build the rig of `identity`: shape, fit the proxies, normalise as FFHQ would crop, and lay out the buffers."""
     base = _close_lips(kit, kit.shape(identity.targets))
     skin = np.unique(kit.faces)
     compact = np.full(len(base), -1)
@@ -193,7 +193,7 @@ def build_rig(kit: HeadKit, identity: HeadIdentity) -> HeadRig:
 
 
 def landmark_vertices(kit: HeadKit) -> np.ndarray:
-    """Kit vertices int [K] of `LANDMARKS`."""
+    """Return the kit vertices of `LANDMARKS`, int [K]."""
     skin = np.unique(kit.faces)
     left = [kit.index_of(v) for v in LEFT_LANDMARKS.values()]
     mirrored = kit.vertices[left] * np.array([-1, 1, 1], np.float32)
@@ -202,7 +202,7 @@ def landmark_vertices(kit: HeadKit) -> np.ndarray:
 
 
 def ffhq_quad(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """FFHQ's crop of an image with `landmarks` [K, 2] (image axes, y down) -> centre [2], half side vector x [2].
+    """Return FFHQ's crop of an image with `landmarks` [K, 2] (y down): centre [2], half side vector x [2].
 
     Karras et al. 2019, the dataset's own alignment: x along eye-to-eye minus the turned eye-to-mouth, of length
     max(2.0 |eye to eye|, 1.8 |eye to mouth|); centre 0.1 eye-to-mouth below the eyes.
