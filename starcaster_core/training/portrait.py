@@ -32,7 +32,7 @@ from .loop import PRECISIONS, LoopSettings, autocast, step_generator, train, tra
 from .prepare import LEAST_SHARE, Materials, prepare
 from .recipe import ABLATIONS, Stage, ablate, choose_stages, unfrozen
 from .recipes import RECIPES
-from .student import ADVERSARIAL, IN_CHUNKS, StudentLoss, for_the_reader, new_student, suited_to
+from .student import ADVERSARIAL, IN_CHUNKS, StudentLoss, adapt_stage, lip_reading_stage, new_student
 from .untrained import still_untrained
 
 MINUTES = 80
@@ -165,7 +165,7 @@ def train_stage(
 
     def loss_of_draw(number: int):
         generator = step_generator(seed, stage.name, number)
-        drawn = for_the_reader(stage, generator) if loss.lips else stage
+        drawn = lip_reading_stage(stage, generator) if loss.lips else stage
         batch = draw_batch(clips, drawn, "train", window, generator)
         with autocast(precision):
             return loss(batch, generator)
@@ -233,7 +233,7 @@ def run(args: argparse.Namespace) -> None:
             )
             stage = replace(stage, clips=stage.clips * args.batch_factor)
             if stage.student_steps:
-                stage = suited_to(model, stage)
+                stage = adapt_stage(model, stage)
             model = run_stage(model.to(training_device()), stage, budget, materials.latents, reader, args)
     if args.recipe == "mini" and Distributed().is_main:
         print(EXPECTATIONS, flush=True)
