@@ -61,8 +61,10 @@ def measure(preset: str, frames: int, window: float, frame_by_frame: bool) -> di
 
 
 def count(preset: str, frames: int, window: float, frame_by_frame: bool) -> dict:
-    """What the decoder alone keeps, counted without computing anything: for autoencoders too large for this machine. Frame
-    by frame it is that of one frame, for the moment in which it is computed again."""
+    """Count what the decoder alone keeps, without computing anything: for autoencoders too large for this machine.
+
+    Frame by frame it is that of one frame, for the moment in which it is computed again.
+    """
     config = PRESETS[preset]
     with torch.device("meta"):
         vae = build_autoencoder(config.autoencoder).requires_grad_(False)

@@ -96,8 +96,8 @@ def long_batch(clips: ClipSet, index: int, frames: int, window: int) -> Batch:
 
 
 @torch.no_grad()
-def gone_on_with(model: Starcaster, clips: ClipSet, index: int, seconds: float) -> Tensor:
-    """-> pictures [T, S, S, 3], 0..255"""
+def continued(model: Starcaster, clips: ClipSet, index: int, seconds: float) -> Tensor:
+    """Continue a clip from its own last frames: frames [T, S, S, 3] in 0..255."""
     length = model.config.chunk_frames
     chunks = 1 + round(seconds * model.config.fps / length)  # the last is never looked back at, nor finished
     stage = replace(stage_of("self"), recursion=chunks, drop_identity=0.0, drop_audio=0.0, drop_camera=0.0)
@@ -110,8 +110,11 @@ def gone_on_with(model: Starcaster, clips: ClipSet, index: int, seconds: float) 
 
 
 def figures(video: Tensor, truth: Tensor, probe) -> dict[str, float | Ratio]:
-    """Of a stretch of video, beside the clip. colour: how far the mean colour is off, grey levels. picture: how far the mean
-    picture is, the same. sharpness: ratio to the clip's. pose: deviation of yaw and pitch, ratio to the clip's."""
+    """Measure a stretch of video against the clip.
+
+    colour: error of the mean colour, grey levels. picture: error of the mean picture, grey levels. sharpness: ratio to the clip's.
+    pose: standard deviation of yaw and pitch, ratio to the clip's.
+    """
     mean, wanted = video.mean(dim=0), truth.mean(dim=0)
     moved, moves = (probe.read(frames / 255)[:, 1:].std(axis=0).sum() for frames in (video, truth))
     return {
@@ -131,7 +134,7 @@ def compare(models: dict[str, Starcaster], clips: ClipSet, probe, args: argparse
         whole = long_batch(clips, index, clips.latents.shape[1], window=0)
         truth = one.decode_frames(whole.latents) * 255
         for way, model in models.items():
-            video = gone_on_with(model, clips, index, args.seconds)
+            video = continued(model, clips, index, args.seconds)
             for at, stretch in stretches.items():
                 measured[way][at].append(figures(video[stretch], truth, probe))
             if len(rows) < SHOWN * len(models):

@@ -236,12 +236,13 @@ def plain_tokens(model: Starcaster, conditions: Conditions) -> tuple[dict, torch
     embedding = torch.from_numpy(conditions.identity.embedding).float()[None]
     vectors = torch.from_numpy(conditions.camera.vectors()[:frames])[None]
     portrait = torch.from_numpy(conditions.identity.portrait)[None].float() / 255
+    motion = random_head_motion(0, 0, frames, model.config.fps, loudness=conditions.speech.loudness)
     tokens = {
         "identity": model.identity_tokens(model.like_weights(embedding)),
         "nobody": model.identity_tokens.unconditional(1),
         "audio": model.speech_tokens(model.like_weights(conditions.speech.features[rows][None])),
         "camera": model.camera_tokens(model.like_weights(vectors)),
-        "head_motion": model.like_weights(random_head_motion(0, 0, frames, model.config.fps)[None]),
+        "head_motion": model.like_weights(motion[None]),
     }
     return tokens, model.like_weights(model.encode_frames(portrait))
 

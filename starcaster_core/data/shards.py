@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 import wave
 from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ import numpy as np
 
 from ..conventions import SAMPLE_RATE
 from ..errors import InputError
+from ..files import atomic_write
 
 CRF = 10  # about 45 dB on these pictures
 
@@ -47,14 +47,12 @@ def find_shards(folder: str | Path) -> list[Path]:
 
 def write_shard(path: Path, clips: Iterable[Clip]) -> None:
     """Write a shard: the same clips give the same bytes; it appears at `path` whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+    with atomic_write(path) as part, tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as tar:
         for clip in clips:
             for suffix, content in _members(clip).items():
                 member = tarfile.TarInfo(f"{clip.key}.{suffix}")  # time, owner and mode are constants
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
-    os.replace(partial, path)
 
 
 def read_shard(

@@ -269,7 +269,7 @@ class SyntheticWorld:
 
 
 def embed_known_face(picture: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, bool]:
-    """dlib embedding float32 [128] of a picture with known `landmarks` [K, 2] pixels, and whether dlib found the face."""
+    """Embed a face with known `landmarks` [K, 2] in pixels: dlib's float32 [128], and whether dlib found the face."""
     from ..identity.embed import embed
     from ..identity.faces import Face, detect
 
@@ -316,7 +316,7 @@ def make_set(settings: Settings, folder: Path, workers: int = 1) -> None:
                 f"a folder for {wanted}", f"one with {there}", "Choose another --out or the same settings."
             )
     manifest.write_text(json.dumps(wanted, indent=1))
-    for unfinished in folder.glob(".shard-*.partial"):  # of a run that was killed
+    for unfinished in folder.glob(".shard-*.part*"):  # of a run that was killed
         unfinished.unlink()
     shards = range(-(-settings.clips // CLIPS_A_SHARD))
     load_kit()  # fills the cache before several workers ask for it

@@ -72,8 +72,10 @@ class ArcFace:
 
 
 def sample(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """float32 [size, size, 3] in 0..255: the picture through a similarity, bilinear, black beyond its borders, without
-    smoothing, as the recogniser saw faces in training."""
+    """Warp a picture by a similarity: float32 [size, size, 3] in 0..255, bilinear, black beyond its borders, no smoothing.
+
+    The recogniser saw faces so in training.
+    """
     import torch
     import torch.nn.functional as F
 

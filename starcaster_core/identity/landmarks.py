@@ -105,8 +105,7 @@ class FaceLandmarks:
 
     @property
     def lid_openings(self) -> tuple[float, float]:
-        """How far the lids of the right and of the left eye are apart, in widths of the eye: below 0.1 closed, about
-        0.3 open"""
+        """Return how far the lids of the right and the left eye are apart, in widths of the eye: 0.1 closed, 0.3 open."""
 
         def opening(lids, outer, inner) -> float:
             gaps = [np.linalg.norm(self.points[upper] - self.points[lower]) for upper, lower in lids]
@@ -183,7 +182,7 @@ def first_square(image: np.ndarray, box: Sequence[float] | None) -> Square | Non
 
 
 def find_faces(image: np.ndarray, where: Square) -> list[Square]:
-    """A square for every face in a part of a picture, upright with the head, as large as the landmark network wants it"""
+    """Find the faces in a part of a picture: squares upright with the head, as large as the landmark network wants."""
     import torch
 
     from .landmarker import DETECTOR_SIDE, load_landmarker

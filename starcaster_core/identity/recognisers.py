@@ -25,7 +25,11 @@ class Dlib:
 
 
 def load_recogniser(backend: str, folders: Sequence[str | Path] = ()):
-    """backend: a model's `identity_backend`. folders: where the files of "arcface" may lie; "dlib" brings its own."""
+    """Load a recogniser.
+
+    backend: a model's `identity_backend`. folders: where the files of "arcface" may lie; "dlib" brings its own.
+    Raises InputError for another backend, CheckpointError where a file is missing.
+    """
     if backend == "dlib":
         return Dlib()
     if backend == "arcface":

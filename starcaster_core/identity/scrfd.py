@@ -27,16 +27,17 @@ class Scrfd:
             raise refuse(path, f"{WANTED}: scores, boxes and points at strides 8, 16, 32", f"{outputs} outputs")
 
     def detect(self, image: np.ndarray) -> list[Face]:
-        """Every face in a picture uint8 [H, W, 3], the most certain first; `Face.points` are image-left eye, image-right
-        eye, nose, image-left and image-right corner of the mouth."""
-        for share in (1.0, 0.5):  # a face that fills the picture is found when it fills less of the square
-            scale = share * SIDE / max(image.shape[:2])
+        """Find every face in a picture uint8 [H, W, 3], the most certain first.
+
+        `Face.points` are image-left eye, image-right eye, nose, image-left and image-right corner of the mouth."""
+        for fraction in (1.0, 0.5):  # a face that fills the picture is found when it fills less of the square
+            scale = fraction * SIDE / max(image.shape[:2])
             if found := self.search(resized(image, scale), scale):
                 return found
         return []
 
     def search(self, image: np.ndarray, scale: float) -> list[Face]:
-        """image: `scale` times the picture, at most SIDE pixels either way; faces in the picture's own pixels."""
+        """Find faces in an image, `scale` times the picture and at most SIDE pixels either way; in the picture's pixels."""
         square = np.zeros((SIDE, SIDE, 3), np.float32)
         height, width = image.shape[:2]
         square[:height, :width] = image

@@ -34,7 +34,7 @@ class Log:
         self.drop_rows_after(step)
 
     def write(self, row: dict[str, float], done: float) -> None:
-        """row: step, minutes, rate, then what was measured. done: share of the budget."""
+        """Write a row: step, minutes, rate, then what was measured. done: fraction of the budget."""
         new = not self.path.exists()
         with self.path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)

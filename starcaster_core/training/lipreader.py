@@ -47,8 +47,11 @@ def step_loss(reader: LipReader, mouths: Mouths, generator: torch.Generator) -> 
 
 @torch.no_grad()
 def figures(reader: nn.Module, mouths: Mouths, crops: Tensor) -> dict[str, float]:
-    """How well crops uint8 [N, T, WIDE, WIDE] are read: shares of frames with the right viseme, of all and of those not
-    at rest, beside always saying the commonest one and beside another clip's mouth; correlation of the opening."""
+    """Measure how well crops uint8 [N, T, WIDE, WIDE] are read.
+
+    Fraction of frames with the right viseme, of all and of those not at rest, beside that of always predicting the commonest one
+    and of another clip's mouth; correlation of the opening.
+    """
     readings = [reader(centre_crops(part)) for part in crops.split(16)]
     said = torch.cat([reading.logits.argmax(dim=-1) for reading in readings])
     opening = torch.cat([reading.opening for reading in readings])

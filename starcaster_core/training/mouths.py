@@ -96,8 +96,10 @@ def mouths_of(clip: Clip, vae: nn.Module | None, generator: torch.Generator) -> 
 
 
 def decoded(frames: Tensor, squares: Tensor, vae: nn.Module, generator: torch.Generator) -> Tensor:
-    """frames [T, 3, S, S] in 0..1 with what is around the squares [T, 4] gone through the latents, which a random
-    amount of noise has made inexact. The rest, most of the time it would take, stays as it was."""
+    """Encode and decode what is around the squares [T, 4] of frames [T, 3, S, S] in 0..1, with random noise on the latents.
+
+    The rest stays as it was, which saves most of the time.
+    """
     side, grid = frames.shape[-1], 16  # a multiple of every autoencoder's patch
     half = (squares[:, 2:] - squares[:, :2]).max() * ROOM / 2
     middle = (squares[:, 2:] + squares[:, :2]) / 2

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import MissingDependencyError
+from ...files import atomic_write
 
 CACHE_FORMAT = 2
 KEPT_BELOW_CROWN = 3.6  # decimetres of body kept: down to the upper chest
@@ -91,8 +92,10 @@ class HeadKit:
 
 
 def find_kit() -> Path:
-    """The kit's folder: $STARCASTER_HEADS, else ~/.local/share/starcaster/heads, else ../shared/assets/heads beside
-    the checkout. Raises MissingDependencyError where none holds a base.obj."""
+    """Return the kit's folder.
+
+    It is $STARCASTER_HEADS, else ~/.local/share/starcaster/heads, else ../shared/assets/heads beside the checkout. Raises MissingDependencyError where none holds a base.obj.
+    """
     checkout = Path(__file__).resolve().parents[3]
     named = os.environ.get("STARCASTER_HEADS")
     places = [Path(named)] if named else [user_kit_folder(), checkout.parent / "shared" / "assets" / "heads"]
@@ -118,10 +121,8 @@ def load_kit(root: Path | None = None) -> HeadKit:
     root = Path(root) if root else find_kit()
     cache = _cache_file(root)
     if not cache.is_file():
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        partial = cache.with_name(f".{cache.stem}-{os.getpid()}.npz")
-        np.savez(partial, **_parse(root))
-        os.replace(partial, cache)
+        with atomic_write(cache) as part, part.open("wb") as file:
+            np.savez(file, **_parse(root))
     with np.load(cache) as arrays:
         return _assemble(root, dict(arrays))
 

@@ -232,7 +232,7 @@ class Renderer:
         turn: np.ndarray | None = None,
         size: int = 128,
     ) -> np.ndarray:
-        """The posed head as uint8 [size, size, 3] RGB. Camera as in `camera.py`; `turn` [3, 3] the head's rotation."""
+        """Draw the posed head, uint8 [size, size, 3] RGB; camera as in `camera/poses.py`, `turn` [3, 3]: its rotation."""
         rig, program, gl = self.loaded.rig, self.program, self.gl
         turn = np.eye(3) if turn is None else turn
         self._cast_shadow(lighting.directions[0], turn)

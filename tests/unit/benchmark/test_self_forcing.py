@@ -57,7 +57,7 @@ def test_the_ways_differ_in_what_is_looked_back_at_and_in_nothing_else(benchmark
     assert replace(ours, context_frames=(2, 8)) == longer
 
 
-def test_a_clip_goes_round_and_is_gone_on_with_from_its_end(benchmark, clips):
+def test_a_clip_repeats_and_is_continued_from_its_end(benchmark, clips):
     batch = benchmark.long_batch(clips, 1, 2 * LENGTH, window=2)
     once = clips.latents[1].transpose(0, 1)
     assert torch.equal(batch.latents[0], torch.cat([once, once], dim=1))
@@ -71,7 +71,7 @@ def test_every_chunk_looks_back_at_the_one_before_and_the_first_at_the_clip(benc
     model = new_student(model, benchmark.stage_of("self")).eval().requires_grad_(False)
     shown, real = [], type(model.unet).cache_frames
     monkeypatch.setattr(type(model.unet), "cache_frames", lambda self, x, who: shown.append(x) or real(self, x, who))
-    video = benchmark.gone_on_with(model, clips, 1, seconds=2 * FRAMES / config.fps)
+    video = benchmark.continued(model, clips, 1, seconds=2 * FRAMES / config.fps)
     assert video.shape == (2 * FRAMES, 64, 64, 3) and 0 <= video.min() and 1 < video.max() <= 255
     assert torch.equal(shown[0][0], clips.latents[1, -2:].transpose(0, 1))
     for looked_back_at, chunk in zip(shown[1:], video.split(FRAMES)):
