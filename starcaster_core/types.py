@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:  # the command line's help reads this file, and torch takes a second
     from torch import Tensor
 
-DEFAULT_FPS = 25.0
+from .conventions import FPS as DEFAULT_FPS
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from zlib import crc32
 
 import numpy as np
 
+from ..conventions import FPS, SAMPLE_RATE
 from ..errors import InputError
-from .shards import SAMPLE_RATE, Clip, shard_path, write_shard
+from .shards import Clip, shard_path, write_shard
 from .splits import split_of
 
-FPS = 25.0
 CONTAINERS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg")
 SEARCH_SIDE = 640  # pixels; frames are searched for faces at this size
 SEARCH_EVERY = 5  # frames; in between the landmarks follow the face
@@ -198,10 +198,10 @@ def make_clips(
 
 
 def real_clip(name: str, number: int, crops: np.ndarray, marks: np.ndarray, sound: np.ndarray, start: int) -> Clip:
+    from ..camera.poses import default_intrinsics, world_from_cam
     from ..identity.align import three_points
     from ..identity.embed import embed
     from ..identity.faces import Face
-    from .heads.camera import default_intrinsics, look_at_origin
 
     count, size = len(crops), crops.shape[1]
     embeddings, boxes = [], []
@@ -230,7 +230,7 @@ def real_clip(name: str, number: int, crops: np.ndarray, marks: np.ndarray, soun
         "landmark_names": list(LANDMARKS),
     }
     truth = {
-        "world_from_cam": np.repeat(look_at_origin(0, 0)[None], count, axis=0).astype(np.float32),
+        "world_from_cam": np.repeat(world_from_cam(0, 0)[None], count, axis=0).astype(np.float32),
         "intrinsics": np.repeat(default_intrinsics()[None], count, axis=0),
         "landmarks": marks.astype(np.float32),
         "mouth_box": np.stack(boxes).astype(np.float32),

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..conventions import KINDS, SPLITS
 from ..data.performance import BROWS_DOWN, RESTING_BROWS
 from ..data.shards import Clip, find_shards, read_shard
 from ..errors import FaceError, InputError
@@ -30,9 +31,6 @@ from ..models.weight_groups import GROUPS
 from ..presets import MINI, ModelConfig
 from .lazy_concat import LazyConcat
 from .loop import autocast, training_device
-
-KINDS = ("temporal", "spatial", "joint")
-SPLITS = ("train", "val", "test")
 
 
 @dataclass
@@ -59,7 +57,7 @@ class ClipSet:
     identity: Tensor
 
     def where(self, split: str, kind: str) -> Tensor:
-        """Indices of the clips of one split and kind"""
+        """Return the indices of the clips of one split and kind."""
         return ((self.split == SPLITS.index(split)) & (self.kind == KINDS.index(kind))).nonzero()[:, 0]
 
 
@@ -89,7 +87,7 @@ def encode_shard(shard: Path, model: Starcaster, recogniser=None) -> dict[str, T
 
 
 def eye_boxes(clip: Clip) -> np.ndarray:
-    """One box round both eyes with a margin, float32 [T, 4] in pixels"""
+    """Return one box round both eyes with a margin, float32 [T, 4] in pixels."""
     names, size = clip.info["landmark_names"], clip.info["size"]
     eyes = clip.truth["landmarks"][:, ["eye" in name for name in names]]
     margin = EYE_MARGIN * size
@@ -97,7 +95,7 @@ def eye_boxes(clip: Clip) -> np.ndarray:
 
 
 def head_motion_of(clip: Clip) -> np.ndarray:
-    """float32 [T, len(CHANNELS)], see ClipSet"""
+    """Return the head motion of a clip, float32 [T, len(CHANNELS)], see ClipSet."""
     if "expression" not in clip.truth:
         return np.zeros((len(clip.truth["mouth_box"]), len(CHANNELS)), np.float32)
     weights = dict(zip(clip.info["unit_names"], clip.truth["expression"].T))
@@ -109,7 +107,7 @@ def head_motion_of(clip: Clip) -> np.ndarray:
 
 
 def head_degrees(rotation: np.ndarray) -> np.ndarray:
-    """[T, 3, 3] -> yaw, pitch, roll [T, 3]; undoes `performance.rotations`"""
+    """Convert rotations [T, 3, 3] to yaw, pitch, roll [T, 3]; undoes `head_motion.rotations`."""
     yaw = np.arctan2(rotation[:, 0, 2], rotation[:, 2, 2])
     pitch = np.arcsin(rotation[:, 1, 2])
     roll = np.arctan2(rotation[:, 1, 0], rotation[:, 1, 1])
@@ -117,7 +115,7 @@ def head_degrees(rotation: np.ndarray) -> np.ndarray:
 
 
 def encode_frames(model: Starcaster, frames: np.ndarray) -> Tensor:
-    """uint8 [T, S, S, 3] -> latents [T, C, h, w] on the CPU; resized to the model's size"""
+    """Encode frames uint8 [T, S, S, 3] to latents [T, C, h, w] on the CPU; resized to the model's size."""
     parts = torch.from_numpy(frames).split(FRAMES_AT_ONCE)
     with autocast():
         latents = [model.encode_frames(part.float() / 255)[0].float().cpu() for part in parts]
@@ -125,7 +123,7 @@ def encode_frames(model: Starcaster, frames: np.ndarray) -> Tensor:
 
 
 def encode_sound(model: Starcaster, clip: Clip) -> Tensor:
-    """Features [T, F] of the model's own speech encoder, zeros for a silent clip"""
+    """Return features [T, F] of the model's own speech encoder, zeros for a silent clip."""
     count = len(clip.frames)
     if clip.audio is None:
         return torch.zeros(count, model.config.conditioning.speech_dim)
@@ -133,8 +131,8 @@ def encode_sound(model: Starcaster, clip: Clip) -> Tensor:
 
 
 def embedding_of(clip: Clip, recogniser=None) -> Tensor:
-    """Who is shown, float32 [E]: what came with the clip (dlib), or the mean of what a recogniser (`detect`, `embed`)
-    sees in some of its frames. Raises FaceError where it finds no face."""
+    """Return the embedding of a clip's person, float32 [E]: what came with the clip (dlib), or the mean of what a
+    recogniser (`detect`, `embed`) sees in some of its frames. Raises FaceError where it finds no face."""
     if recogniser is None:
         return torch.from_numpy(clip.truth["embedding"]).float()
     seen = []
@@ -160,7 +158,7 @@ def new_model(config: ModelConfig, vae_file: Path, speech_file: Path, seed: int)
 
 @torch.no_grad()
 def encode_shards(data: Path, out: Path, model: Starcaster, recogniser=None) -> int:
-    """Encodes the shards that are new; returns how many there were. recogniser: None for the embeddings that come with
+    """Encode the shards that are new; return how many there were. recogniser: None for the embeddings that come with
     the clips, dlib's."""
     from safetensors.torch import save_file
 
@@ -173,7 +171,7 @@ def encode_shards(data: Path, out: Path, model: Starcaster, recogniser=None) -> 
 
 
 def recogniser_for(config: ModelConfig, folders: list[Path]):
-    """None where the clips' own embeddings (dlib) are what the model understands"""
+    """Load the recogniser of a model; None where the clips' own embeddings (dlib) are what it understands."""
     if config.identity_backend == "dlib":
         return None
     from ..identity import load_recogniser
@@ -182,7 +180,7 @@ def recogniser_for(config: ModelConfig, folders: list[Path]):
 
 
 def load_clips(folder: Path) -> ClipSet:
-    """All encoded shards of a folder. Raises InputError for none, and for those of an earlier version."""
+    """Load all encoded shards of a folder. Raises InputError for none, and for those of an earlier version."""
     from safetensors.torch import load_file
 
     files = sorted(folder.glob("*.safetensors"))

@@ -11,16 +11,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from starcaster_core.conventions import KINDS
 from starcaster_core.data.shards import shard_path, write_shard
 from starcaster_core.models.attention_cache import cache_condition
 from starcaster_core.models.checkpoint import load_checkpoint, random_model, read_checkpoint, save_checkpoint
 from starcaster_core.presets import PRESETS, ExtensionsConfig
 from starcaster_core.training import portrait
 from starcaster_core.training.diffusion import DenoisingLoss, draw_batch
+from starcaster_core.training.gradient_checkpointing import checkpointed_blocks
 from starcaster_core.training.grids import decoded, held_out, sample_grid
-from starcaster_core.training.latents import KINDS, ClipSet, encode_shards, load_clips
+from starcaster_core.training.latents import ClipSet, encode_shards, load_clips
 from starcaster_core.training.loop import LoopSettings
-from starcaster_core.training.memory import recomputing
 from starcaster_core.training.portrait import (
     begun_model,
     choose_trainable,
@@ -218,7 +219,7 @@ def test_an_interrupted_stage_goes_on_to_the_very_bit(tmp_path, stage, monkeypat
     )
 
 
-def test_recomputing_activations_changes_no_gradient():
+def test_checkpointed_activations_change_no_gradient():
     stage, clips = replace(RECIPES["mini"][3], **SMALL, reference=1.0, context=1.0), clips_in_memory()
     batch = draw_batch(clips, stage, "train", 2, torch.Generator().manual_seed(0))
 
@@ -231,7 +232,7 @@ def test_recomputing_activations_changes_no_gradient():
             kept += tensor.numel()
             return tensor
 
-        with recomputing(model.unet, enabled):
+        with checkpointed_blocks(model.unet, enabled):
             with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
                 cost = DenoisingLoss(model, stage)(batch, torch.Generator().manual_seed(1))[0]
             cost.backward()
