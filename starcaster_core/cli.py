@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
+import traceback
 from importlib import import_module
 
-from .errors import StarcasterError
+from .errors import StarcasterError, explained
+
+DEBUG = "--debug"
 
 # command -> (module with add_arguments(parser) and run(args), one line of help)
 COMMANDS = {
@@ -33,22 +37,38 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
+        sub.add_argument(
+            DEBUG, action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error as well"
+        )
         if name == command:
             import_module(f".{module}", __package__).add_arguments(sub)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 something the user can mend (said in one sentence), 2 wrong usage, 130 interrupted."""
+    """Run one command. Whatever fails is said in one sentence; `--debug` shows the traceback as well.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name that is no text must not end a finished run
     command = next((word for word in arguments if word in COMMANDS), None)
-    args = build_parser(command).parse_args(arguments)
     try:
+        args = build_parser(command).parse_args(arguments)
         import_module(f".{COMMANDS[args.command][0]}", __package__).run(args)
-    except StarcasterError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if DEBUG in arguments:
+            traceback.print_exc()
+        print(f"error: {explained(error) or unforeseen(command, error)}", file=sys.stderr)
+        return 1
     return 0
+
+
+def unforeseen(command: str | None, error: Exception) -> StarcasterError:
+    """Return an error of the program as a sentence."""
+    got = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return StarcasterError(f"to {command}", got, f"This was not foreseen: add {DEBUG} and report what it shows.")

@@ -165,11 +165,11 @@ def read_identity(
 
 def read_speech(model: Starcaster, file: FileName, seconds: float | None = None) -> tuple[Speech, Sound, list[str]]:
     """Read a sound file -> the model's speech features, the sound itself, warnings. seconds: use only so many."""
-    from .speech import audio_warnings, load_audio, mono16k
+    from .speech import audio_warnings, decode_audio, mono16k
 
-    waveform, rate = load_audio(file)
+    waveform, rate, warnings = decode_audio(file, seconds)
     samples = mono16k(waveform, rate, seconds)
-    return model.encode_speech(samples.to(model.device)), (waveform, rate), audio_warnings(samples)
+    return model.encode_speech(samples.to(model.device)), (waveform, rate), [*warnings, *audio_warnings(samples)]
 
 
 def read_camera(camera: str | CameraMove, frames: int, fps: float = FPS) -> CameraPath:

@@ -27,6 +27,7 @@ ARRAYS = {
     "crop": (np.float64, (3, 3)),
 }
 PHOTO_QUALITY = 95
+SUFFIXES = (".identity.safetensors", ".safetensors")
 FIX = "Choose a file saved by the Identity Loader, or make it again from photos."
 
 
@@ -104,6 +105,31 @@ def save_identity(path: str | os.PathLike, identity: Identity) -> None:
     content = save(tensors, metadata={"format": FORMAT, "backend": identity.backend, **angles})
     with atomic_write(path) as part:
         part.write_bytes(content)
+
+
+def save_new_identity(path: str | os.PathLike, identity: Identity) -> Path:
+    """Write like `save_identity`, but never over another identity: where the name is taken, `_2`, `_3` ... is added to it.
+    Nothing is written where the file there holds this identity already. Return the path."""
+    path = Path(path)
+    suffix = next((end for end in SUFFIXES if path.name.endswith(end)), path.suffix)
+    stem, free, number = path.name.removesuffix(suffix), path, 1
+    while os.path.lexists(free):
+        if _is_saved(free, identity):
+            return free
+        number += 1
+        free = path.with_name(f"{stem}_{number}{suffix}")
+    save_identity(free, identity)
+    return free
+
+
+def _is_saved(path: Path, identity: Identity) -> bool:
+    try:
+        there = load_identity(path)
+    except InputError:
+        return False
+    return there.backend == identity.backend and all(
+        np.array_equal(getattr(there, name), getattr(identity, name)) for name in ("embedding", "portrait", "crop")
+    )
 
 
 def load_identity(path: str | os.PathLike) -> Identity:
