@@ -174,14 +174,19 @@ def read_speech(model: Starcaster, file: FileName, seconds: float | None = None)
 
 def read_camera(camera: str | CameraMove, frames: int, fps: float = FPS) -> CameraPath:
     """Return the path of a preset, a move or a JSON keyframe file. Raises CameraError and InputError."""
-    from .camera import PRESETS, CameraMove, keyframe_path, preset_path
+    from .camera import PRESETS, CameraMove, keyframe_path, preset_path, read_keyframes
 
     if isinstance(camera, CameraMove):
         return preset_path(camera, frames, fps)
     if camera in PRESETS:
         return preset_path(CameraMove(camera), frames, fps)
-    if Path(camera).is_file():
-        return keyframe_path(Path(camera).read_text(encoding="utf-8"), frames, fps)
+    try:
+        text = read_keyframes(camera)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+    else:
+        return keyframe_path(text, frames, fps)
     raise InputError(f"{', '.join(PRESETS)} or a keyframe file", repr(camera), "Check the camera's name.")
 
 

@@ -45,12 +45,13 @@ def portrait_yaw(image: np.ndarray, face: Face) -> float:
 
 
 def portrait_warnings(identity: Identity) -> list[str]:
-    """What is hard about a portrait, a sentence each"""
+    """What is hard about a portrait or the photos it was made from, a sentence each"""
     if abs(identity.yaw) < SIDEWAYS:
-        return []
+        return [*identity.warnings]
     return [
+        *identity.warnings,
         f"The portrait seems to be taken from about {abs(identity.yaw):.0f} degrees to the side; "
-        "one that looks into the camera does better."
+        "one that looks into the camera does better.",
     ]
 
 

@@ -395,7 +395,7 @@ def sounds() -> list[Case]:
         good("damaged mp3", lambda: with_garbage(encoded(mono, "libmp3lame", "mp3")), "a.mp3", warns=None),
         good("damaged aac", lambda: with_garbage(encoded(mono, "aac", "adts")), "a.aac", warns="damaged"),
         good("damaged flac", lambda: with_garbage(encoded(mono, "flac", "flac"), 0.5, 50), "a.flac", warns=None),
-        good("damaged opus", lambda: with_garbage(encoded(mono, "libopus", "ogg")), "a.ogg", warns=None),
+        good("damaged opus", lambda: with_garbage(encoded(mono, "libopus", "ogg")), "a.ogg", warns="announces", loud=0),
         good("damaged m4a", lambda: with_garbage(encoded(mono, "aac", "mp4"), 0.3), "a.m4a", warns="damaged"),
         good("cut mp3", lambda: encoded(mono, "libmp3lame", "mp3")[:6000], "a.mp3", warns=None),
         good("cut wav", lambda: wav(mono)[:20_001], warns=None),
@@ -583,7 +583,7 @@ def identities() -> list[Case]:
 
 def outputs() -> list[Case]:
     def out(name: str, says: str | None = None, **more) -> Case:
-        return Case(f"out {name[:30]!r}", lambda f: {"--out": f"{f}/{name}"}, says, **more)
+        return Case(f"out {name[:30]!r} {len(name)}", lambda f: {"--out": f"{f}/{name}"}, says, **more)
 
     def same(name: str, option: str, content: Callable[[], bytes], link: str = "") -> Case:
         """--out is the file of another option, under the same or another name."""
@@ -593,7 +593,7 @@ def outputs() -> list[Case]:
             target = given
             if link == "dots":
                 target = folder / ".." / folder.name / "given.mp4"
-            elif link:
+            elif link in ("symbolic", "hard"):
                 target = folder / "other.mp4"
                 {"symbolic": target.symlink_to, "hard": target.hardlink_to}[link](given)
             options = {option: given, "--out": target}
@@ -647,7 +647,7 @@ def outputs() -> list[Case]:
         Case("out rtmp", lambda f: {"--out": "rtmp://127.0.0.1/live/a.mp4"}, "address"),
         Case("out file address", lambda f: {"--out": "file:///tmp/starcaster-a.mp4"}, "address"),
         Case("out tcp", lambda f: {"--out": "tcp:/127.0.0.1:9/a.mp4"}, "address"),
-        same("speech", "--speech", speech),
+        same("speech", "--speech", speech, "plain"),
         same("speech", "--speech", speech, "symbolic"),
         same("speech", "--speech", speech, "hard"),
         same("speech", "--speech", speech, "dots"),
@@ -695,7 +695,7 @@ def _folder(path: Path) -> Path:
 
 def settings() -> list[Case]:
     def case(option: str, value, says: str | None, **more) -> Case:
-        return Case(f"{option} {value}", lambda f: {option: value, **more}, says)
+        return Case(f"{option} {str(value)[:30]}", lambda f: {option: value, **more}, says)
 
     camera = {"--camera": "orbit"}
     return [
@@ -716,7 +716,7 @@ def settings() -> list[Case]:
         case("--device", "toaster", "a device that"),
         case("--device", "cuda:99", "a device that"),
         case("--model", "gone.safetensors", "gone.safetensors"),
-        case("--model", "x" * 5000, "model|checkpoint"),
+        case("--model", "x" * 5000, "shorter name"),
         Case("model folder", lambda f: {"--model": f}, "checkpoint|model"),
         Case("model text", lambda f: {"--model": put(f, "m.safetensors", "text " * 99)}, "m.safetensors"),
         Case("model pickle", lambda f: {"--model": put(f, "m.ckpt", b"\x80\x04.")}, "m.ckpt"),
