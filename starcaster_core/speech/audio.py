@@ -152,7 +152,7 @@ def to_mono_16k(waveform: Tensor, sample_rate: int, max_seconds: float | None = 
     LIMIT_SECONDS is refused. Raises AudioError for sound that is empty, several recordings, broken (NaN, infinity), on
     another scale than -1..1, or too long.
     """
-    waveform = _one_recording(waveform)
+    waveform = one_recording(waveform)
     if waveform.shape[-1] == 0 or waveform.shape[0] == 0:
         raise AudioError("sound", "a recording of 0 seconds", "Connect a recording with at least one sample.")
     if not 0 < sample_rate < math.inf:
@@ -186,8 +186,8 @@ def audio_warnings(samples: Tensor) -> list[str]:
     return warnings
 
 
-def _one_recording(waveform: Tensor) -> Tensor:
-    """-> float32 [C, N] on the CPU."""
+def one_recording(waveform: Tensor) -> Tensor:
+    """[N], [C, N] or [1, C, N] of floats or integers -> float32 [C, N] on the CPU. Raises AudioError for anything else."""
     if waveform.ndim == 3:
         if waveform.shape[0] != 1:
             raise AudioError("one recording", f"a batch of {waveform.shape[0]}", "Pick one of them.")
