@@ -22,7 +22,7 @@ import folder_paths
 import numpy as np
 import torch
 from comfy.cli_args import args
-from comfy_api.latest import ComfyExtension, InputImpl, Types, io, ui
+from comfy_api.latest import ComfyExtension, Input, InputImpl, Types, io, ui
 from PIL import Image
 
 from ..starcaster_core.errors import InputError, explained, shown
@@ -33,7 +33,7 @@ from .operations import adopt, move_the_rest
 
 intermediate_device = management.intermediate_device
 
-__all__ = ["ComfyExtension", "InputImpl", "Types", "intermediate_device", "io", "ui"]
+__all__ = ["ComfyExtension", "Input", "InputImpl", "Types", "intermediate_device", "io", "ui"]
 
 CATEGORY = "STARCaster"
 MODEL_FOLDER = "starcaster"
@@ -326,16 +326,17 @@ class StarcasterVAE(comfy.sd.VAE):
         self.model_size()
 
     def decode(self, samples_in, *arguments, **settings):
-        check_channels(samples_in, self.latent_channels)
+        check_channels(samples_in, self)
         return super().decode(samples_in, *arguments, **settings)
 
     def decode_tiled(self, samples, *arguments, **settings):
-        check_channels(samples, self.latent_channels)
+        check_channels(samples, self)
         return super().decode_tiled(samples, *arguments, **settings)
 
 
-def check_channels(samples: torch.Tensor, channels: int | None) -> None:
-    """Raise InputError for latents [B, C, ...] of another model than one with so many channels."""
+def check_channels(samples: torch.Tensor, vae) -> None:
+    """Raise InputError for latents [B, C, ...] of another model than a VAE's."""
+    channels = getattr(vae, "latent_channels", None)
     if channels is not None and samples.shape[1] != channels:
         raise InputError(
             f"samples of the VAE's model, with {channels} channels",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .comfy_bridge import InputImpl, Types
+from .comfy_bridge import Input, InputImpl, Types
 
 
 class FolderVideo(InputImpl.VideoFromFile):
@@ -39,7 +39,7 @@ class FolderVideo(InputImpl.VideoFromFile):
         audio = None
         if info.audio_codec:
             waveform, rate = load_audio(self._folder / "audio.wav")
-            audio = {"waveform": waveform[None], "sample_rate": rate}
+            audio = Input.Audio({"waveform": waveform[None], "sample_rate": rate})
         return Types.VideoComponents(images=images, audio=audio, frame_rate=info.fps, metadata=entries(info.metadata))
 
     def save_to(self, path, *arguments, **settings):

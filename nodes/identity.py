@@ -64,8 +64,7 @@ class IdentityLoader(io.ComfyNode):
                 io.String.Input(
                     "save_as",
                     default="",
-                    tooltip="A name to save this identity under, in output/starcaster. A name that is taken gets a number. Empty: do "
-                    "not save.",
+                    tooltip="Save this identity in output/starcaster under a name; a taken one gets a number. Empty: do not.",
                 ),
                 sockets.Model.Input(
                     "model",

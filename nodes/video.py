@@ -84,8 +84,7 @@ class VideoCombine(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="starcaster/video",
-                    tooltip="Name inside ComfyUI's output folder; a / makes a subfolder, %date:yyyy-MM-dd% and %Node name.widget% are "
-                    "filled in, and a number is added.",
+                    tooltip="Name inside the output folder; / makes a subfolder. %date:yyyy-MM-dd% is filled in, a number added.",
                 ),
                 sockets.Model.Input(
                     "model",
@@ -183,7 +182,7 @@ def _frames(samples, vae, images) -> tuple[int, Iterator[torch.Tensor]]:
             "model and identity to decode the samples with, or a VAE", "neither", "Connect the same as to the Sampler."
         )
     latents = frames_of(samples)
-    check_channels(latents, getattr(vae, "latent_channels", None))
+    check_channels(latents, vae)
     return len(latents), (vae.decode(part) for part in latents.split(SLICE))
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, shown
 
 SAMPLE_RATE = 16_000
 CRF = 10  # about 45 dB on these pictures
@@ -48,13 +48,16 @@ def find_shards(folder: str | Path) -> list[Path]:
 def write_shard(path: Path, clips: Iterable[Clip]) -> None:
     """Write a shard: the same clips give the same bytes; it appears at `path` whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for clip in clips:
-            for suffix, content in _members(clip).items():
-                member = tarfile.TarInfo(f"{clip.key}.{suffix}")  # time, owner and mode are constants
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-    os.replace(partial, path)
+    try:
+        with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for clip in clips:
+                for suffix, content in _members(clip).items():
+                    member = tarfile.TarInfo(f"{clip.key}.{suffix}")  # time, owner and mode are constants
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_shard(
@@ -85,6 +88,18 @@ def read_clips(
     """The clips of every finished shard of a folder; see `read_shard`."""
     for path in find_shards(folder):
         yield from read_shard(path, split, kinds, video)
+
+
+def readable_clips(
+    shards: Iterable[Path], left_out: dict[str, str], split: str | None = None, kinds: tuple[str, ...] | None = None
+) -> Iterator[Clip]:
+    """Yield the clips of shards as `read_shard` does; what follows a damaged place in a shard is left out, and why is put
+    into `left_out` under the shard's path."""
+    for path in shards:
+        try:
+            yield from read_shard(path, split, kinds)
+        except Exception as error:  # noqa: BLE001  tar, JSON, NumPy and the decoder raise nearly anything
+            left_out[str(path)] = shown(error if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
 
 
 def _chosen(members: dict[str, bytes], split, kinds, video: bool) -> Iterator[Clip]:

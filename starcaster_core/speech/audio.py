@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,12 +25,12 @@ PIECE = 0.1  # seconds in which the channels are compared
 CONVERT = "Convert it to WAV or FLAC, or choose another file."
 
 
-def load_audio(path: str | Path, max_seconds: float | None = None) -> tuple[Tensor, int]:
+def load_audio(path: str | os.PathLike, max_seconds: float | None = None) -> tuple[Tensor, int]:
     """Return `decode_audio` without its warnings."""
     return decode_audio(path, max_seconds)[:2]
 
 
-def decode_audio(path: str | Path, max_seconds: float | None = None) -> tuple[Tensor, int, list[str]]:
+def decode_audio(path: str | os.PathLike, max_seconds: float | None = None) -> tuple[Tensor, int, list[str]]:
     """Read the first audio track of any file PyAV reads (sound or video) -> waveform float32 [C, N] in -1..1 with C of 1
     or 2, sample rate, warnings.
 
@@ -144,7 +145,7 @@ def _floats(frame) -> np.ndarray:
     return np.ascontiguousarray(samples / np.float32(scale), np.float32)
 
 
-def to_mono_16k(waveform: Tensor, sample_rate: int, max_seconds: float | None = None) -> Tensor:
+def to_mono_16k(waveform: Tensor, sample_rate: float, max_seconds: float | None = None) -> Tensor:
     """waveform [N], [C, N] or [1, C, N] at any rate -> float32 [ceil(N * 16000 / sample_rate)].
 
     Two channels are averaged, or the louder one is taken where they cancel each other out; more are mixed to two before.

@@ -85,8 +85,9 @@ def run(
     """Trains, writes `out`, returns the figures on held-out people, voices and sentences. The autoencoder for decoded
     frames: that of `model`, or `vae`."""
     vae = vae or checkpoint_autoencoder(model)
-    mouths = load_mouths(data, ("train",), vae, seed)
-    held_out = load_mouths(data, HELD_OUT, vae, seed)
+    left_out: dict[str, str] = {}
+    mouths = load_mouths(data, ("train",), vae, seed, left_out)
+    held_out = load_mouths(data, HELD_OUT, vae, seed, left_out)
     reader = new_reader(seed)
 
     def loss_of_step(step: int):
@@ -100,7 +101,7 @@ def run(
         measured["decoded"] = figures(reader, held_out, held_out.decoded)
     facts = {"minutes": minutes, "seed": seed, "clips": len(mouths), "model": model, "held_out": measured}
     save_lipreader(out, reader, facts)
-    print(json.dumps(facts), flush=True)
+    print(json.dumps(facts | {"left_out": left_out}), flush=True)
     return measured
 
 

@@ -362,7 +362,7 @@ def sounds() -> list[Case]:
         good("mp3 called wav", lambda: encoded(mono, "libmp3lame", "mp3"), "a.wav"),
         good("voice on the left alone", lambda: wav(in_channel(0, 2)), loud=0.09),
         good("channels in opposite phase", lambda: wav(opposed)),
-        good("channels in opposite phase for a while", lambda: wav(late)),
+        good("channels in opposite phase for a while", lambda: wav(late), loud=0.15),
         good("5.1, voice in the middle", lambda: wav(in_channel(2, 6), mask=0x3F)),
         good("5.1, voice left", lambda: wav(in_channel(0, 6), mask=0x3F), loud=0.09),
         good(
