@@ -98,7 +98,8 @@ def keyframe_path(text: str, frames: int, fps: float = DEFAULT_FPS) -> CameraPat
     segment = np.clip(np.searchsorted(starts, times, side="right") - 1, 0, len(keys) - 1)
     following = np.minimum(segment + 1, len(keys) - 1)
     spans = np.maximum(starts[following] - starts[segment], 1e-12)
-    part = np.clip((times - starts[segment]) / spans, 0, 1)
+    with np.errstate(over="ignore"):  # a keyframe nearly forever ago: infinity is clipped to 1
+        part = np.clip((times - starts[segment]) / spans, 0, 1)
     eased = np.array([EASINGS[keys[s].easing](p) for s, p in zip(segment, part)])[:, None]
     yaw, pitch, distance = (poses[segment] + eased * (poses[following] - poses[segment])).T
     return make_path(yaw, pitch, distance, fps)
