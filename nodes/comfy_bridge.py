@@ -162,7 +162,9 @@ def face_model_folders() -> list[Path]:
 def model_output_path(name: str) -> tuple[Path, str]:
     """Where a model named by the user is written, below models/starcaster and never outside; its name in that folder."""
     name = check_name(name).removesuffix(".safetensors") + ".safetensors"
-    return Path(folder_paths.get_folder_paths(MODEL_FOLDER)[0]) / name, name
+    folder = Path(folder_paths.get_folder_paths(MODEL_FOLDER)[0])
+    refuse_way_out((folder / name).parent, folder)
+    return folder / name, name
 
 
 def identity_files() -> list[str]:
@@ -195,9 +197,7 @@ def identity_output_path(name: str) -> Path:
 def refuse_way_out(path: Path, folder: Path) -> None:
     """Raise InputError where a path leads out of a folder through a link."""
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise InputError(
-            "a place inside the output folder", f"{path}, a link that leads out of it", "Choose another name."
-        )
+        raise InputError(f"a place inside {folder}", f"{path}, a link that leads out of it", "Choose another name.")
 
 
 def next_output(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .camera import PRESETS, CameraMove
 from .errors import InputError, shown
-from .frame_sizes import FRAMES
+from .frame_sizes import FRAMES, LARGEST, SMALLEST
 from .sampling.execution import Execution
 from .sampling.samplers import SAMPLERS
 from .sampling.settings import SamplerSettings
@@ -88,18 +88,7 @@ def run(args: argparse.Namespace) -> None:
     )
     identity = choose_identity(args, model)
     conditions = prepare(model, identity, args.speech, choose_camera(args), args.seconds)
-    settings = SamplerSettings.of(
-        model.config,
-        seed=args.seed,
-        steps=args.steps,
-        scheduler=args.scheduler,
-        guidance_scale=args.guidance_scale,
-        guidance_end=args.guidance_end,
-        head_motion=args.head_motion,
-        lambda_audio=args.lambda_audio,
-        lambda_camera=args.lambda_camera,
-        use_reference=not args.identity_only,
-    )
+    settings = SamplerSettings.of(model.config, **chosen_settings(args))
     decode = frame_decoder(model, conditions, settings, args.frame, args.size)
     for warning in (*conditions.warnings, *decode.warnings):
         print(f"warning: {shown(warning)}", file=sys.stderr)
@@ -119,8 +108,25 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
+def chosen_settings(args: argparse.Namespace) -> dict:
+    """Return the sampler's settings that the arguments name; None stands for the model's own."""
+    return {
+        "seed": args.seed,
+        "steps": args.steps,
+        "scheduler": args.scheduler,
+        "guidance_scale": args.guidance_scale,
+        "guidance_end": args.guidance_end,
+        "head_motion": args.head_motion,
+        "lambda_audio": args.lambda_audio,
+        "lambda_camera": args.lambda_camera,
+        "use_reference": not args.identity_only,
+    }
+
+
 def check_settings(args: argparse.Namespace) -> None:
     """Raise InputError for what can be seen to be impossible before anything is loaded."""
+    from .pipeline import read_camera
+
     if args.out.suffix.lower() not in SUFFIXES:
         raise InputError(f"an output file ending in {', '.join(SUFFIXES)}", str(args.out), "Change --out.")
     if args.seconds is not None and not 0 < args.seconds <= LONGEST_SECONDS:
@@ -129,12 +135,22 @@ def check_settings(args: argparse.Namespace) -> None:
         )
     if bool(args.portrait) == bool(args.identity):
         raise InputError("a --portrait or an --identity", "both" if args.portrait else "neither", "Give one of them.")
+    if args.size is not None and not SMALLEST <= args.size <= LARGEST:
+        raise InputError(f"a size from {SMALLEST} to {LARGEST} pixels", str(args.size), "Choose one in between.")
+    SamplerSettings(**{name: value for name, value in chosen_settings(args).items() if value is not None})
+    if args.camera is not None:
+        read_camera(choose_camera(args), frames=2)
 
 
 def check_files(args: argparse.Namespace) -> None:
-    """Raise InputError where an output cannot be written, is an input, or is the other output."""
+    """Raise InputError where an input is missing, or an output cannot be written, is an input, or is the other output."""
     from .video import check_output
 
+    inputs = {"--portrait": args.portrait or (), "--identity": [args.identity], "--speech": [args.speech]}
+    for option, paths in inputs.items():
+        for path in paths:
+            if path is not None and not os.path.exists(path):
+                raise InputError(f"a file for {option}", f"{path}, where there is none", "Check the path.")
     given = [*(args.portrait or ()), args.identity, args.speech, args.audio_encoder, args.model, args.camera]
     outputs = {"--out": args.out, "--save-identity": args.save_identity}
     for option, path in outputs.items():

@@ -51,8 +51,12 @@ def decode_audio(path: str | os.PathLike, max_seconds: float | None = None) -> t
         with open_media(path) as container:
             if not container.streams.audio:
                 raise AudioError("a file with an audio track", f"{path.name} without one", CONVERT)
+            # FFmpeg knows no decoder for some, such as the spatial sound of phones, and crashes over their packets
+            stream = next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
+            if stream is None:
+                raise AudioError("sound that can be decoded", f"{path.name} of an unknown kind", CONVERT)
             announced = (container.duration or 0) / 1e6  # in microseconds
-            for piece in _decoded(container, pieces):
+            for piece in _decoded(container, stream, pieces):
                 pieces.add(*piece)
                 if max_seconds is not None and pieces.seconds >= max_seconds:
                     announced = 0
@@ -110,11 +114,10 @@ class Pieces:
         return np.concatenate(runs, axis=1)
 
 
-def _decoded(container, pieces: Pieces) -> Iterator[tuple[np.ndarray, int]]:
+def _decoded(container, stream, pieces: Pieces) -> Iterator[tuple[np.ndarray, int]]:
     """Samples [C, N] and rate of every frame that can be decoded; the others are noted in `pieces`."""
     import av
 
-    stream = container.streams.audio[0]
     packets = container.demux(stream)
     while True:
         try:

@@ -183,10 +183,18 @@ def pictures() -> list[Case]:
         bad("float tiff with NaN", lambda: tiff(np.full((64, 64), np.nan, np.float32)), "finite"),
         bad("float tiff below 0", lambda: tiff(float_grey / 128 - 1), "0..1"),
         Case("picture folder", lambda f: portrait(f), "a picture.*cannot be read"),
-        Case("picture missing", lambda f: portrait(f / "gone.png"), "no file at"),
-        Case("picture name too long", lambda f: portrait(f / ("x" * 300 + ".png")), "a picture"),
-        Case("picture name with a line break", lambda f: portrait(f / "a\n\x1b[31mb.png"), r"no file at.*\\n\\x1b"),
-        Case("picture name of bytes", lambda f: portrait(os.fsdecode(os.fsencode(f) + b"/\xe9.png")), "no file at"),
+        Case("picture missing", lambda f: portrait(f / "gone.png"), "a file for --portrait"),
+        Case("picture name too long", lambda f: portrait(f / ("x" * 300 + ".png")), "a file for --portrait"),
+        Case(
+            "picture name with a line break",
+            lambda f: portrait(f / "a\n\x1b[31mb.png"),
+            r"a file for --portrait.*\\n\\x1b",
+        ),
+        Case(
+            "picture name of bytes",
+            lambda f: portrait(os.fsdecode(os.fsencode(f) + b"/\xe9.png")),
+            "a file for --portrait",
+        ),
         Case("sound as picture", lambda f: portrait(ASSETS / "voice.flac"), "a picture.*cannot be read"),
         Case(
             "two photos of one person",
@@ -423,9 +431,9 @@ def sounds() -> list[Case]:
         nested("remote.m3u8", "#EXTM3U\n#EXTINF:9,\nhttp://127.0.0.1:9/other.ts\n#EXT-X-ENDLIST\n"),
         nested("session.sdp", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=audio 9 RTP/AVP 0\n"),
         Case("sound folder", lambda f: {"--speech": f}, "a sound file"),
-        Case("sound missing", lambda f: {"--speech": f / "gone.wav"}, "a sound file"),
-        Case("sound address", lambda f: {"--speech": "http://127.0.0.1:9/a.wav"}, "a sound file"),
-        Case("sound name too long", lambda f: {"--speech": f / ("x" * 300)}, "a sound file"),
+        Case("sound missing", lambda f: {"--speech": f / "gone.wav"}, "a file for --speech"),
+        Case("sound address", lambda f: {"--speech": "http://127.0.0.1:9/a.wav"}, "a file for --speech"),
+        Case("sound name too long", lambda f: {"--speech": f / ("x" * 300)}, "a file for --speech"),
     ]
     return cases
 
@@ -574,7 +582,7 @@ def identities() -> list[Case]:
     return [
         *(case(name, content, says) for name, (content, says) in IDENTITY_FILES.items()),
         Case("identity folder", lambda f: {"--identity": f}, "saved identity"),
-        Case("identity missing", lambda f: {"--identity": f / "gone.safetensors"}, "saved identity"),
+        Case("identity missing", lambda f: {"--identity": f / "gone.safetensors"}, "a file for --identity"),
     ]
 
 

@@ -104,5 +104,20 @@ def test_input(case, tmp_path, tiny, nobody, monkeypatch, capsys):
     assert case.after is None or case.after(tmp_path)
 
 
+def test_what_is_impossible_is_said_before_the_model_is_loaded(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    (tmp_path / "me.safetensors").write_bytes(identity_bytes())
+    (tmp_path / "path.json").write_text("{}")
+    usual = ["generate", "--identity", str(tmp_path / "me.safetensors"), "--out", str(tmp_path / "a.mp4")]
+    for wrong in (
+        ["--out", str(tmp_path / "me.safetensors" / "a.mp4")],
+        ["--speech", "gone.wav"],
+        ["--steps", "0"],
+        ["--size", "9"],
+        ["--camera", str(tmp_path / "path.json")],
+    ):
+        assert main([*usual, *wrong]) == 1 and capsys.readouterr().err.startswith("error: Wanted"), wrong
+
+
 def test_there_are_many():
     assert len(CASES) >= 120 and len({case.name for case in CASES}) == len(CASES)
