@@ -61,8 +61,8 @@ def make_identity(
         try:
             pixels = as_rgb(image)
             faces = recogniser.detect(pixels)
-            if not faces and box is None and mask is None:
-                refuse_turned(pixels, recogniser.detect)
+            if box is None and mask is None:
+                refuse_turned(pixels, faces, recogniser.detect)
             face = select_face(faces, pixels, which, box, mask, recogniser.face_at)
         except InputError as error:
             if len(images) == 1:

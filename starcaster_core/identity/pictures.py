@@ -16,6 +16,7 @@ BACKGROUND = 127.5  # grey behind transparent pixels: neither face nor hair is t
 FORMATS = "PNG JPEG WEBP GIF BMP DIB TIFF PPM TGA ICO JPEG2000 AVIF".split()
 LARGE = 50_000_000  # pixels; more cost seconds and gigabytes and show no more of a face
 SURE = 0.25  # a detector's score; below it turned photos show faces that are none
+DOUBTFUL = 0.5  # a photo with a better face is taken to be upright
 TURNS = (
     (1, "one lying on its side", "Turn it by 90 degrees to the left"),
     (3, "one lying on its side", "Turn it by 90 degrees to the right"),
@@ -78,10 +79,14 @@ def _grey(pixels: np.ndarray) -> np.ndarray:
     return np.clip(np.round(pixels.astype(np.float32) * (255 / full)), 0, 255).astype(np.uint8)
 
 
-def refuse_turned(image: np.ndarray, detect: Callable[[np.ndarray], list]) -> None:
-    """Raise FaceError where a face is found once a photo uint8 [H, W, 3], in which `detect` found none, is turned."""
+def refuse_turned(image: np.ndarray, faces: list, detect: Callable[[np.ndarray], list]) -> None:
+    """Raise FaceError where a face is found once a photo uint8 [H, W, 3] is turned, and `detect` found none in it as it is, or
+    one of which it is far less certain."""
+    best = max((face.score for face in faces), default=0.0)
+    if best >= DOUBTFUL:
+        return
     for quarters, got, fix in TURNS:
-        if any(face.score >= SURE for face in detect(np.rot90(image, quarters).copy())):
+        if any(face.score >= max(SURE, 3 * best) for face in detect(np.rot90(image, quarters).copy())):
             raise FaceError("a photo that stands upright", got, f"{fix} and save it again.")
 
 

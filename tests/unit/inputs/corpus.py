@@ -177,6 +177,8 @@ def pictures() -> list[Case]:
         bad("a plain wall", lambda: as_bytes(Image.new("RGB", (300, 300), (9, 90, 90)), "PNG"), "a photo with a face"),
         bad("lying on its left side", lambda: as_bytes(rgb.rotate(90), "PNG"), "upright.*Turn it"),
         bad("lying on its right side", lambda: as_bytes(rgb.rotate(270), "PNG"), "upright.*Turn it"),
+        bad("large, on its side", lambda: as_bytes(face(512).rotate(90), "PNG"), "upright.*Turn it"),
+        bad("large, upside down", lambda: as_bytes(face(512).rotate(180), "PNG"), "upright.*Turn it"),
         bad("upside down", lambda: as_bytes(rgb.rotate(180), "PNG"), "upright.*Turn it"),
         bad("face too small", lambda: as_bytes(small_on_large(56, 512), "PNG"), "40 pixels wide|a photo with a face"),
         bad("two people", lambda: as_bytes(side_by_side(), "PNG"), "one person"),
