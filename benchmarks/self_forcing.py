@@ -104,8 +104,8 @@ def gone_on_with(model: Starcaster, clips: ClipSet, index: int, seconds: float) 
     batch = long_batch(clips, index, chunks * length, model.config.conditioning.speech_window)
     loss = StudentLoss(model, stage)
     with autocast():
-        rolling = loss.roll_out(batch, seeded_generator(0, index, "go on"))
-        made = [guess.end for _, guess in islice(rolling, chunks - 1)]
+        rolling = loss.rollout(batch, seeded_generator(0, index, "go on"))
+        made = [guess.final for _, guess in islice(rolling, chunks - 1)]
         return torch.cat([model.decode_frames(chunk) for chunk in made]) * 255
 
 

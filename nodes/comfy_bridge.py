@@ -42,7 +42,11 @@ IDENTITY_SUFFIX = ".identity.safetensors"
 WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 ASSETS = Path(__file__).resolve().parent.parent / "starcaster_core" / "assets"
 # What the shipped workflows load, by the name it has in ComfyUI's input folder.
-SAMPLE_INPUTS = {"starcaster_portrait.png": "portrait.png", "starcaster_voice.flac": "voice.flac"}
+SAMPLE_INPUTS = {
+    "starcaster_photo.webp": "photo.webp",
+    "starcaster_portrait.png": "portrait.png",
+    "starcaster_voice.flac": "voice.flac",
+}
 
 
 # Errors and interruption

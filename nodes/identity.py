@@ -72,6 +72,12 @@ class IdentityLoader(io.ComfyNode):
                     tooltip="The model that will show the person; it decides which face recogniser is asked. Without one "
                     "it is that of 'mini'.",
                 ),
+                sockets.FaceLandmarks.Input(
+                    "face_landmarks",
+                    optional=True,
+                    tooltip="From core's Detect Face Landmarks, of the same photo, where the built-in landmarks miss the mouth. "
+                    "Of several photos, the first one's.",
+                ),
             ],
             outputs=[
                 sockets.Identity.Output(display_name="identity", tooltip="For the Sampler."),
@@ -87,7 +93,9 @@ class IdentityLoader(io.ComfyNode):
 
     @classmethod
     @user_errors
-    def execute(cls, identity_file, face, save_as, image=None, mask=None, model=None) -> io.NodeOutput:
+    def execute(
+        cls, identity_file, face, save_as, image=None, mask=None, model=None, face_landmarks=None
+    ) -> io.NodeOutput:
         from ..starcaster_core.identity import (
             load_identity,
             load_recogniser,
@@ -95,6 +103,7 @@ class IdentityLoader(io.ComfyNode):
             portrait_warnings,
             save_new_identity,
         )
+        from ..starcaster_core.identity.landmarks import core_landmarks, find_landmarks
 
         target = identity_output_path(save_as.strip()) if save_as.strip() else None
         if image is not None:
@@ -102,8 +111,13 @@ class IdentityLoader(io.ComfyNode):
             backend = model.core.config.identity_backend if model is not None else DEFAULT_BACKEND
             recogniser = load_recogniser(backend, face_model_folders())
             masks = _masks(mask, len(photos))
+            landmarks = find_landmarks
+            if face_landmarks is not None:
+                landmarks = lambda _, box: core_landmarks(face_landmarks, box=box)  # noqa: E731
             try:
-                identity = make_identity(photos, PORTRAIT_SIZE, which=face, masks=masks, recogniser=recogniser)
+                identity = make_identity(
+                    photos, PORTRAIT_SIZE, which=face, masks=masks, recogniser=recogniser, landmarks=landmarks
+                )
             except FaceError as error:
                 if mask is not None or not error.wanted.startswith(MASK_HELPS):
                     raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..starcaster_core.speech import audio_warnings, mono16k
+from ..starcaster_core.speech.prosody import with_loudness
 from ..starcaster_core.speech.wav2vec2 import NAME as WAV2VEC2
 from ..starcaster_core.speech.wav2vec2 import encode_with
 from . import sockets
@@ -51,7 +52,7 @@ class AudioEncoder(io.ComfyNode):
         tell_user(cls.hidden.unique_id, " ".join(audio_warnings(samples)))
         config = model.core.config
         if audio_encoder is not None and config.speech_encoder == WAV2VEC2:
-            speech = encode_with(*core_wav2vec2(audio_encoder), samples, config.fps)
+            speech = with_loudness(encode_with(*core_wav2vec2(audio_encoder), samples, config.fps), samples)
         else:
             speech = model.on_device().encode_speech(samples)
         return io.NodeOutput(speech, speech.frames)

@@ -34,7 +34,7 @@ def main() -> None:
             print(target)
             if workflow.stem == "talking_portrait":
                 BANNER.parent.mkdir(exist_ok=True)
-                banner(REPO / "starcaster_core" / "assets" / "portrait.png", frames).save(BANNER, quality=88)
+                banner(REPO / "starcaster_core" / "assets" / "photo.webp", frames).save(BANNER, quality=88)
                 print(BANNER)
 
 

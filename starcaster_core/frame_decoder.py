@@ -59,8 +59,8 @@ class FrameDecoder:
             found.append("This identity has no photo, so frames come from the model alone, at its own size.")
         elif identity.regions is None:
             found.append(
-                "No mouth and eyes were found in the photo, or it was saved by an earlier version: frames come from the model "
-                "alone, at its own size. Load the photo again, or choose one that shows the face from the front."
+                "This identity was saved by an earlier version, which did not keep where mouth and eyes lie: frames come from "
+                "the model alone, at its own size. Load the photo again."
             )
         elif frame == "picture" and (identity.photo is None or identity.crop is None):
             found.append(
@@ -83,8 +83,14 @@ class FrameDecoder:
         pixels = torch.from_numpy(np.array(portrait)).permute(2, 0, 1)[None].float() / 127.5 - 1
         device = self.model.device
         self.regions = torch.from_numpy(np.asarray(identity.regions, np.float32))[None].to(device)
+        lips = self.lips()
+        if lips is None and self.decoder.gap_reader is not None:
+            self.warnings.append(
+                "The lips were not found in the photo, so they move less than the voice asks for. A face seen from the front, "
+                "with nothing before it, does better."
+            )
         with torch.inference_mode():
-            self.photo = self.decoder.open_photo(pixels.to(device), self.regions, self.lips())
+            self.photo = self.decoder.open_photo(pixels.to(device), self.regions, lips)
         if self.picture:
             self.border = fading(DRAWN, BORDER).to(device)
             self.prepare_picture()

@@ -73,10 +73,10 @@ class NoiseConfig:
 class ExtensionsConfig:
     """What a model has beyond the paper (`models/extensions`). The defaults are the paper: nothing."""
 
-    head_motion_channels: int = 0  # of the head motion it is given, 0 or len(head_motion.CHANNELS) (decisions/0011)
-    copy_portrait: bool = False  # may copy the portrait's latents; for clean-latents prediction (decisions/0006)
-    warp_portrait: bool = False  # what may be copied is warped to the pose and camera of each frame (decisions/0012)
-    shared_noise: float = 0.0  # fraction of the noise's variance that all frames of a video share (decisions/0005)
+    head_motion_channels: int = 0  # of the head motion it is given, 0 or len(head_motion.CHANNELS) (decisions/0004)
+    copy_portrait: bool = False  # may copy the portrait's latents; for clean-latents prediction (decisions/0004)
+    warp_portrait: bool = False  # what may be copied is warped to the pose and camera of each frame (decisions/0004)
+    shared_noise: float = 0.0  # fraction of the noise's variance that all frames of a video share (decisions/0004)
 
 
 @dataclass(frozen=True)

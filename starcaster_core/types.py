@@ -47,12 +47,14 @@ class Speech:
     features: float32 [T, F]; row t describes the sound heard while frame t is shown, [t, t + 1) / fps seconds.
     seconds: length of the sound the features were made from; T = max(1, round(seconds * fps)).
     encoder: name of the encoder that made the features; a model accepts only its own.
+    loudness: float [T], about 0..1 (`speech.prosody.frame_loudness`), which heads nod to; None where it is not known.
     """
 
     features: Tensor
     seconds: float
     encoder: str
     fps: float = DEFAULT_FPS
+    loudness: np.ndarray | None = None
 
     @property
     def frames(self) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..head_motion import POSE_LIMIT, POSE_STD, blinks, drift, glances, look, rotations
+from ..speech.prosody import frame_loudness
 from .visemes import mouth_curves
 
 RESTING_BROWS = 0.14  # weight of the inner brows
@@ -66,16 +67,6 @@ def perform(
     return Performance(
         np.clip(expression, 0, 1), rotations(torch.from_numpy(degrees)).numpy(), degrees.astype(np.float32)
     )
-
-
-def frame_loudness(samples: np.ndarray, sample_rate: int, frames: int, fps: float = 25.0) -> np.ndarray:
-    """Root mean square of each frame's sound over that of a loud frame (0.9 quantile): [T], about 0..1."""
-    width = int(round(sample_rate / fps))
-    padded = np.zeros(frames * width, np.float32)
-    heard = np.asarray(samples[: len(padded)], np.float32)
-    padded[: len(heard)] = heard
-    rms = np.sqrt((padded.reshape(frames, width) ** 2).mean(axis=1))
-    return rms / max(float(np.quantile(rms, 0.9)), 1e-3)
 
 
 class _Face:

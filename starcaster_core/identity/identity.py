@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,15 @@ from ..errors import InputError
 from ..files import atomic_write
 from ..types import Identity
 from .align import ffhq_transform, warp
-from .faces import Face, select_face
-from .landmarks import LEFT_IRIS, LEFT_MOUTH_CORNER, RIGHT_IRIS, RIGHT_MOUTH_CORNER, find_landmarks
+from .faces import select_face
+from .landmarks import (
+    LEFT_IRIS,
+    LEFT_MOUTH_CORNER,
+    RIGHT_IRIS,
+    RIGHT_MOUTH_CORNER,
+    FaceLandmarks,
+    find_landmarks,
+)
 from .pictures import as_rgb, refuse_turned
 from .recognisers import Dlib
 
@@ -42,6 +49,7 @@ def make_identity(
     boxes: Sequence | None = None,
     masks: Sequence | None = None,
     recogniser=None,
+    landmarks: Callable[..., FaceLandmarks | None] = find_landmarks,
 ) -> Identity:
     """Make an identity: the mean of the photos' embeddings; of the first, the aligned crop as portrait, the geometry of the
     face, and the whole photo.
@@ -50,6 +58,7 @@ def make_identity(
     which: the face to take where a photo shows several, see `select_face`.
     boxes, masks: one a photo (None for a photo without), see `select_face`.
     recogniser: from `load_recogniser`, for the model that will show the person; None = dlib.
+    landmarks: finds them in the first photo, by picture uint8 [H, W, 3] and the face's box x0, y0, x1, y1.
     Raises InputError for pictures that cannot be used, FaceError for faces that cannot, naming the photo when several.
     """
     if len(images) == 0:
@@ -69,12 +78,14 @@ def make_identity(
                 raise
             raise type(error)(error.wanted, f"{error.got} (photo {index + 1} of {len(images)})", error.fix) from error
         if not portrait:
-            crop = ffhq_transform(*recogniser.eyes_and_mouth(face), size)
+            right_eye, left_eye, mouth = recogniser.eyes_and_mouth(face)  # the subject's right is the picture's left
+            crop = ffhq_transform(right_eye, left_eye, mouth, size)
             portrait = {
                 "portrait": warp(pixels, crop, size),
                 "photo": pixels,
                 "crop": crop,
-                **look_at(pixels, face, crop, size),
+                "regions": regions_of(np.stack([mouth, right_eye, left_eye]), crop, size),
+                **look_at(landmarks(pixels, face.box), crop, size),
             }
         embeddings.append(recogniser.embed(pixels, face))
     embedding = np.mean(embeddings, axis=0, dtype=np.float64).astype(np.float32)
@@ -99,18 +110,21 @@ def strangers(embeddings: Sequence[np.ndarray], backend: str) -> tuple[str, ...]
     )
 
 
-def look_at(picture: np.ndarray, face: Face, crop: np.ndarray, size: int) -> dict:
-    """Return what is known of a face's geometry, by the names that `Identity` has for it; nothing where the landmarks are not
-    found or lie elsewhere than the face."""
-    found = find_landmarks(picture, face.box)
+def look_at(found: FaceLandmarks | None, crop: np.ndarray, size: int) -> dict:
+    """Return what landmarks tell of a face's geometry, by the names that `Identity` has for it; nothing where there are none
+    or they lie outside the portrait."""
     if found is None:
         return {}
     corners, eyes = found.points[[RIGHT_MOUTH_CORNER, LEFT_MOUTH_CORNER], :2], found.points[[RIGHT_IRIS, LEFT_IRIS], :2]
-    places = np.concatenate([corners.mean(axis=0, keepdims=True), eyes]).astype(np.float64)
-    regions = (places @ crop[:2, :2].T + crop[:2, 2]) / size
+    regions = regions_of(np.concatenate([corners.mean(axis=0, keepdims=True), eyes]), crop, size)
     if ((regions < 0) | (regions > 1)).any():
         return {}
-    return {"yaw": found.pose.yaw, "pitch": found.pose.pitch, "regions": regions.astype(np.float32)}
+    return {"yaw": found.pose.yaw, "pitch": found.pose.pitch, "regions": regions}
+
+
+def regions_of(places: np.ndarray, crop: np.ndarray, size: int) -> np.ndarray:
+    """Return where mouth, right and left eye lie in the portrait, float32 [3, 2] in 0..1; places [3, 2]: in the picture."""
+    return ((places.astype(np.float64) @ crop[:2, :2].T + crop[:2, 2]) / size).astype(np.float32)
 
 
 def save_identity(path: str | os.PathLike, identity: Identity) -> None:

@@ -358,7 +358,8 @@ def core_landmarks(found: dict, frame: int = 0, box: Sequence[float] | None = No
     found: "frames", a list of faces for each picture; of a face, "landmarks_xy" [478, 2] in pixels of the picture,
         "landmarks_3d" [478, 3] in another scale, "blendshapes" by name, "presence" as a logit.
     frame: which picture. box: x0, y0, x1, y1 of the wanted face; None takes the largest.
-    Returns None where that picture has no face. Raises InputError for anything else than FACE_LANDMARKS.
+    Returns None where that picture has no face. Raises InputError for anything else than FACE_LANDMARKS, and for faces of
+    another picture: none whose middle lies in the box.
     """
     try:
         faces = [_core_face(face) for face in found["frames"][frame]]
@@ -369,8 +370,17 @@ def core_landmarks(found: dict, frame: int = 0, box: Sequence[float] | None = No
             "Connect Detect Face Landmarks (MediaPipe), given the same picture.",
         ) from None
     if box is not None:
-        middle = np.asarray(box, np.float64).reshape(2, 2).mean(0)
-        return min(faces, key=lambda f: np.linalg.norm(f.box.reshape(2, 2).mean(0) - middle), default=None)
+        low, high = np.asarray(box, np.float64).reshape(2, 2)
+        middle_of = {id(face): face.box.reshape(2, 2).mean(0) for face in faces}
+        there = [face for face in faces if ((low < middle_of[id(face)]) & (middle_of[id(face)] < high)).all()]
+        if faces and not there:
+            raise InputError(
+                "FACE_LANDMARKS of the face in the photo",
+                f"{len(faces)} faces elsewhere",
+                "Give Detect Face Landmarks (MediaPipe) the same picture, or disconnect it.",
+            )
+        middle = (low + high) / 2
+        return min(there, key=lambda face: np.linalg.norm(middle_of[id(face)] - middle), default=None)
     return max(faces, key=lambda f: (f.box[2:] - f.box[:2]).max(), default=None)
 
 

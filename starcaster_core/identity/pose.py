@@ -29,7 +29,7 @@ def portrait_yaw(image: np.ndarray, face: Face) -> float:
     ahead (`camera.poses`); 0 where it could be that.
 
     image: uint8 [H, W, 3] RGB; face: one of it, of dlib's points. Of rendered faces from the side it is 8 off in the mean
-    (docs/decisions/0015).
+    (docs/decisions/0004).
     """
     x0, y0, x1, y1 = np.round(face.box).astype(int)
     margin = (x1 - x0) // 2

@@ -1,7 +1,7 @@
 """Scaled dot-product attention, computed the quickest way that the device has.
 
 `attend` is softmax(Q K^T / sqrt(d)) V. On GPUs it is PyTorch's fused kernel. On CPUs in bfloat16 there are quicker ways for
-few keys and for CPUs without AMX (docs/decisions/0007). Every way gives the same numbers but for rounding.
+few keys and for CPUs without AMX (docs/decisions/0001). Every way gives the same numbers but for rounding.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def plain_products_are_faster(query: Tensor, key: Tensor) -> bool:
     """Say whether matrix products beat PyTorch's fused kernel: in bfloat16 on CPUs.
 
     In training the fused backward pass takes up to ten times as long over few keys. In sampling without AMX the fused
-    kernel takes twice as long (docs/decisions/0007) while the scores stay small enough for the cache.
+    kernel takes twice as long (docs/decisions/0001) while the scores stay small enough for the cache.
     """
     if query.device.type != "cpu" or query.dtype != torch.bfloat16:
         return False

@@ -156,7 +156,7 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[ModelConfig, dict[str, Ten
 
 def cpu_precision() -> torch.dtype:
     """For sampling and training on a CPU: bfloat16 where it multiplies tiles of it (AMX) or has at least its dot product,
-    up to several times faster; float32 elsewhere (docs/decisions/0001, 0007)."""
+    up to several times faster; float32 elsewhere (docs/decisions/0001)."""
     dot_product = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return torch.bfloat16 if has_amx() or dot_product() else torch.float32
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..presets import ModelConfig
+from ..speech.prosody import with_loudness
 from ..types import CameraPath, Identity, Speech
 from .attention_cache import ConditionCache, cache_condition
 from .attention_kernels import KeyValue
@@ -38,7 +41,7 @@ class Starcaster(nn.Module):
         self.identity_tokens = build_identity_encoder(config)
         self.speech_tokens = SpeechTokens(config.conditioning, config.unet.cross_attention_dim)
         self.camera_tokens = CameraTokens(config.conditioning, config.unet.cross_attention_dim)
-        self.speech_encoder = build_speech_encoder(config)
+        self.speech_encoder: Any = build_speech_encoder(config)  # whatever has `encode(samples, fps)`
         self.reference_decoder = build_reference_decoder(config)
 
     @property
@@ -153,7 +156,7 @@ class Starcaster(nn.Module):
                 "Connect an AUDIO_ENCODER (Load Audio Encoder with a wav2vec2-base file), name one with --audio-encoder, "
                 "or assemble the model with one.",
             )
-        return self.speech_encoder.encode(samples, self.config.fps)
+        return with_loudness(self.speech_encoder.encode(samples, self.config.fps), samples)
 
     # What to expect ----------------------------------------------------------------------------------------------------
 

@@ -195,7 +195,9 @@ def frame_pose(model, conditions: Conditions, settings: SamplerSettings, start: 
         camera = model.camera_vectors(conditions.camera, start, frames)
     motion = conditions.head_motion
     if motion is None:
-        motion = random_head_motion(settings.seed, start, frames, model.config.fps, settings.head_motion)
+        speech = conditions.speech if settings.lambda_audio > 0 else None
+        loudness = None if speech is None else speech.loudness
+        motion = random_head_motion(settings.seed, start, frames, model.config.fps, settings.head_motion, loudness)
     else:
         motion = motion[torch.arange(start, start + frames).clamp(max=len(motion) - 1)]
     return FramePose(motion[None].to(model.device), camera)

@@ -134,21 +134,21 @@ def box_weights(box: Tensor, side: int, weight: float) -> Tensor:
     return (weights / weights.mean(dim=(-1, -2), keepdim=True))[:, None]
 
 
-class Guess(NamedTuple):
-    """What the network said of a noisy chunk: prediction, target and the noisy latents [B, C, T, h, w]; timesteps [B];
-    end: the finished chunk, without gradient, where there is a better one than x0 in one step."""
+class Prediction(NamedTuple):
+    """The network's output on a noisy chunk: prediction, target and noisy latents [B, C, T, h, w]; timesteps [B]; final: clean
+    latents without gradient, where there are better ones than x0 in one step."""
 
     prediction: Tensor
     target: Tensor
     noisy: Tensor
     timesteps: Tensor
-    end: Tensor | None = None
+    final: Tensor | None = None
 
 
 class DenoisingLoss:
     """Call with a step's batch and generator -> weighted mean squared error of the predictions, scalar, the mean over the
-    chunks; with `lips`, a batch with sound also costs what a lip reader misses in the one-step x0, `stage.lip_weight`
-    times, once `progress` (share of the stage that is done, 0..1) has reached `stage.lip_start`.
+    chunks. With `lips`, batches with sound add `stage.lip_weight` times the lip-reading loss of the one-step x0, once `progress`
+    (fraction of the stage that is done, 0..1) has reached `stage.lip_start`.
 
     Everything random is drawn on the CPU, so that a step is the same whatever the model runs on.
     """
@@ -162,9 +162,9 @@ class DenoisingLoss:
     def __call__(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         batch = batch.to(self.model.device)
         costs, lips = [], []
-        for chunk, guess in self.roll_out(batch, generator):
-            costs.append(self.cost(guess, chunk, generator))
-            lips.append(self.lip_cost(guess, chunk))
+        for chunk, predicted in self.rollout(batch, generator):
+            costs.append(self.cost(predicted, chunk, generator))
+            lips.append(self.lip_cost(predicted, chunk))
         loss, lip = torch.stack(costs).mean(), torch.stack(lips).mean()
         temporal = batch.speech is not None
         numbers = {"temporal": loss.item() if temporal else 0.0, "is_temporal": float(temporal)}
@@ -174,33 +174,33 @@ class DenoisingLoss:
             numbers["lips"] = lip.item()
         return loss + self.stage.lip_weight * lip, numbers
 
-    def cost(self, guess: Guess, chunk: Batch, generator: torch.Generator) -> Tensor:
+    def cost(self, predicted: Prediction, chunk: Batch, generator: torch.Generator) -> Tensor:
         """Scalar"""
-        return self.error(guess, chunk).mean()
+        return self.error(predicted, chunk).mean()
 
-    def lip_cost(self, guess: Guess, chunk: Batch) -> Tensor:
+    def lip_cost(self, predicted: Prediction, chunk: Batch) -> Tensor:
         """Scalar, 0 where nothing is heard, where a mouth does not move, or it is too early"""
         unread = chunk.speech is None or chunk.latents.shape[2] == 1 or self.progress < self.stage.lip_start
         if self.lips is None or unread:
-            return guess.prediction.new_zeros(())
-        return self.lips(self.clean(guess), chunk.latents, chunk.mouth)
+            return predicted.prediction.new_zeros(())
+        return self.lips(self.clean(predicted), chunk.latents, chunk.mouth)
 
-    def error(self, guess: Guess, batch: Batch) -> Tensor:
+    def error(self, predicted: Prediction, batch: Batch) -> Tensor:
         """Weighted squared error of every latent [B, C, T, h, w]"""
-        error = (guess.prediction - guess.target).square() * self.noise_weights(guess.timesteps)
+        error = (predicted.prediction - predicted.target).square() * self.noise_weights(predicted.timesteps)
         if batch.speech is not None and self.stage.mouth_weight != 1:
             error = error * box_weights(batch.mouth, error.shape[-1], self.stage.mouth_weight)
         return error
 
-    def clean(self, guess: Guess) -> Tensor:
+    def clean(self, predicted: Prediction) -> Tensor:
         """x0 in one step [B, C, T, h, w]"""
-        return predict_clean(guess.prediction, guess.noisy, guess.timesteps, self.alphas_cumprod, self.kind)
+        return predict_clean(predicted.prediction, predicted.noisy, predicted.timesteps, self.alphas_cumprod, self.kind)
 
-    def finished(self, guess: Guess) -> Tensor:
+    def finished(self, predicted: Prediction) -> Tensor:
         """The chunk as the next one looks back at it, without gradient [B, C, T, h, w]"""
-        return self.clean(guess).detach() if guess.end is None else guess.end
+        return self.clean(predicted).detach() if predicted.final is None else predicted.final
 
-    def roll_out(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[Batch, Guess]]:
+    def rollout(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[Batch, Prediction]]:
         """Self-forcing: chunk after chunk with one noisy look at each, under the conditions that chance leaves. The first
         looks back at the clip, the later ones at what the model made of the chunk before; no gradient flows back there.
         The batch is on the model's device. Of a portrait that is not shown the chunks hold zeros."""
@@ -209,40 +209,41 @@ class DenoisingLoss:
         def chance(probability: float) -> bool:
             return torch.rand((), generator=generator).item() < probability
 
-        # Guidance's null is trained for the whole batch at once: hiding a condition from part of a batch would only
-        # save memory, and the batches are small.
-        nobody, deaf, blind = chance(stage.drop_identity), chance(stage.drop_audio), chance(stage.drop_camera)
-        shown, looking_back = chance(stage.reference) and not nobody, chance(stage.context) and not nobody
+        # Conditions are dropped for the whole batch at once: batches are small.
+        drop_all, drop_audio, drop_camera = (
+            chance(probability) for probability in (stage.drop_identity, stage.drop_audio, stage.drop_camera)
+        )
+        use_reference, use_context = chance(stage.reference) and not drop_all, chance(stage.context) and not drop_all
 
-        identity = self.identity(batch, nobody)
+        identity = self.identity(batch, drop_all)
         cache_frames = self.model.unet.cache_frames
-        banks = (cache_frames(batch.reference, identity),) if shown else ()
-        context = batch.context if looking_back else None
+        banks = (cache_frames(batch.reference, identity),) if use_reference else ()
+        context = batch.context if use_context else None
         reference = Reference()
-        if shown:
+        if use_reference:
             reference = open_reference(self.model, batch.reference, batch.portrait_camera)
         else:
             batch = replace(batch, reference=torch.zeros_like(batch.reference))
         chunks = batch.chunks(batch.latents.shape[2] // stage.recursion)
         for index, chunk in enumerate(chunks):
-            looked_back_at = index + 1 < len(chunks)
-            streams = self.streams(chunk.speech, chunk.camera, deaf or nobody, blind or nobody)
-            if not nobody:
+            is_context = index + 1 < len(chunks)
+            streams = self.streams(chunk.speech, chunk.camera, drop_audio or drop_all, drop_camera or drop_all)
+            if not drop_all:
                 pose = FramePose(chunk.head_motion, chunk.camera)
                 streams["extensions"] = prepare_chunk(self.model, reference, pose)
             past = () if context is None else (cache_frames(self.last_frames(context, generator), identity),)
             condition = cache_condition(identity, **streams, banks=banks + past)
-            guess = self.guess(chunk.latents, condition, generator, looked_back_at)
-            yield chunk, guess
-            if looked_back_at and not nobody:
-                context = self.finished(guess) if chance(stage.self_forcing) else chunk.latents
+            predicted = self.predict(chunk.latents, condition, generator, is_context)
+            yield chunk, predicted
+            if is_context and not drop_all:
+                context = self.finished(predicted) if chance(stage.self_forcing) else chunk.latents
 
-    def guess(self, latents: Tensor, condition, generator: torch.Generator, looked_back_at: bool) -> Guess:
+    def predict(self, latents: Tensor, condition, generator: torch.Generator, is_context: bool) -> Prediction:
         stage = self.stage
-        last = stage.context_timesteps if looked_back_at else None
+        last = stage.context_timesteps if is_context else None
         noisy, timesteps, target = self.add_noise(latents, generator, last)
         prediction = self.model.unet(noisy, timesteps, condition, motion=stage.motion, adapters=stage.adapters)
-        return Guess(prediction.float(), target, noisy, timesteps)
+        return Prediction(prediction.float(), target, noisy, timesteps)
 
     def last_frames(self, context: Tensor, generator: torch.Generator) -> Tensor:
         """At least as many as sampling looks back at, at times more: [B, C, n, h, w]"""
@@ -250,19 +251,21 @@ class DenoisingLoss:
         count = int(torch.randint(fewest, most + 1, (), generator=generator))
         return context[:, :, -count:]
 
-    def identity(self, batch: Batch, nobody: bool):
+    def identity(self, batch: Batch, unconditional: bool):
         tokens = self.model.identity_tokens
         batch_size = len(batch.embedding)
-        return self.model.unet.cache_identity(tokens.unconditional(batch_size) if nobody else tokens(batch.embedding))
+        return self.model.unet.cache_identity(
+            tokens.unconditional(batch_size) if unconditional else tokens(batch.embedding)
+        )
 
-    def streams(self, speech: Tensor | None, camera: Tensor | None, deaf: bool, blind: bool) -> dict:
+    def streams(self, speech: Tensor | None, camera: Tensor | None, drop_audio: bool, drop_camera: bool) -> dict:
         """Cached audio and camera of a chunk; an inactive stream is left out (lambda = 0)."""
         model, streams = self.model, {}
         if not self.stage.adapters:
             return streams
-        if speech is not None and not deaf:
+        if speech is not None and not drop_audio:
             streams["audio"] = model.unet.cache_audio(model.speech_tokens(speech))
-        if camera is not None and not blind:
+        if camera is not None and not drop_camera:
             streams["camera"] = model.unet.cache_camera(model.camera_tokens(camera))
         return streams
 

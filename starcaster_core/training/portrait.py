@@ -32,19 +32,19 @@ from .memory import recomputing
 from .prepare import LEAST_SHARE, Materials, prepare
 from .recipe import ABLATIONS, Stage, ablate, choose_stages, unfrozen
 from .recipes import RECIPES
-from .student import ADVERSARIAL, IN_CHUNKS, StudentLoss, for_the_reader, new_student, suited_to
+from .student import ADVERSARIAL, IN_CHUNKS, StudentLoss, adapt_stage, lip_reading_stage, new_student
 from .untrained import still_untrained
 
 MINUTES = 80
 EXPECTATIONS = """What to expect of `mini` on two CPU cores: a run of 2 minutes shows that everything runs, and nothing
-else. The mini that ships took eight and a half hours: 155 minutes of them on single frames, 210 as a student. More: docs/training.md."""
+else. The mini that ships took eight and a half hours: 241 minutes of them on single frames, 210 as a student. More: docs/training.md."""
 
 
 def begun_model(name_or_path: str, stages: tuple[Stage, ...], shared_noise: float | None = None) -> Starcaster:
     """Load a checkpoint to go on from with `stages`, with its preset's extensions.
 
     Noise is shared as the preset trains: a published model may share more than temporal attention learns anything from
-    (docs/decisions/0005). A model that only teaches a student stays as it is. Extensions that it lacks begin untrained.
+    (docs/decisions/0004). A model that only teaches a student stays as it is. Extensions that it lacks begin untrained.
     """
     model = load_checkpoint(name_or_path, torch.float32)
     config = model.config
@@ -165,7 +165,7 @@ def train_stage(
 
     def loss_of_draw(number: int):
         generator = step_generator(seed, stage.name, number)
-        drawn = for_the_reader(stage, generator) if loss.lips else stage
+        drawn = lip_reading_stage(stage, generator) if loss.lips else stage
         batch = draw_batch(clips, drawn, "train", window, generator)
         with autocast(precision):
             return loss(batch, generator)
@@ -233,7 +233,7 @@ def run(args: argparse.Namespace) -> None:
             )
             stage = replace(stage, clips=stage.clips * args.batch_factor)
             if stage.student_steps:
-                stage = suited_to(model, stage)
+                stage = adapt_stage(model, stage)
             model = run_stage(model.to(training_device()), stage, budget, materials.latents, reader, args)
     if args.recipe == "mini" and Distributed().is_main:
         print(EXPECTATIONS, flush=True)
@@ -261,6 +261,7 @@ def materials_for(args: argparse.Namespace, minutes: float) -> Materials:
         init=args.init,
         read_lips="lips" not in args.without,
         recognisers=args.recognisers,
+        photos=args.photos,
     )
 
 
@@ -296,7 +297,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--autoencoder", type=Path, help="autoencoder.safetensors; default: trained")
     parser.add_argument("--speech", type=Path, help="phonetic.safetensors; default: trained")
     parser.add_argument("--lipreader", type=Path, help="lipreader.safetensors; default: trained where there is --data")
-    parser.add_argument("--photos", type=Path, help="decoder: folder of aligned photos of 512 x 512 pixels")
+    parser.add_argument(
+        "--photos", type=Path, help="folder of aligned photos of 512 x 512 pixels, which talk beside the clips"
+    )
     parser.add_argument("--videos", type=Path, help="decoder: folder of videos of people who talk")
     parser.add_argument("--voices", type=Path, help="decoder: folder of recorded speech that the photos say")
     parser.add_argument("--scenes", type=int, default=720, help="decoder: rendered scenes")

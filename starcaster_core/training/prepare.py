@@ -21,6 +21,7 @@ from ..models.starcaster import Starcaster
 from ..presets import ModelConfig
 from .latents import encode_shards, new_model, recogniser_for
 from .loop import training_device
+from .photo_clips import encode_photos
 
 SHARES = {
     "clips": 0.2,
@@ -59,9 +60,10 @@ def prepare(
     init: str | None = None,
     read_lips: bool = True,
     recognisers: list[Path] = (),
+    photos: Path | None = None,
 ) -> Materials:
     """Makes what is missing in `out`, within its share of `minutes`. init: a model whose own autoencoder and speech encoder
-    are used. Without clips to learn from (only `latents` given) there is no lip reader but a given one."""
+    are used. photos: folder of aligned photos that are to talk beside the clips (`photo_clips.py`). Without clips to learn from (only `latents` given) there is no lip reader but a given one."""
     if clips is None and latents is None:
         clips = out / "clips"
         render(clips, minutes * SHARES["clips"], config.image_size, seed)
@@ -80,6 +82,8 @@ def prepare(
     if latents is None:
         latents = out / "latents"
         encode_shards(clips, latents, model.to(training_device()), recogniser_for(config, recognisers))
+        if photos is not None:
+            encode_photos(photos, clips, latents, model)
     return Materials(clips, latents, autoencoder, speech, lipreader)
 
 

@@ -1,11 +1,10 @@
 """Few steps: a student that samples in a handful of steps, without guidance, what its teacher samples in many.
 
-In some of the batches it goes on with its teacher's lesson, at the few timesteps that it will be asked at. In the others it
-is trained as it is sampled: from pure noise it goes its own way, step after step, each from the clean latents it has just
-made and new noise, as `lcm` samples; somewhere it is stopped, and only the last step learns (as in Self Forcing, Huang et
-al. 2025). So it learns to mend its own faults, which its teacher never saw. What it made is held against the clip, by
-squared error, and, since nothing on its own way tells it of the clip and it would learn to blur what it cannot know, judged
-by an adversary, to whom it is to look true. Its teacher is the weights it begins with. What else was tried:
+The student begins as a copy of its teacher. In some batches it denoises clips noised to its own few timesteps. In the others it
+is trained as it is sampled: from pure noise, step after step as `lcm` samples, each from the clean latents it has just
+predicted and new noise; sampling stops at a random step, and only that step has gradients (as in Self Forcing, Huang et
+al. 2025). So it learns to correct its own errors, which its teacher never saw. The loss there is the squared error to the clip
+plus an adversarial loss: by error alone it would blur what the conditions leave open. What else was tried:
 docs/decisions/0010. It is a stage of training like the others (`Stage.student_steps`).
 """
 
@@ -23,30 +22,31 @@ from ..models.starcaster import Starcaster
 from ..sampling.samplers import make_sampler
 from ..sampling.schedules import predict_clean
 from .adversarial import adversarial_losses
-from .diffusion import Batch, DenoisingLoss, Guess, box_weights
+from .diffusion import Batch, DenoisingLoss, Prediction, box_weights
 from .lips import LipLoss
 from .recipe import Stage
 
-ADVERSARIAL = {"betas": (0.5, 0.99), "discriminator_lr_factor": 6.0}  # of the loop: the usual for two that compete
-IN_CHUNKS = {
-    "discriminator_lr_factor": 2.0
-}  # of few clips a step an adversary as fast as that learns nothing but those
-OWN_WAY = 0.6  # of the batches
-VERDICT = 0.2  # how hard the adversary pulls, in units of the error's pull
-EYES = 2.0  # how much heavier an error weighs there
-READ, READ_AT_ONCE = 0.2, 16  # of the batches; frames in a row
-RAMP = 0.08  # of the stage, in which the adversary's word comes to count
+ADVERSARIAL = {"betas": (0.5, 0.99), "discriminator_lr_factor": 6.0}  # settings of the loop
+# Chunks show few clips a step: a faster discriminator would learn those by heart.
+IN_CHUNKS = {"discriminator_lr_factor": 2.0}
+SAMPLED = 0.6  # fraction of the batches that are sampled from pure noise
+ADVERSARIAL_WEIGHT = 0.2  # norm of the adversarial gradient, in units of the squared error's
+EYE_WEIGHT = 2.0  # weight of an error round the eyes
+LIP_READING, LIP_READING_FRAMES = 0.2, 16  # fraction of the batches for the lip-reading loss; frames in a row
+ADVERSARIAL_RAMP = 0.08  # fraction of the stage over which the adversarial weight rises
 
 
-class OwnWay(Guess):
-    """What the student made from pure noise, where it was stopped to learn; prediction: clean latents; end: where its way
-    led, if it went on"""
+class StudentSample(Prediction):
+    """What the student sampled from pure noise up to the step that learns. prediction: clean latents of that step; final: of the
+    last step, where sampling went on."""
 
 
 class StudentLoss(DenoisingLoss):
-    """Call with a step's batch and generator, as `DenoisingLoss`. The scalar is the squared error; on the student's own way
-    its gradient is, for the student, that of the error and of the adversary's verdict, and for `discriminator`, which is to be
-    trained along with it, that of its own loss."""
+    """Call with a step's batch and generator, as `DenoisingLoss`.
+
+    Returns the squared error; where the student sampled, gradients also carry the adversarial loss for the student, and the
+    discriminator's own loss for `discriminator`, whose parameters are trained along.
+    """
 
     def __init__(self, student: Starcaster, stage: Stage, lips: LipLoss | None = None):
         super().__init__(student, stage, lips)
@@ -59,64 +59,68 @@ class StudentLoss(DenoisingLoss):
             )
         self.discriminator.to(student.device, memory_format=torch.channels_last)
         self.timesteps = make_sampler(config.scheduler, config.noise, stage.student_steps).timesteps
-        self.notes: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        self.notes = {"own_way": 0.0, "fooled": 0.0, "adversary": 0.0}
+        self.metrics = {"sampled": 0.0, "adversarial": 0.0, "discriminator": 0.0}
         loss, numbers = super().__call__(batch, generator)
-        return loss, numbers | self.notes
+        return loss, numbers | self.metrics
 
     def draw_timesteps(self, count: int, generator: torch.Generator, last: int) -> Tensor:
-        """Out of those of sampling"""
+        """Draw out of the sampler's timesteps."""
         return self.timesteps[torch.randint(len(self.timesteps), (count,), generator=generator)]
 
-    def guess(self, latents: Tensor, condition, generator: torch.Generator, looked_back_at: bool) -> Guess:
-        # Sampling looks back at nothing but finished chunks.
-        if not looked_back_at and torch.rand((), generator=generator).item() >= OWN_WAY:
-            return super().guess(latents, condition, generator, looked_back_at)
-        return self.go_own_way(latents, condition, generator, to_the_end=looked_back_at)
+    def predict(self, latents: Tensor, condition, generator: torch.Generator, is_context: bool) -> Prediction:
+        # Context frames are always finished chunks in sampling.
+        if not is_context and torch.rand((), generator=generator).item() >= SAMPLED:
+            return super().predict(latents, condition, generator, is_context)
+        return self.sample(latents, condition, generator, to_end=is_context)
 
-    def go_own_way(self, latents: Tensor, condition, generator: torch.Generator, to_the_end: bool = False) -> OwnWay:
-        """As the sampler goes, to anywhere, with gradient through the last step; or from there on to the end, without."""
+    def sample(self, latents: Tensor, condition, generator: torch.Generator, to_end: bool = False) -> StudentSample:
+        """Sample from pure noise up to a random step, with gradients through that step alone; to_end: go on to the last."""
         fraction, stage, steps = self.model.config.extensions.shared_noise, self.stage, len(self.timesteps)
         stop = torch.randint(steps, (), generator=generator).item()
         clean, learned = None, None
-        for step, timestep in enumerate(self.timesteps if to_the_end else self.timesteps[: stop + 1]):
+        for step, timestep in enumerate(self.timesteps if to_end else self.timesteps[: stop + 1]):
             noise = draw_noise(latents.shape, fraction, generator, generator).to(latents)
             alpha, sigma = self.scales(timestep)
             x = noise if clean is None else alpha * clean + sigma * noise
             timesteps = timestep.expand(len(x)).to(x.device)
             with torch.set_grad_enabled(step == stop and torch.is_grad_enabled()):
-                said = self.model.unet(x, timesteps, condition, motion=stage.motion, adapters=stage.adapters).float()
-                clean = predict_clean(said, x, timesteps, self.alphas_cumprod, self.kind)
+                output = self.model.unet(x, timesteps, condition, motion=stage.motion, adapters=stage.adapters).float()
+                clean = predict_clean(output, x, timesteps, self.alphas_cumprod, self.kind)
             if step == stop:
-                learned, clean = OwnWay(clean, latents, x, timesteps), clean.detach()
-        return learned._replace(end=clean) if to_the_end else learned
+                learned, clean = StudentSample(clean, latents, x, timesteps), clean.detach()
+        return learned._replace(final=clean) if to_end else learned
 
-    def clean(self, guess: Guess) -> Tensor:
-        return guess.prediction if isinstance(guess, OwnWay) else super().clean(guess)
+    def clean(self, predicted: Prediction) -> Tensor:
+        return predicted.prediction if isinstance(predicted, StudentSample) else super().clean(predicted)
 
-    def cost(self, guess: Guess, chunk: Batch, generator: torch.Generator) -> Tensor:
-        if not isinstance(guess, OwnWay):
-            return super().cost(guess, chunk, generator)
-        made = guess.prediction.detach().requires_grad_()
-        # No heavier round the mouth, of which least can be known. The eyes can: it was told where they look.
-        error = ((made - chunk.latents).square() * box_weights(chunk.eyes, made.shape[-1], EYES)).mean()
-        verdict = adversarial_losses(self.discriminator, made, chunk.latents, given(chunk), generator)
-        (by_error,), (by_verdict,) = (torch.autograd.grad(x, made) for x in (error, verdict.student))
-        balance = VERDICT * by_error.norm() / by_verdict.norm().clamp(min=1e-8) * min(1.0, self.progress / RAMP)
-        self.notes = {
-            "own_way": error.item(),
-            "fooled": verdict.student.item(),
-            "adversary": verdict.discriminator.item(),
+    def cost(self, predicted: Prediction, chunk: Batch, generator: torch.Generator) -> Tensor:
+        if not isinstance(predicted, StudentSample):
+            return super().cost(predicted, chunk, generator)
+        made = predicted.prediction.detach().requires_grad_()
+        # The mouth weighs no more than the rest: least of it can be known. The eyes do: the head motion says where they look.
+        error = ((made - chunk.latents).square() * box_weights(chunk.eyes, made.shape[-1], EYE_WEIGHT)).mean()
+        adversarial = adversarial_losses(
+            self.discriminator, made, chunk.latents, discriminator_conditions(chunk), generator
+        )
+        (by_error,), (by_adversary,) = (torch.autograd.grad(x, made) for x in (error, adversarial.student))
+        balance = ADVERSARIAL_WEIGHT * by_error.norm() / by_adversary.norm().clamp(min=1e-8)
+        balance = balance * min(1.0, self.progress / ADVERSARIAL_RAMP)
+        self.metrics = {
+            "sampled": error.item(),
+            "adversarial": adversarial.student.item(),
+            "discriminator": adversarial.discriminator.item(),
         }
-        slope = ((by_error + balance * by_verdict) * guess.prediction).sum()
-        # Worth what the error is, with the gradient of both.
-        return error.detach() + slope - slope.detach() + verdict.discriminator - verdict.discriminator.detach()
+        slope = ((by_error + balance * by_adversary) * predicted.prediction).sum()
+        # The value of the squared error with the gradients of all three losses.
+        own = adversarial.discriminator
+        return error.detach() + slope - slope.detach() + own - own.detach()
 
 
-def given(chunk: Batch) -> DiscriminatorConditions:
-    """What a chunk was made from, as the adversary is told it"""
+def discriminator_conditions(chunk: Batch) -> DiscriminatorConditions:
+    """Return what a chunk was made from, as the discriminator sees it."""
     frames = chunk.latents.shape[2]
     speech = chunk.speech
     if speech is not None:
@@ -124,25 +128,28 @@ def given(chunk: Batch) -> DiscriminatorConditions:
     return DiscriminatorConditions(chunk.reference[:, :, 0], chunk.embedding, speech, chunk.camera, chunk.head_motion)
 
 
-def suited_to(teacher: Starcaster, stage: Stage) -> Stage:
-    """A student's stage, or, for a model whose temporal attention was never trained, the same with as many frames one by
-    one, each of another clip"""
+def adapt_stage(teacher: Starcaster, stage: Stage) -> Stage:
+    """Return the student's stage; for a teacher without trained temporal attention, with as many single frames, each of another
+    clip."""
     if not all(module.is_untrained() for module in teacher.unet.motion_modules()):
         return stage
     frames = stage.clips * stage.frames * stage.recursion
     return replace(stage, frames=1, clips=frames, motion=False, context=0.0, recursion=1)
 
 
-def for_the_reader(stage: Stage, generator: torch.Generator) -> Stage:
-    """The same, or, in READ of the batches where frames come one by one, as many frames in rows: mouths are read in motion"""
-    if stage.frames > 1 or torch.rand((), generator=generator).item() >= READ:
+def lip_reading_stage(stage: Stage, generator: torch.Generator) -> Stage:
+    """Return the stage, or, in LIP_READING of the batches of single frames, one with as many frames in rows: mouths are read in
+    motion."""
+    if stage.frames > 1 or torch.rand((), generator=generator).item() >= LIP_READING:
         return stage
-    return replace(stage, frames=READ_AT_ONCE, clips=max(1, stage.clips // READ_AT_ONCE), kinds=(("temporal", 1.0),))
+    return replace(
+        stage, frames=LIP_READING_FRAMES, clips=max(1, stage.clips // LIP_READING_FRAMES), kinds=(("temporal", 1.0),)
+    )
 
 
 def new_student(teacher: Starcaster, stage: Stage) -> Starcaster:
-    """A copy of the teacher whose own settings are the stage's number of steps of `lcm` from pure noise, without guidance,
-    looking back at earlier frames only if it learns to"""
+    """Return a copy of the teacher whose own settings are the stage's number of `lcm` steps from pure noise, without guidance,
+    with context frames only if it learns to use them."""
     student = deepcopy(teacher)
     student.config = replace(
         teacher.config,

@@ -43,7 +43,7 @@ def test_shipped_workflows_make_a_video_with_sound(server, quick, name):
 
 def test_the_shipped_inputs_run(server, workflow, quick):
     """As a fresh install runs it, but for the number of steps."""
-    shipped = {"LoadImage": "starcaster_portrait.png", "LoadAudio": "starcaster_voice.flac"}
+    shipped = {"LoadImage": "starcaster_photo.webp", "LoadAudio": "starcaster_voice.flac"}
     missing = [name for name in shipped.values() if not (server.base / "input" / name).exists()]
     assert not missing, f"the pack did not put {missing} into the input folder"
     changes = {

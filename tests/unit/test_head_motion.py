@@ -152,3 +152,40 @@ def test_a_made_up_portrait_s_own_pose_is_not_turned_again(monkeypatch):
     torch.testing.assert_close(relative[:, 3:], motion[16:, 3:])
     assert torch.equal(reference.camera[0], torch.from_numpy(path.vectors()[0]))
     assert torch.equal(pose.camera[0], torch.from_numpy(path.vectors()[16:]))
+
+
+def syllables(seconds: float, fps: float = FPS) -> np.ndarray:
+    """Loudness of a voice: four syllables a second, every third stressed, and half a second of pause every two seconds."""
+    t = (np.arange(round(seconds * fps)) + 0.5) / fps
+    stress = np.where(np.floor(4 * t) % 3 == 0, 1.0, 0.45)
+    return stress * np.sin(np.pi * (4 * t % 1)) ** 2 * (t % 2 < 1.5)
+
+
+def test_nods_and_brows_follow_a_voice_and_chance_remains():
+    loudness = syllables(20)
+    pitch, brows = CHANNELS.index("pitch"), CHANNELS.index("brows")
+    motions = [random_head_motion(seed, 0, 500, FPS, loudness=loudness).numpy() for seed in range(6)]
+    by_chance = [random_head_motion(seed, 0, 500, FPS).numpy() for seed in range(6)]
+
+    def follows(one, channel):
+        return np.corrcoef(loudness, one[:, channel])[0, 1]
+
+    assert np.mean([-follows(one, pitch) for one in motions]) > 0.3
+    assert np.mean([follows(one, brows) for one in motions]) > 0.3
+    assert abs(np.mean([follows(one, pitch) for one in by_chance])) < 0.15
+    assert np.abs(np.corrcoef(motions[0][:, 0], motions[1][:, 0])[0, 1]) < 0.9
+    ratio = np.std(motions, axis=1)[:, :3].mean(axis=0) / np.std(by_chance, axis=1)[:, :3].mean(axis=0)
+    assert (ratio > 0.7).all() and (ratio < 1.4).all()
+    assert np.abs(np.diff(motions, axis=1)[..., pitch]).max() < 0.6  # no jerks
+
+
+def test_pauses_blink_and_a_stretch_of_a_voice_is_the_same_by_itself():
+    loudness = syllables(40)
+    whole = random_head_motion(3, 0, 1000, FPS, loudness=loudness)
+    for start in (0, 16, 480, 984):
+        torch.testing.assert_close(random_head_motion(3, start, 16, FPS, loudness=loudness), whole[start : start + 16])
+    shut = np.flatnonzero(whole[:, BLINK] > 1.5) / FPS
+    in_pauses = (shut % 2 > 1.5) | (shut % 2 < 0.1)
+    assert in_pauses.mean() > 0.5  # by chance 0.3
+    after = random_head_motion(3, 1000, 100, FPS, loudness=loudness)  # silence follows the speech
+    assert after.isfinite().all() and after[:, 0].std() > 0

@@ -22,7 +22,7 @@ ALLOWED = {
     "types": {"errors"},
     "presets": {"errors"},
     "conventions": set(),
-    "head_motion": {"conventions"},
+    "head_motion": {"conventions", "speech"},  # heads nod to voices
     "files": set(),
     "channels": set(),
     "frame_sizes": set(),

@@ -1,4 +1,4 @@
-"""Head motion as a condition: a small network's answer is added to every frame's time embedding (docs/decisions/0011)."""
+"""Head motion as a condition: a small network's answer is added to every frame's time embedding (docs/decisions/0004)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The portrait's own latents, to be copied where they fit. For networks that predict clean latents (docs/decisions/0006).
+"""The portrait's own latents, to be copied where they fit. For networks that predict clean latents (docs/decisions/0004).
 
 out = (1 - g) prediction + g portrait, with the gate g = sigmoid(conv(features)) in 0..1, one number a latent pixel
 """

@@ -2,7 +2,7 @@
 
 Every pixel's ray is intersected with an ellipsoid where heads are, turned as the head is, and takes the colour which that
 point has in the portrait; what was hidden there takes the rim's. Hair and all else that is no ellipsoid come out wrong; the
-copy gate decides where to use it (docs/decisions/0012). Coordinates: docs/architecture.md.
+copy gate decides where to use it (docs/decisions/0004). Coordinates: docs/architecture.md.
 """
 
 from __future__ import annotations

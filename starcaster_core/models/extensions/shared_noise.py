@@ -1,4 +1,4 @@
-"""Noise that is partly the same for all frames of a video ("mixed noise", Ge et al. 2023; docs/decisions/0005).
+"""Noise that is partly the same for all frames of a video ("mixed noise", Ge et al. 2023; docs/decisions/0004).
 
 What the noise decides is then decided alike for neighbours.
 """

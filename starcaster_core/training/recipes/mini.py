@@ -74,7 +74,7 @@ MINI_RECIPE: tuple[Stage, ...] = (
         timestep_power=0.5,
     ),
     # Not the paper's: a student that does in four steps, without guidance, what the finished model does in eight
-    # (student.py). It is the first to hear and to be told the camera at once (docs/decisions/0014).
+    # (student.py). It is the first to hear and to be told the camera at once (docs/decisions/0010).
     Stage(
         "4-student",
         share=0.30,

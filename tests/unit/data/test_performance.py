@@ -6,9 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from starcaster_core.data.performance import POSE_LIMIT, frame_loudness, perform
+from starcaster_core.data.performance import POSE_LIMIT, perform
 from starcaster_core.data.visemes import CLASS_NAMES, CLASS_SHAPES, SHAPES, mouth_curves, shape_vector, shapes_of
 from starcaster_core.head_motion import rotations
+from starcaster_core.speech.prosody import frame_loudness
 
 SIDED = "browDown browOuterUp cheekSquint eyeBlink eyeLookDown eyeLookIn eyeLookOut eyeLookUp mouthLowerDown mouthPress"
 SIDED += " mouthSmile mouthStretch mouthUpperUp"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -196,3 +197,29 @@ def test_execution_options_reach_the_network_and_leave_the_model_that_came_in(mo
         with pytest.raises((RuntimeError, ValueError)):  # nothing to join
             module("nodes.sampler").Sampler.execute(one, identity, 1.0)
     assert asked == [model.execution, other.execution]
+
+
+def test_core_s_face_landmarks_say_where_mouth_and_eyes_are(module, monkeypatch):
+    node, landmarks = module("nodes.identity"), module("starcaster_core.identity.landmarks")
+    monkeypatch.setattr(node.IdentityLoader, "hidden", SimpleNamespace(unique_id="7"))
+    assets = Path(__file__).parents[3] / "starcaster_core" / "assets"
+    photo = module("starcaster_core.identity").read_picture(assets / "portrait.png")
+    image = torch.from_numpy(photo).float()[None] / 255
+    face = landmarks.find_landmarks(photo)
+
+    def connected(move: float):
+        points = face.points + [move, 0, 0]
+        known = {
+            "landmarks_xy": points[:, :2],
+            "landmarks_3d": points,
+            "blendshapes": dict(zip(landmarks.BLENDSHAPES, face.blendshapes.tolist())),
+            "presence": 12.0,
+        }
+        found = {"frames": [[known]]}
+        return node.IdentityLoader.execute("none", "single", "", image=image, face_landmarks=found).args[0]
+
+    alone = node.IdentityLoader.execute("none", "single", "", image=image).args[0]
+    assert np.abs(connected(0).regions - alone.regions).max() < 0.01
+    assert connected(20).regions[0, 0] - alone.regions[0, 0] > 0.02
+    with pytest.raises(module("starcaster_core.errors").InputError, match="same picture"):
+        connected(400)

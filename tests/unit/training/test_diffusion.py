@@ -14,7 +14,7 @@ from starcaster_core.sampling.schedules import predict_clean
 from starcaster_core.training.diffusion import (
     SNR_LIMIT,
     DenoisingLoss,
-    Guess,
+    Prediction,
     box_weights,
     draw_batch,
     draw_reference,
@@ -110,7 +110,7 @@ def test_a_mouth_counts_more_wherever_something_is_said(clips, loss):
     for kind, of in (("temporal", clips), ("joint", joint), ("spatial", clips)):
         batch = batch_of(of, kinds=((kind, 1.0),), recursion=1)
         ones = torch.ones_like(batch.latents)
-        error = loss.error(Guess(ones, 0 * ones, ones, torch.full((3,), 999)), batch)
+        error = loss.error(Prediction(ones, 0 * ones, ones, torch.full((3,), 999)), batch)
         assert (error.max() > 2 * error.min()) == (kind != "spatial"), kind
 
 
@@ -229,7 +229,7 @@ def test_a_step_runs_on_the_models_device_wherever_the_clips_are(clips):
     for kind in ("temporal", "spatial"):
         batch = batch_of(clips, kinds=((kind, 1.0),))
         loss, there = DenoisingLoss(model, stage), batch.to(model.device)
-        for chunk, guess in loss.roll_out(there, torch.Generator().manual_seed(0)):
+        for chunk, guess in loss.rollout(there, torch.Generator().manual_seed(0)):
             error = loss.error(guess, chunk)
             assert error.device.type == "meta" and error.shape == chunk.latents.shape
 
@@ -244,7 +244,7 @@ def contexts_of(model, clips, monkeypatch, **changes) -> tuple[list[torch.Tensor
     )
     batch = batch_of(clips, context=stage.context, recursion=stage.recursion, context_frames=stage.context_frames)
     scaled = replace(batch, latents=batch.latents / 500, context=batch.context / 500)
-    return seen, list(loss.roll_out(scaled, torch.Generator().manual_seed(0)))
+    return seen, list(loss.rollout(scaled, torch.Generator().manual_seed(0)))
 
 
 def test_later_chunks_look_back_at_what_the_model_made(model, clips, monkeypatch):
@@ -275,7 +275,7 @@ def test_the_loss_counts_every_chunk(model, clips):
     batch = batch_of(clips)
     batch = replace(batch, latents=batch.latents / 500, context=batch.context / 500)
     total, numbers = loss(batch, torch.Generator().manual_seed(0))
-    made = list(loss.roll_out(batch, torch.Generator().manual_seed(0)))
+    made = list(loss.rollout(batch, torch.Generator().manual_seed(0)))
     costs = [loss.error(guess, chunk).mean() for chunk, guess in made]
     torch.testing.assert_close(total, torch.stack(costs).mean())
     assert (numbers["first"], numbers["last"]) == pytest.approx([cost.item() for cost in costs])

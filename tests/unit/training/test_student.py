@@ -29,7 +29,13 @@ from starcaster_core.training.latents import KINDS, ClipSet
 from starcaster_core.training.loop import LoopSettings
 from starcaster_core.training.portrait import choose_trainable
 from starcaster_core.training.recipe import Stage
-from starcaster_core.training.student import StudentLoss, for_the_reader, given, new_student, suited_to
+from starcaster_core.training.student import (
+    StudentLoss,
+    adapt_stage,
+    discriminator_conditions,
+    lip_reading_stage,
+    new_student,
+)
 
 CLIPS, LENGTH, FRAMES = 4, 20, 8
 STAGE = Stage(
@@ -88,12 +94,12 @@ def student(teacher):
 
 
 @pytest.fixture
-def its_own_way(monkeypatch):
-    monkeypatch.setattr(module, "OWN_WAY", 1.0)
+def always_sampled(monkeypatch):
+    monkeypatch.setattr(module, "SAMPLED", 1.0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_student_and_discriminator_learn_and_nobody_else(clips, teacher, student, kind, its_own_way):
+def test_student_and_discriminator_learn_and_nobody_else(clips, teacher, student, kind, always_sampled):
     clips = replace(clips, kind=torch.full_like(clips.kind, KINDS.index(kind)))
     loss = StudentLoss(student, STAGE)
     loss.progress = 1.0
@@ -110,7 +116,7 @@ def test_student_and_discriminator_learn_and_nobody_else(clips, teacher, student
     assert learning == {n for n, _ in loss.discriminator.named_parameters() if not n.startswith(silent)}
 
 
-def test_its_own_way_is_the_samplers(clips, student, monkeypatch):
+def test_it_samples_as_the_sampler_does(clips, student, monkeypatch):
     """All of the way, with the same noise, is what the sampler makes with the student's own settings."""
 
     def numbered():
@@ -129,7 +135,7 @@ def test_its_own_way_is_the_samplers(clips, student, monkeypatch):
             extensions=prepare_chunk(student, open_reference(student, batch.reference), FramePose(batch.head_motion)),
         )
         monkeypatch.setattr(module, "draw_noise", numbered())
-        made = loss.go_own_way(batch.latents, condition, generator(), to_the_end=True).end
+        made = loss.sample(batch.latents, condition, generator(), to_end=True).final
     draw = numbered()
     monkeypatch.setattr(sys.modules[denoise.__module__], "draw_noise", draw)
     settings = SamplerSettings.of(student.config)
@@ -139,7 +145,7 @@ def test_its_own_way_is_the_samplers(clips, student, monkeypatch):
     torch.testing.assert_close(made, sampled, rtol=1e-3, atol=1e-3)
 
 
-def test_it_stops_anywhere_on_its_way_and_only_the_last_step_learns(clips, student, monkeypatch, its_own_way):
+def test_it_stops_anywhere_on_its_way_and_only_the_last_step_learns(clips, student, monkeypatch, always_sampled):
     seen, network = [], type(student.unet)
     forward = network.forward
 
@@ -164,8 +170,8 @@ def test_the_other_batches_are_its_teachers_lesson_at_its_own_timesteps(clips, s
     loss, lessons, own, timesteps = StudentLoss(student, STAGE), 0, 0, set()
     for seed in range(30):
         batch = batch_of(clips, seed=seed)
-        ((_, guess),) = loss.roll_out(batch, generator(seed))
-        if isinstance(guess, module.OwnWay):
+        ((_, guess),) = loss.rollout(batch, generator(seed))
+        if isinstance(guess, module.StudentSample):
             own += 1
             continue
         lessons += 1
@@ -175,7 +181,7 @@ def test_the_other_batches_are_its_teachers_lesson_at_its_own_timesteps(clips, s
     assert lessons > 8 and own > 8 and timesteps == {999, 749, 499, 249}
 
 
-def test_what_the_next_chunk_looks_back_at_went_all_its_own_way_and_learned_somewhere_on_it(
+def test_what_the_next_chunk_looks_back_at_went_all_always_sampled_and_learned_somewhere_on_it(
     clips, student, monkeypatch
 ):
     stage = replace(STAGE, recursion=2, frames=4, context=1.0)
@@ -188,20 +194,22 @@ def test_what_the_next_chunk_looks_back_at_went_all_its_own_way_and_learned_some
 
     monkeypatch.setattr(type(student.unet), "cache_frames", spy)
     for seed in range(16):
-        (_, one), (_, other) = loss.roll_out(batch_of(clips, stage=stage), generator(seed))
-        assert type(one) is module.OwnWay and one.prediction.requires_grad and not one.end.requires_grad
-        assert torch.equal(shown[-1], one.end[:, :, -2:])
-        assert torch.equal(one.end, one.prediction) == (one.timesteps[0] == 249)  # where it learned from the last step
+        (_, one), (_, other) = loss.rollout(batch_of(clips, stage=stage), generator(seed))
+        assert type(one) is module.StudentSample and one.prediction.requires_grad and not one.final.requires_grad
+        assert torch.equal(shown[-1], one.final[:, :, -2:])
+        assert torch.equal(one.final, one.prediction) == (
+            one.timesteps[0] == 249
+        )  # where it learned from the last step
         learned.add(one.timesteps[0].item())
         second.add(type(other))
-    assert learned == {999, 749, 499, 249} and second == {module.OwnWay, module.Guess}
+    assert learned == {999, 749, 499, 249} and second == {module.StudentSample, module.Prediction}
 
 
-def test_error_and_verdict_pull_as_hard_as_they_are_to(clips, student):
+def test_the_adversarial_gradient_has_its_share_of_the_error_s(clips, student):
     loss, batch = StudentLoss(student, STAGE), batch_of(clips)
     made = torch.randn(batch.latents.shape, generator=generator(), requires_grad=True)
-    guess = module.OwnWay(made, batch.latents, made, torch.tensor([499, 499]))
-    error = ((made - batch.latents).square() * diffusion.box_weights(batch.eyes, 8, module.EYES)).mean()
+    guess = module.StudentSample(made, batch.latents, made, torch.tensor([499, 499]))
+    error = ((made - batch.latents).square() * diffusion.box_weights(batch.eyes, 8, module.EYE_WEIGHT)).mean()
     (by_error,) = torch.autograd.grad(error, made, retain_graph=True)
 
     def pull(progress: float) -> torch.Tensor:
@@ -211,19 +219,19 @@ def test_error_and_verdict_pull_as_hard_as_they_are_to(clips, student):
         return torch.autograd.grad(cost, made)[0]
 
     torch.testing.assert_close(pull(0.0), by_error)
-    by_verdict = pull(1.0) - by_error
-    torch.testing.assert_close(by_verdict.norm(), module.VERDICT * by_error.norm(), rtol=1e-3, atol=0)
-    assert torch.cosine_similarity(by_verdict.flatten(), by_error.flatten(), dim=0).abs() < 0.9
-    torch.testing.assert_close(pull(module.RAMP / 2) - by_error, by_verdict / 2)
+    by_adversary = pull(1.0) - by_error
+    torch.testing.assert_close(by_adversary.norm(), module.ADVERSARIAL_WEIGHT * by_error.norm(), rtol=1e-3, atol=0)
+    assert torch.cosine_similarity(by_adversary.flatten(), by_error.flatten(), dim=0).abs() < 0.9
+    torch.testing.assert_close(pull(module.ADVERSARIAL_RAMP / 2) - by_error, by_adversary / 2)
 
 
 def test_where_the_portrait_was_not_shown_the_discriminator_does_not_see_it(clips, student):
     batch = batch_of(clips)
     for shown in (0.0, 1.0):
         loss = StudentLoss(student, replace(STAGE, reference=shown))
-        ((chunk, _),) = loss.roll_out(batch, generator())
-        assert given(chunk).portrait.any().item() == bool(shown)
-    told = given(chunk)
+        ((chunk, _),) = loss.rollout(batch, generator())
+        assert discriminator_conditions(chunk).portrait.any().item() == bool(shown)
+    told = discriminator_conditions(chunk)
     assert told.speech.shape == (2, FRAMES, 5 * 64) and told.camera is None
     windows = told.speech[:, 3].unflatten(1, (64, 5))
     torch.testing.assert_close(windows[..., 2], batch.speech[:, 5])  # two frames either way
@@ -290,7 +298,7 @@ def test_where_temporal_attention_was_never_trained_frames_are_taken_one_by_one(
             parameter.data.zero_()
     for number, model in enumerate((teacher, silent)):
         budget = LoopSettings(0, steps=1, show_minutes=9)
-        stage = suited_to(model, STAGE)
+        stage = adapt_stage(model, STAGE)
         student = portrait.train_stage(model, clips, stage, budget, tmp_path / str(number), seed=0)
     assert seen == [(2, FRAMES), (2 * FRAMES, 1)]
     assert all(module.is_untrained() for module in student.unet.motion_modules())
@@ -301,7 +309,7 @@ def test_frames_one_by_one_are_as_many_as_in_chunks_in_a_row(teacher):
     for module_ in silent.unet.motion_modules():
         torch.nn.init.zeros_(module_.proj_out.weight)
         torch.nn.init.zeros_(module_.proj_out.bias)
-    single = suited_to(silent, replace(STAGE, clips=1, recursion=2))
+    single = adapt_stage(silent, replace(STAGE, clips=1, recursion=2))
     assert (single.clips, single.frames, single.recursion) == (2 * FRAMES, 1, 1)
 
 
@@ -318,12 +326,12 @@ def test_a_discriminator_of_few_clips_learns_more_slowly(tmp_path, clips, teache
 
 def test_where_frames_come_one_by_one_some_come_in_a_row_for_the_lip_reader(clips, teacher):
     singles = replace(STAGE, frames=1, clips=32)
-    draws = [for_the_reader(singles, generator(seed)) for seed in range(200)]
+    draws = [lip_reading_stage(singles, generator(seed)) for seed in range(200)]
     rows = [stage for stage in draws if stage.frames > 1]
     assert {(stage.frames, stage.clips, stage.kinds) for stage in rows} == {(16, 2, (("temporal", 1.0),))}
-    assert 0.5 * module.READ < len(rows) / len(draws) < 2 * module.READ
+    assert 0.5 * module.LIP_READING < len(rows) / len(draws) < 2 * module.LIP_READING
     assert all(stage == singles for stage in draws if stage.frames == 1)
-    assert for_the_reader(STAGE, generator()) == STAGE
+    assert lip_reading_stage(STAGE, generator()) == STAGE
 
 
 def test_a_lip_reader_reads_rows_and_no_single_frames(clips, student):

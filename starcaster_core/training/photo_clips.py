@@ -1,0 +1,213 @@
+"""Clips out of photos, for the denoiser: a photo is given what a rendered clip says, how its head moves and its camera.
+
+    python -m starcaster_core.training.photo_clips --photos DIR --data CLIPS --model mini --out LATENTS
+
+Lips open as far as the rendered ones, in mouth widths, the head turns and the camera moves by geometry
+(`models/lip_warp.py`, `models/extensions/portrait_warp.py`); what lies between the lips is the render's. Eyes keep looking as they
+do in the photo, and the head motion says so. Encoded clips go beside those of renders, 32 photos a file; files that are there are
+not made again. Held-out photos (a tenth, by a hash of their names) are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..camera.path import make_path
+from ..camera.poses import RADIUS, angles
+from ..data.shards import Clip, read_clips
+from ..files import atomic_write
+from ..head_motion import POSE_CHANNELS, head_rotations
+from ..identity.landmarks import LEFT_LIDS, LEFT_MOUTH_CORNER, RIGHT_LIDS, RIGHT_MOUTH_CORNER, find_landmarks
+from ..models.checkpoint import load_checkpoint
+from ..models.extensions.portrait_warp import camera_at, pixel_centres, warp_flow
+from ..models.lip_warp import LEFT_CORNER, RIGHT_CORNER, compose, lip_directions, lip_field, lip_flow
+from ..models.reference_decoder import move_regions
+from ..models.starcaster import Starcaster
+from .decoder_pairs import BIAS, decode_jpeg, photo_files
+from .latents import EYE_MARGIN, KINDS, SPLITS, encode_frames, encode_sound, head_motion_of
+from .talking_pairs import STRETCH, STRETCHED, between_lips, stretched_mouth
+
+SIDE = 256  # of the frames that are made, pixels
+A_FILE = 32  # photos
+FARTHEST = 15.0  # degrees that cameras go to the side: beyond, the geometry of a photo is not the truth
+IDENTITIES = 1_000_000  # numbers of photos begin here, those of renders below
+MOUTH_MARGIN = 0.06  # of a picture's side, round the mouth, as in renders
+MOUTH, EYES = (61, 291, 0, 17), (33, 133, 362, 263, *sum(RIGHT_LIDS + LEFT_LIDS, ()))
+
+
+def lip_motion(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far a rendered clip's lips are apart, in mouth widths [T], and how wide the mouth is over its median [T]."""
+    at = dict(zip(clip.info["landmark_names"], clip.truth["landmarks"].transpose(1, 0, 2)))
+    widths = np.linalg.norm(at["right_mouth"] - at["left_mouth"], axis=1)
+    gaps = np.linalg.norm(at["upper_lip_bottom"] - at["lower_lip_top"], axis=1)
+    yaw = np.radians(angles(clip.truth["world_from_cam"].reshape(-1, 4, 4))[0].clip(-60, 60))
+    widths = widths / np.cos(yaw)  # as from the front
+    width = np.median(widths)
+    stretch = np.ones_like(widths) if clip.info["kind"] == "joint" else (widths / width).clip(*STRETCH)
+    return gaps / width, stretch
+
+
+def nearer_cameras(clip: Clip) -> np.ndarray:
+    """Return a clip's cameras [T, 25], brought nearer to the front where they go farther than FARTHEST."""
+    poses = clip.truth["world_from_cam"].reshape(-1, 4, 4)
+    yaw, pitch, distance = angles(poses)
+    part = min(1.0, FARTHEST / max(1e-6, np.abs(yaw).max()))
+    return make_path(part * yaw, part * pitch, distance / RADIUS, clip.info["fps"]).vectors()
+
+
+def move_picture(pictures: Tensor, flow: Tensor) -> Tensor:
+    """Sample pictures [1 or T, 3, S, S] at place + flow [T, 2, F, F], bicubically: [T, 3, S, S]."""
+    moved = F.interpolate(flow, pictures.shape[-2:], mode="bilinear", align_corners=False).movedim(1, -1)
+    grid = 2 * (pixel_centres(pictures.shape[-1], flow.device) + moved) - 1
+    pictures = pictures.expand(len(flow), -1, -1, -1)
+    return F.grid_sample(pictures, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+
+
+def rendered_mouth(clip: Clip, row: int, points: np.ndarray) -> Tensor:
+    """Return a picture [3, SIDE, SIDE] in 0..1 with the inside of a render's mouth where a photo's lips are.
+
+    points [478, 2]: the photo's landmarks, image sides, lips moved.
+    """
+    at = dict(zip(clip.info["landmark_names"], clip.truth["landmarks"][row]))
+    frame = torch.from_numpy(clip.frames[row].copy()).permute(2, 0, 1)[None].float() / 255
+    there = np.array([at["right_mouth"], at["left_mouth"], at["upper_lip_bottom"], at["lower_lip_top"]])
+    here = points[[RIGHT_MOUTH_CORNER, LEFT_MOUTH_CORNER, 13, 14]]
+    there_middle, here_middle = there[2:].mean(0) / clip.info["size"], here[2:].mean(0)
+    width = np.linalg.norm(there[1] - there[0]) / clip.info["size"] / np.linalg.norm(here[1] - here[0])
+    height = np.linalg.norm(there[3] - there[2]) / clip.info["size"] / np.linalg.norm(here[3] - here[2])
+    scale = torch.tensor([width, height], dtype=torch.float32)
+    places = pixel_centres(SIDE, torch.device("cpu")) - torch.from_numpy(here_middle).float()
+    grid = 2 * (places * scale + torch.from_numpy(there_middle).float()) - 1
+    return F.grid_sample(frame, grid[None], padding_mode="border", align_corners=False)[0]
+
+
+def talk(photo: Tensor, points: np.ndarray, clip: Clip) -> tuple[Tensor, np.ndarray]:
+    """Move a photo's lips as those of a rendered clip.
+
+    photo [1, 3, SIDE, SIDE] in 0..1, its landmarks [478, 2] in image sides -> frames [T, 3, SIDE, SIDE], landmarks [T, 478, 2].
+    """
+    field = lip_field(points)
+    gaps, stretches = lip_motion(clip)
+    gaps = torch.from_numpy(gaps * np.linalg.norm(points[LEFT_MOUTH_CORNER] - points[RIGHT_MOUTH_CORNER])).float()
+    lips = lip_flow(field.way.expand(len(gaps), -1, -1, -1), field.gap, gaps)
+    frames = move_picture(photo, compose(lips, torch.cat([stretched_mouth(points, s) for s in stretches])))
+    moved = points + (gaps - field.gap).numpy()[:, None, None] * lip_directions(points)
+    middle = (points[RIGHT_CORNER] + points[LEFT_CORNER]) / 2
+    moved[..., 0] = middle[0] + stretches[:, None] * (moved[..., 0] - middle[0])
+    for row in (gaps > STRETCHED * field.gap.clamp(min=BIAS)).nonzero()[:, 0].tolist():
+        inside = F.interpolate(between_lips(moved[row]), (SIDE, SIDE), mode="bilinear", align_corners=False)[0]
+        frames[row] = torch.lerp(frames[row], rendered_mouth(clip, row, moved[row]), inside)
+    return frames, moved
+
+
+def box_round(points: Tensor, margin: float) -> Tensor:
+    """Return boxes x0, y0, x1, y1 [T, 4] round points [T, K, 2], image sides."""
+    return torch.cat([points.amin(dim=1) - margin, points.amax(dim=1) + margin], dim=1).clamp(0, 1)
+
+
+def photo_clip(photo: np.ndarray, points: np.ndarray, clip: Clip) -> tuple[np.ndarray, dict[str, Tensor]]:
+    """Return frames uint8 [T, SIDE, SIDE, 3] of a photo that does what a rendered clip does, and what is known of them.
+
+    photo uint8 [S, S, 3], aligned; points [478, 2]: its landmarks, image sides. The second holds camera, mouth, eyes and
+    head_motion as in `latents.ClipSet`.
+    """
+    count, kind = len(clip.frames), clip.info["kind"]
+    pixels = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float() / 255
+    pixels = F.interpolate(pixels, (SIDE, SIDE), mode="area")
+    motion = torch.from_numpy(head_motion_of(clip))
+    motion[:, POSE_CHANNELS:] = 0
+    motion[:, :POSE_CHANNELS] -= motion[:, :POSE_CHANNELS].mean(dim=0)
+    if kind == "spatial":
+        frames, moved = pixels.expand(count, -1, -1, -1), np.repeat(points[None], count, axis=0)
+    else:
+        frames, moved = talk(pixels, points, clip)
+    front = camera_at()[None].expand(count, -1)
+    camera = front if kind == "temporal" else torch.from_numpy(nearer_cameras(clip))
+    turned = warp_flow(camera, head_rotations(motion), front)
+    frames = move_picture(frames, turned)
+    places = torch.from_numpy(moved[:, [*MOUTH, *EYES]]).float()
+    places = move_regions(places, turned)
+    pictures = (frames.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return pictures, {
+        "camera": camera.float(),
+        "mouth": box_round(places[:, : len(MOUTH)], MOUTH_MARGIN),
+        "eyes": box_round(places[:, len(MOUTH) :], EYE_MARGIN),
+        "head_motion": motion,
+    }
+
+
+def encode_photo(model: Starcaster, photo: np.ndarray, clip: Clip, number: int) -> dict[str, Tensor] | None:
+    """Return a row of `latents.ClipSet` of a photo that does what a clip does; None where no face is found."""
+    from ..identity.embed import embed
+    from ..identity.faces import detect
+
+    found, faces = find_landmarks(photo), detect(photo)
+    if found is None or not faces:
+        return None
+    points = (found.points[:, :2] / len(photo)).astype(np.float64)
+    frames, known = photo_clip(photo, points, clip)
+    return known | {
+        "latents": encode_frames(model, frames).half(),
+        "speech": encode_sound(model, clip).half(),
+        "embedding": torch.from_numpy(embed(photo, faces[0])).float(),
+        "kind": torch.tensor(KINDS.index(clip.info["kind"])),
+        "split": torch.tensor(SPLITS.index("train")),
+        "identity": torch.tensor(IDENTITIES + number),
+    }
+
+
+@torch.no_grad()
+def encode_photos(photos: Path, data: Path, out: Path, model: Starcaster) -> int:
+    """Write the encoded clips of a folder's training photos that are missing; return how many photos were encoded.
+
+    data: folder of rendered shards, whose training clips the photos follow one after the other.
+    """
+    from safetensors.torch import save_file
+
+    out.mkdir(parents=True, exist_ok=True)
+    files, clips, done = photo_files(photos), cycle_clips(data), 0
+    for first in range(0, len(files), A_FILE):
+        target = out / f"photos-{first // A_FILE:05d}.safetensors"
+        if target.exists():
+            continue
+        rows = []
+        for number, file in enumerate(files[first : first + A_FILE], start=first):
+            row = encode_photo(model, decode_jpeg(file.read_bytes()), next(clips), number)
+            if row is None:
+                print(json.dumps({"no face in": file.name}), flush=True)
+            else:
+                rows.append(row)
+        if rows:
+            with atomic_write(target) as part:
+                save_file({name: torch.stack([row[name] for row in rows]).contiguous() for name in rows[0]}, str(part))
+            done += len(rows)
+    return done
+
+
+def cycle_clips(data: Path) -> Iterator[Clip]:
+    """Yield a folder's training clips, again and again."""
+    while True:
+        yield from read_clips(data, "train")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True, help="folder of aligned photos")
+    parser.add_argument("--data", type=Path, required=True, help="folder of shards made by `synth`")
+    parser.add_argument("--model", default="mini", help="whose autoencoder and speech encoder encode them")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    model = load_checkpoint(args.model, torch.float32)
+    print(json.dumps({"photos": encode_photos(args.photos, args.data, args.out, model)}))
+
+
+if __name__ == "__main__":
+    main()
