@@ -138,8 +138,8 @@ def check_settings(args: argparse.Namespace) -> None:
     if args.size is not None and not SMALLEST <= args.size <= LARGEST:
         raise InputError(f"a size from {SMALLEST} to {LARGEST} pixels", str(args.size), "Choose one in between.")
     SamplerSettings(**{name: value for name, value in chosen_settings(args).items() if value is not None})
-    if args.camera is not None:
-        read_camera(choose_camera(args), frames=2)
+    if (camera := choose_camera(args)) is not None:
+        read_camera(camera, frames=2)
 
 
 def check_files(args: argparse.Namespace) -> None:
