@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import io
+import signal
 import sys
+import threading
 import traceback
 from importlib import import_module
 
@@ -54,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name that is no text must not end a finished run
     command = next((word for word in arguments if word in COMMANDS), None)
+    before = on_being_told_to_stop(interrupt)
     try:
         args = build_parser(command).parse_args(arguments)
         import_module(f".{COMMANDS[args.command][0]}", __package__).run(args)
@@ -65,7 +68,22 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {explained(error) or unforeseen(command, error)}", file=sys.stderr)
         return 1
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
+
+
+def on_being_told_to_stop(handler) -> dict:
+    """Handle what the system sends to end a program as Ctrl-C is: temporary files are removed. Return the old handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    return {number: signal.signal(number, handler) or signal.SIG_DFL for number in numbers}
+
+
+def interrupt(*_) -> None:
+    raise KeyboardInterrupt
 
 
 def unforeseen(command: str | None, error: Exception) -> StarcasterError:

@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     who = parser.add_argument_group("who, what, from where")
     who.add_argument("--portrait", type=Path, nargs="+", metavar="IMAGE", help="one or several photos of one person")
     who.add_argument("--identity", type=Path, metavar="FILE", help="a saved identity file instead of photos")
-    who.add_argument("--save-identity", type=Path, metavar="FILE", help="keep the identity for next time")
+    who.add_argument(
+        "--save-identity", type=Path, metavar="FILE", help="keep the identity for next time, beside those saved before"
+    )
     who.add_argument("--face", default="single", help="which face of a photo: single, largest, leftmost, rightmost")
     who.add_argument("--speech", type=Path, metavar="AUDIO", help="a voice, any format; without one the mouth is free")
     who.add_argument("--camera", default=None, metavar="PATH", help=f"{', '.join(PRESETS)}, or a JSON keyframe file")

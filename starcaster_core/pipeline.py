@@ -165,9 +165,10 @@ def read_identity(
 
 def read_speech(model: Starcaster, file: FileName, seconds: float | None = None) -> tuple[Speech, Sound, list[str]]:
     """Read a sound file -> the model's speech features, the sound itself, warnings. seconds: use only so many."""
-    from .speech import audio_warnings, decode_audio, mono16k
+    from .speech import LIMIT_SECONDS, audio_warnings, decode_audio, mono16k
 
-    waveform, rate, warnings = decode_audio(file, seconds)
+    # More than may be used is not read: an hour would cost gigabytes and be refused.
+    waveform, rate, warnings = decode_audio(file, LIMIT_SECONDS + 1 if seconds is None else seconds)
     samples = mono16k(waveform, rate, seconds)
     return model.encode_speech(samples.to(model.device)), (waveform, rate), [*warnings, *audio_warnings(samples)]
 

@@ -244,7 +244,8 @@ def read_sound(path: Path) -> np.ndarray:
     """float32 [N] at 16 kHz; raises InputError where there is none"""
     from ..speech.audio import load_audio, to_mono_16k
 
-    return to_mono_16k(*load_audio(path)).numpy()
+    waveform, rate = load_audio(path)
+    return to_mono_16k(waveform, rate, max_seconds=waveform.shape[1] / rate).numpy()  # however long it is
 
 
 def process(path: Path, name: str, shard: Path, frames: int, size: int) -> dict:

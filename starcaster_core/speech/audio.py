@@ -71,7 +71,8 @@ def decode_audio(path: str | os.PathLike, max_seconds: float | None = None) -> t
     waveform = pieces.joined()
     warnings = []
     if pieces.damaged:
-        warnings.append(f"{path.name} is damaged in {pieces.damaged} places; they are silent.")
+        places = f"{pieces.damaged} places" if pieces.damaged > 1 else "one place"
+        warnings.append(f"{path.name} is damaged in {places}; what cannot be read is silent.")
     if pieces.seconds < WHOLE * announced:
         warnings.append(f"Only {pieces.seconds:.1f} of the {announced:.1f} seconds {path.name} announces can be read.")
     return torch.from_numpy(waveform), pieces.rate, warnings
@@ -83,6 +84,7 @@ class Pieces:
     def __init__(self):
         self._runs: list[tuple[int, list[np.ndarray]]] = []
         self.seconds, self.damaged, self.heard = 0.0, 0, 0
+        self._before = 0.0  # seconds that were skipped before anything was decoded
 
     @property
     def rate(self) -> int:
@@ -90,7 +92,9 @@ class Pieces:
         return self._runs[0][0]
 
     def add(self, samples: np.ndarray, rate: int) -> None:
-        if not self._runs or self._runs[-1][0] != rate:
+        if not self._runs:
+            self._runs.append((rate, [np.zeros((1, round(self._before * rate)), np.float32)]))
+        elif self._runs[-1][0] != rate:
             self._runs.append((rate, []))
         self._runs[-1][1].append(samples)
         self.seconds += samples.shape[1] / rate
@@ -99,10 +103,12 @@ class Pieces:
     def skip(self, seconds: float) -> None:
         """Put silence in the place of what could not be decoded, so that lips and sound stay together."""
         self.damaged += 1
-        if self._runs and seconds > 0:
+        self.seconds += seconds
+        if self._runs:
             rate, parts = self._runs[-1]
             parts.append(np.zeros((1, round(seconds * rate)), np.float32))
-            self.seconds += seconds
+        else:
+            self._before += seconds
 
     def joined(self) -> np.ndarray:
         """Return all of it, float32 [1 or 2, N] at `rate`; one channel beside two is heard in both."""
@@ -130,7 +136,7 @@ def _decoded(container, stream, pieces: Pieces) -> Iterator[tuple[np.ndarray, in
         try:
             frames = packet.decode()
         except av.FFmpegError:
-            pieces.skip(float(packet.duration * packet.time_base) if packet.duration and packet.time_base else 0.0)
+            pieces.skip(max(0.0, float((packet.duration or 0) * (packet.time_base or 0))))
             continue
         for frame in frames:
             if frame.samples and frame.sample_rate > 0:
@@ -167,7 +173,7 @@ def to_mono_16k(waveform: Tensor, sample_rate: float, max_seconds: float | None 
     if max_seconds is None and seconds > LIMIT_SECONDS:
         raise AudioError(
             f"at most {LIMIT_SECONDS:.0f} seconds of sound",
-            f"{seconds:.0f} seconds",
+            f"{seconds:.0f} seconds or more",
             "Say how many of them to use: --seconds on the command line, max_seconds in the Audio Encoder.",
         )
     broken = int((~torch.isfinite(waveform)).sum())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from starcaster_core import cli, generate
-from starcaster_core.errors import InputError, StarcasterError, explained
+from starcaster_core.errors import CheckpointError, InputError, MissingDependencyError, StarcasterError, explained
 from starcaster_core.files import atomic_write
 from starcaster_core.video import FORMATS, VideoWriter, sinks
 
@@ -60,6 +61,29 @@ def test_an_interruption_while_the_program_still_loads_is_no_traceback(monkeypat
     monkeypatch.setattr(cli, "import_module", failing(KeyboardInterrupt()))
     assert cli.main(ARGUMENTS) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_program_told_to_stop_leaves_nothing_behind(number, monkeypatch, tmp_path, capsys):
+    def run(args):
+        with VideoWriter(tmp_path / "a", 25, None, "png") as writer:
+            writer.write(frames())
+            assert len(list(tmp_path.iterdir())) == 1
+            signal.raise_signal(number)
+
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
+    monkeypatch.setattr(generate, "run", run)
+    assert cli.main(ARGUMENTS) == 130 and capsys.readouterr().err == "interrupted\n"
+    assert not list(tmp_path.iterdir())
+    assert handlers == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP))
+
+
+def test_errors_of_every_kind_lose_their_module_in_nodes():
+    """As `nodes/comfy_bridge.py` does it: the class of an error can be replaced by one of the same name."""
+    for kind in (StarcasterError, InputError, CheckpointError, MissingDependencyError):
+        error = kind("a", "b", "C.")
+        error.__class__ = type(kind.__name__, (kind,), {"__module__": "builtins"})
+        assert isinstance(error, kind) and str(error) == "Wanted a, got b. C."
 
 
 def test_out_of_memory_on_a_device_is_a_sentence():

@@ -127,6 +127,14 @@ def test_damaged_videos_are_recorded_and_left_out(tmp_path, monkeypatch):
     assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json", ".tar"]
 
 
+def test_long_videos_are_read_to_their_end(tmp_path, monkeypatch):
+    from starcaster_core.speech import audio
+
+    monkeypatch.setattr(audio, "LIMIT_SECONDS", 0.5)
+    write_video(tmp_path / "long.mp4", [scene()] * 25, fps=25, sound=click(1, at=0.9))
+    assert run(tmp_path, tmp_path / "out")["long.mp4"]["clips"] == 1
+
+
 def test_a_report_that_is_none_is_refused(tmp_path):
     write_video(tmp_path / "a.mp4", [scene()] * 2, fps=25, sound=None)
     (tmp_path / "report.json").write_text("{")
