@@ -66,6 +66,8 @@ def user_errors(execute):
             mended = explained(error)
             if mended is None:
                 raise
+            if mended is not error:
+                logging.info("STARCaster: what the sentence below stands for", exc_info=error)
         hidden = getattr(arguments[0], "hidden", None) if arguments else None
         show_below(getattr(hidden, "unique_id", None), str(mended))
         raise without_module(mended) from None

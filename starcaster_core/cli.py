@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import io
-import signal
 import sys
-import threading
-import traceback
 from importlib import import_module
 
-from .errors import StarcasterError, explained
-
-DEBUG = "--debug"
+from .command import DEBUG, add_debug, run_command
 
 # command -> (module with add_arguments(parser) and run(args), one line of help)
 COMMANDS = {
@@ -39,9 +33,7 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
-        sub.add_argument(
-            DEBUG, action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error as well"
-        )
+        add_debug(sub)
         if name == command:
             import_module(f".{module}", __package__).add_arguments(sub)
     return parser
@@ -53,40 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
     Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file name that is no text must not end a finished run
     command = next((word for word in arguments if word in COMMANDS), None)
-    before = on_being_told_to_stop(interrupt)
-    try:
+
+    def work() -> None:
         args = build_parser(command).parse_args(arguments)
         import_module(f".{COMMANDS[args.command][0]}", __package__).run(args)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if DEBUG in arguments:
-            traceback.print_exc()
-        print(f"error: {explained(error) or unforeseen(command, error)}", file=sys.stderr)
-        return 1
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return 0
 
-
-def on_being_told_to_stop(handler) -> dict:
-    """Handle what the system sends to end a program as Ctrl-C is: temporary files are removed. Return the old handlers."""
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    return {number: signal.signal(number, handler) or signal.SIG_DFL for number in numbers}
-
-
-def interrupt(*_) -> None:
-    raise KeyboardInterrupt
-
-
-def unforeseen(command: str | None, error: Exception) -> StarcasterError:
-    """Return an error of the program as a sentence."""
-    got = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return StarcasterError(f"to {command}", got, f"This was not foreseen: add {DEBUG} and report what it shows.")
+    return run_command(command or "start", work, DEBUG in arguments)

@@ -12,8 +12,7 @@ import numpy as np
 from ..errors import FaceError, InputError
 
 BACKGROUND = 127.5  # grey behind transparent pixels: neither face nor hair is that flat
-# What Pillow may take a file for; not PostScript, which it hands to another program.
-FORMATS = "PNG JPEG WEBP GIF BMP DIB TIFF PPM TGA ICO JPEG2000 AVIF".split()
+REFUSED = ("EPS", "WMF")  # Pillow hands these to other programs
 LARGE = 50_000_000  # pixels; more cost seconds and gigabytes and show no more of a face
 SURE = 0.25  # a detector's score; below it turned photos show faces that are none
 DOUBTFUL = 0.5  # a photo with a better face is taken to be upright
@@ -38,7 +37,7 @@ def read_picture(path: Path) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, about broken EXIF and sizes near its limit
             Image.init()
-            with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as picture:
+            with Image.open(path, formats=[name for name in Image.OPEN if name not in REFUSED]) as picture:
                 shrink = math.ceil(math.sqrt(picture.width * picture.height / LARGE))
                 if shrink > 1:
                     picture.draft("RGB", (picture.width // shrink, picture.height // shrink))  # JPEG: while decoding

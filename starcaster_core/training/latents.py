@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..command import DEBUG, add_debug, run_command
 from ..data.performance import BROWS_DOWN, RESTING_BROWS
 from ..data.shards import Clip, find_shards, readable_clips
 from ..errors import FaceError, InputError
@@ -222,6 +224,7 @@ def main() -> None:
         "--recognisers", type=Path, nargs="+", default=[], help="folders with ArcFace's files, for sd15"
     )
     parser.add_argument("--out", type=Path, required=True)
+    add_debug(parser)
     args = parser.parse_args()
     if args.model:
         model = load_checkpoint(args.model, torch.float32)
@@ -233,4 +236,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("encode clips", main, DEBUG in sys.argv))

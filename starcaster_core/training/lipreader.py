@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..command import DEBUG, add_debug, run_command
 from ..models.lipreader import OPENING_SCALE, LipReader, LipReaderConfig, save_lipreader
 from .loop import LoopSettings, autocast, step_generator, train
 from .mouths import HELD_OUT, REST, VISEMES, Mouths, checkpoint_autoencoder, draw_crops, load_mouths, plain
@@ -112,9 +114,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="file to write, .safetensors")
     parser.add_argument("--minutes", type=float, default=10, help="time budget, all resumed runs together")
     parser.add_argument("--seed", type=int, default=0)
+    add_debug(parser)
     args = parser.parse_args()
     run(args.data, args.out, args.minutes, args.seed, args.model)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("train the lip reader", main, DEBUG in sys.argv))

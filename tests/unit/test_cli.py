@@ -98,6 +98,23 @@ def test_a_real_command_says_its_sentence(tmp_path):
     assert done.returncode == 1 and done.stderr.startswith("error: Wanted an output file ending in")
 
 
+@pytest.mark.parametrize("module", ["latents", "lipreader"])
+def test_preparation_says_its_sentence_too(module, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        f"starcaster_core.training.{module}",
+        "--data",
+        tmp_path,
+        "--out",
+        tmp_path / "x" / "f",
+    ]
+    (tmp_path / "x").touch()
+    command += ["--model", "tiny"] if module == "latents" else []
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "error: Wanted" in done.stderr
+
+
 def frames():
     return np.random.default_rng(0).integers(0, 256, (10, 64, 64, 3), np.uint8)
 

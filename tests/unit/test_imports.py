@@ -30,14 +30,15 @@ ALLOWED = {
     "models": BASE | {"speech", "camera"},  # `mini` holds its own phonetic encoder, and turns its portrait
     "sampling": BASE | {"models"},
     "data": BASE | STREAMS,
-    "training": BASE | STREAMS | {"models", "sampling", "data"},
+    "training": BASE | STREAMS | {"models", "sampling", "data", "command"},
     "evaluation": BASE | STREAMS | {"models", "sampling", "data", "training", "pipeline", "frame_decoder"},
     "frame_decoder": BASE | {"models", "identity"},
     "pipeline": BASE | STREAMS | {"models", "sampling", "frame_decoder"},
     "generate": BASE | STREAMS | {"models", "sampling", "pipeline"},
     "benchmark": BASE | STREAMS | {"models", "sampling", "pipeline"},
     # The command line reaches a command's module by name, and only that one.
-    "cli": {"errors"},
+    "cli": {"command"},
+    "command": {"errors"},
     "__main__": {"cli"},
     "__init__": set(),
 }
