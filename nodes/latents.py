@@ -15,6 +15,7 @@ from ..starcaster_core.errors import InputError
 from .comfy_bridge import intermediate_device
 
 HEAD_MOTION, CAMERA, USE_REFERENCE = "starcaster_head_motion", "starcaster_camera", "starcaster_use_reference"
+FRAME_RATE = "starcaster_fps"
 AT_ONCE = 4  # frames decoded at a time: memory does not grow with the video's length, and Cancel is heard in between
 
 
@@ -27,7 +28,7 @@ def pack(core, chunks: Iterable, use_reference: bool) -> dict:
             motion.append(chunk.pose.head_motion[0].cpu())
         if chunk.pose is not None and chunk.pose.camera is not None:
             cameras.append(chunk.pose.camera[0].cpu())
-    latent = {"samples": torch.cat(raw), USE_REFERENCE: use_reference}
+    latent = {"samples": torch.cat(raw), USE_REFERENCE: use_reference, FRAME_RATE: core.config.fps}
     for name, parts in ((HEAD_MOTION, motion), (CAMERA, cameras)):
         if parts:
             latent[name] = torch.cat(parts)

@@ -41,12 +41,13 @@ def preset_path(move: CameraMove, frames: int, fps: float = DEFAULT_FPS) -> Came
     seconds = frame_times(frames, fps)
     rounds = seconds / (move.period or frames / float(fps))
     yaw, pitch, dolly = _SHAPES[move.preset](rounds)
-    return make_path(
-        move.start_yaw + move.yaw * yaw,
-        move.start_pitch + move.pitch * pitch,
-        move.start_distance * (1 + (move.distance - 1) * dolly),
-        fps,
-    )
+    with np.errstate(all="ignore"):  # infinite values become NaN, which `make_path` refuses
+        return make_path(
+            move.start_yaw + move.yaw * yaw,
+            move.start_pitch + move.pitch * pitch,
+            move.start_distance * (1 + (move.distance - 1) * dolly),
+            fps,
+        )
 
 
 # Each shape takes time in periods, [T], and gives three [T]: how much of the yaw, the pitch and the dolly to apply.

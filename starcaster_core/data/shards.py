@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ..conventions import SAMPLE_RATE
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..files import atomic_write
 
 CRF = 10  # about 45 dB on these pictures
@@ -83,6 +83,18 @@ def read_clips(
     """Yield the clips of every finished shard of a folder; see `read_shard`."""
     for path in find_shards(folder):
         yield from read_shard(path, split, kinds, video)
+
+
+def readable_clips(
+    shards: Iterable[Path], left_out: dict[str, str], split: str | None = None, kinds: tuple[str, ...] | None = None
+) -> Iterator[Clip]:
+    """Yield the clips of shards as `read_shard` does; what follows a damaged place in a shard is left out, and why is
+    put into `left_out` under the shard's path."""
+    for path in shards:
+        try:
+            yield from read_shard(path, split, kinds)
+        except Exception as error:  # noqa: BLE001  tar, JSON, NumPy and the decoder raise nearly anything
+            left_out[str(path)] = shown(error if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
 
 
 def _chosen(members: dict[str, bytes], split, kinds, video: bool) -> Iterator[Clip]:

@@ -163,15 +163,14 @@ def _by_rule(faces: list[Face], which: str) -> Face:
         raise FaceError(
             "a photo with a face",
             "no face in it",
-            "Use a photo that shows the whole face from the front, or mark the face with a box or a mask.",
+            "Use a photo that shows the whole face from the front.",
         )
     if which == "single":
         if len(faces) > 1:
             raise FaceError(
                 "a photo of one person",
                 f"{len(faces)} faces",
-                "Crop the photo, choose the largest, leftmost or rightmost face, or mark the face with a box or a "
-                "mask.",
+                "Crop the photo, or choose the largest, leftmost or rightmost face.",
             )
         return faces[0]
     rules = {"largest": lambda f: -f.size, "leftmost": lambda f: f.centre[0], "rightmost": lambda f: -f.centre[0]}

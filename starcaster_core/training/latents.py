@@ -3,13 +3,14 @@
     python -m starcaster_core.training.latents --data DIR --autoencoder A.safetensors --speech P.safetensors --out DIR
 
 Every shard becomes one safetensors file beside the others; shards that are done are not encoded again, so this can be
-called while clips are still being made.
+called while clips are still being made. Clips that are damaged or show no face are left out; `left_out.json` says why.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..command import DEBUG, add_debug, run_command
 from ..conventions import KINDS, SPLITS
 from ..data.performance import BROWS_DOWN, RESTING_BROWS
-from ..data.shards import Clip, find_shards, read_shard
+from ..data.shards import Clip, find_shards, readable_clips
 from ..errors import FaceError, InputError
 from ..files import atomic_write
 from ..head_motion import CHANNELS, normalise
@@ -67,9 +69,19 @@ EYE_MARGIN = 0.03  # of a picture's side, round the eyes
 FACES_A_CLIP = 5  # frames that a recogniser looks at
 
 
-def encode_shard(shard: Path, model: Starcaster, recogniser=None) -> dict[str, Tensor]:
+def encode_shard(
+    shard: Path, model: Starcaster, recogniser=None, left_out: dict[str, str] | None = None
+) -> dict[str, Tensor]:
+    """Encode the clips of one shard -> the fields of ClipSet; {} where none can be used. left_out: takes why others
+    cannot, by shard or clip."""
     rows: dict[str, list[Tensor]] = {name: [] for name in ClipSet.__annotations__}
-    for clip in read_shard(shard):
+    left_out = {} if left_out is None else left_out
+    for clip in readable_clips([shard], left_out):
+        try:
+            embedding = embedding_of(clip, recogniser)
+        except FaceError as error:
+            left_out[f"{shard}: {clip.key}"] = str(error)
+            continue
         count = len(clip.frames)
         poses = torch.from_numpy(clip.truth["world_from_cam"]).reshape(count, 16)
         lens = torch.from_numpy(clip.truth["intrinsics"]).reshape(count, 9)
@@ -79,11 +91,11 @@ def encode_shard(shard: Path, model: Starcaster, recogniser=None) -> dict[str, T
         rows["mouth"].append(torch.from_numpy(clip.truth["mouth_box"]).float() / clip.frames.shape[1])
         rows["eyes"].append(torch.from_numpy(eye_boxes(clip)) / clip.frames.shape[1])
         rows["head_motion"].append(torch.from_numpy(head_motion_of(clip)))
-        rows["embedding"].append(embedding_of(clip, recogniser))
+        rows["embedding"].append(embedding)
         rows["kind"].append(torch.tensor(KINDS.index(clip.info["kind"])))
         rows["split"].append(torch.tensor(SPLITS.index(clip.info["split"])))
         rows["identity"].append(torch.tensor(clip.info["identity"]))
-    return {name: torch.stack(values).contiguous() for name, values in rows.items()}
+    return {name: torch.stack(values).contiguous() for name, values in rows.items() if values}
 
 
 def eye_boxes(clip: Clip) -> np.ndarray:
@@ -164,9 +176,15 @@ def encode_shards(data: Path, out: Path, model: Starcaster, recogniser=None) -> 
 
     out.mkdir(parents=True, exist_ok=True)
     new = [shard for shard in find_shards(data) if not (out / f"{shard.stem}.safetensors").exists()]
+    left_out: dict[str, str] = {}
     for shard in new:
-        with atomic_write(out / f"{shard.stem}.safetensors") as part:
-            save_file(encode_shard(shard, model, recogniser), part)
+        if clips := encode_shard(shard, model, recogniser, left_out):
+            with atomic_write(out / f"{shard.stem}.safetensors") as part:
+                save_file(clips, part)
+    if left_out:
+        with atomic_write(out / "left_out.json") as part:
+            part.write_text(json.dumps(left_out, indent=1), encoding="utf-8")
+        print(json.dumps({"left_out": left_out}), flush=True)
     return len(new)
 
 
@@ -205,6 +223,7 @@ def main() -> None:
         "--recognisers", type=Path, nargs="+", default=[], help="folders with ArcFace's files, for sd15"
     )
     parser.add_argument("--out", type=Path, required=True)
+    add_debug(parser)
     args = parser.parse_args()
     if args.model:
         model = load_checkpoint(args.model, torch.float32)
@@ -216,4 +235,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("encode clips", main, DEBUG in sys.argv))

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..command import DEBUG, add_debug, run_command
 from ..models.lipreader import OPENING_SCALE, LipReader, LipReaderConfig, save_lipreader
 from .loop import LoopSettings, autocast, step_generator, train
 from .mouths import HELD_OUT, REST, VISEMES, Mouths, centre_crops, checkpoint_autoencoder, draw_crops, load_mouths
@@ -88,8 +90,9 @@ def run(
     """Trains, writes `out`, returns the figures on held-out people, voices and sentences. The autoencoder for decoded
     frames: that of `model`, or `vae`."""
     vae = vae or checkpoint_autoencoder(model)
-    mouths = load_mouths(data, ("train",), vae, seed)
-    held_out = load_mouths(data, HELD_OUT, vae, seed)
+    left_out: dict[str, str] = {}
+    mouths = load_mouths(data, ("train",), vae, seed, left_out)
+    held_out = load_mouths(data, HELD_OUT, vae, seed, left_out)
     reader = new_reader(seed)
 
     def compute_loss(step: int):
@@ -103,7 +106,7 @@ def run(
         measured["decoded"] = figures(reader, held_out, held_out.decoded)
     facts = {"minutes": minutes, "seed": seed, "clips": len(mouths), "model": model, "held_out": measured}
     save_lipreader(out, reader, facts)
-    print(json.dumps(facts), flush=True)
+    print(json.dumps(facts | {"left_out": left_out}), flush=True)
     return measured
 
 
@@ -114,9 +117,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="file to write, .safetensors")
     parser.add_argument("--minutes", type=float, default=10, help="time budget, all resumed runs together")
     parser.add_argument("--seed", type=int, default=0)
+    add_debug(parser)
     args = parser.parse_args()
     run(args.data, args.out, args.minutes, args.seed, args.model)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("train the lip reader", main, DEBUG in sys.argv))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..conventions import KINDS, SPLITS
-from ..data.shards import Clip, read_clips
+from ..data.shards import Clip, find_shards, readable_clips
 from ..data.truth import lip_opening
 from ..data.visemes import SHAPES, shapes_of
 from ..errors import InputError
@@ -59,13 +59,24 @@ def checkpoint_autoencoder(model: str | None) -> nn.Module | None:
 
 
 @torch.no_grad()
-def load_mouths(folders: list[Path], splits: tuple[str, ...], vae: nn.Module | None = None, seed: int = 0) -> Mouths:
-    """Load the speaking clips of some splits of synthetic sets; all are equally long. Raises InputError for none."""
+def load_mouths(
+    folders: list[Path],
+    splits: tuple[str, ...],
+    vae: nn.Module | None = None,
+    seed: int = 0,
+    left_out: dict[str, str] | None = None,
+) -> Mouths:
+    """The speaking clips of some splits, of synthetic sets whose clips are equally long. left_out: takes why others
+    cannot be used, by shard or clip. Raises InputError where there is none."""
+    left_out = {} if left_out is None else left_out
     rows: dict[str, list[Tensor]] = {field.name: [] for field in fields(Mouths)}
     generator = torch.Generator().manual_seed(seed)
     for folder in folders:
         for split in splits:
-            for clip in read_clips(folder, split, kinds=SPEAKING):
+            for clip in readable_clips(find_shards(folder), left_out, split, SPEAKING):
+                if reason := unusable(clip, rows["crops"]):
+                    left_out[f"{folder}: {clip.key}"] = reason
+                    continue
                 for name, value in mouths_of(clip, vae, generator).items():
                     rows[name].append(value)
     if not rows["crops"]:
@@ -73,6 +84,17 @@ def load_mouths(folders: list[Path], splits: tuple[str, ...], vae: nn.Module | N
             "clips of synthetic people speaking", f"none in {', '.join(map(str, folders))}", "Run `synth`."
         )
     return Mouths(**{name: torch.stack(values) for name, values in rows.items()})
+
+
+def unusable(clip: Clip, before: list[Tensor]) -> str:
+    """Say why a clip cannot be read lips from; "" where it can. before: the crops of the clips so far."""
+    if clip.audio is None:
+        return "no sound"
+    if "upper_lip_bottom" not in clip.info["landmark_names"]:
+        return "no landmarks of the lips: a clip of a real video"
+    if before and len(clip.frames) != len(before[0]):
+        return f"{len(clip.frames)} frames instead of {len(before[0])}"
+    return ""
 
 
 def mouths_of(clip: Clip, vae: nn.Module | None, generator: torch.Generator) -> dict[str, Tensor]:

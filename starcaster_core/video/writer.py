@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError, StarcasterError
+from ..files import part_beside
 from .background import Background
 from .formats import FORMATS, format_named
 from .info import VideoInfo
+from .names import check_output
 from .pictures import as_frames
 from .sinks import open_sink
 from .sound import Sound
@@ -34,14 +35,15 @@ class VideoWriter:
 
     def __init__(self, path, fps, audio=None, format=None, crf=None, metadata=None):
         """path: the file, or the folder for "png"; see `write_video` for the others."""
-        self._path = Path(path)
-        self._form = format_named(format, self._path)
+        self._form = format_named(format, Path(path))
+        check_output(Path(path), folder=self._form is FORMATS["png"])
+        self._path = Path(os.path.abspath(path))  # so that no part of it looks like a protocol to FFmpeg
         self._fps = as_rate(fps)
         self._crf = _checked_crf(crf, self._form)
         self._metadata = tagged(metadata)
         has_sound = audio is not None and self._form.audio is not None
         self._sound = Sound(*audio, self._form.rates) if has_sound else None
-        self._part = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:8]}.part")
+        self._part = part_beside(self._path)
         self._sink = self._size = self.info = None
         self._frames = self._samples = 0
         if self._form is FORMATS["png"] and self._path.is_dir() and any(self._path.iterdir()):
@@ -112,12 +114,15 @@ class VideoWriter:
         return self._sound.take(due)
 
     def _abandon(self) -> None:
-        if self._sink is not None:
-            self._sink.abandon()
+        """Remove what there is. What goes wrong here is passed over: it would hide why the video was given up."""
+        with suppress(Exception):
+            if self._sink is not None:
+                self._sink.abandon()
         if self._part.is_dir():
             shutil.rmtree(self._part, ignore_errors=True)
-        elif self._part.exists():
-            self._part.unlink()
+        else:
+            with suppress(OSError):
+                self._part.unlink()
 
     def _describe(self) -> VideoInfo:
         sound, form = self._sound, self._form

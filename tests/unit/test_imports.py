@@ -15,7 +15,7 @@ REPO = Path(__file__).resolve().parents[2]
 CORE = REPO / "starcaster_core"
 COMFY_MODULES = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "server", "execution"}
 STREAMS = {"speech", "identity", "camera", "video"}
-BASE = {"errors", "conventions", "types", "presets", "files", "head_motion", "frame_sizes"}
+BASE = {"errors", "conventions", "types", "presets", "files", "channels", "head_motion", "frame_sizes"}
 # What a folder or file of the core may import besides itself. Streams know neither each other nor the models.
 ALLOWED = {
     "errors": set(),
@@ -24,19 +24,21 @@ ALLOWED = {
     "conventions": set(),
     "head_motion": {"conventions", "speech"},  # heads nod to voices
     "files": set(),
+    "channels": set(),
     "frame_sizes": set(),
     **{stream: BASE for stream in STREAMS},
     "models": BASE | {"speech", "camera"},  # `mini` holds its own phonetic encoder, and turns its portrait
     "sampling": BASE | {"models"},
     "data": BASE | STREAMS,
-    "training": BASE | STREAMS | {"models", "sampling", "data"},
+    "training": BASE | STREAMS | {"models", "sampling", "data", "command"},
     "evaluation": BASE | STREAMS | {"models", "sampling", "data", "training", "pipeline", "frame_decoder"},
     "frame_decoder": BASE | {"models", "identity"},
     "pipeline": BASE | STREAMS | {"models", "sampling", "frame_decoder"},
     "generate": BASE | STREAMS | {"models", "sampling", "pipeline"},
     "benchmark": BASE | STREAMS | {"models", "sampling", "pipeline"},
     # The command line reaches a command's module by name, and only that one.
-    "cli": {"errors"},
+    "cli": {"command"},
+    "command": {"errors"},
     "__main__": {"cli"},
     "__init__": set(),
 }

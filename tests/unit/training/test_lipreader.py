@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -91,6 +93,16 @@ def test_loaded_mouths_are_what_the_crops_of_the_frames_are(shards):
     np.testing.assert_allclose(mouths.opening[1], (truth[:, 1, 1] - truth[:, 0, 1]) / 40, atol=1e-6)
     with pytest.raises(InputError, match="synth"):
         load_mouths([shards], ("val",))
+
+
+def test_clips_that_cannot_be_read_are_left_out_and_recorded(tmp_path):
+    real = clip(1)
+    real = replace(real, key="real", info=real.info | {"landmark_names": ["nose_base"]})
+    write_shard(shard_path(tmp_path, 0), [clip(0), real])
+    shard_path(tmp_path, 1).write_bytes(b"no shard")
+    left_out: dict[str, str] = {}
+    assert len(load_mouths([tmp_path], ("train",), left_out=left_out)) == 1
+    assert [reason[:8] for reason in left_out.values()] == ["no landm", "Wanted a"]
 
 
 def test_spoilt_crops_repeat_and_say_their_scale():
