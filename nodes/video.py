@@ -45,7 +45,7 @@ class VideoCombine(io.ComfyNode):
             description="Decodes the samples, adds the sound and writes a video into ComfyUI's output folder, a few "
             "frames at a time, so that long videos need no more memory than short ones.",
             search_aliases=["save video", "mp4", "mux audio", "export video", "gif", "image sequence"],
-            inputs=[
+            inputs=[  # pyright: ignore[reportArgumentType]
                 io.Latent.Input(
                     "samples", optional=True, tooltip="From the Sampler. Needs model and identity, or the VAE, as well."
                 ),
