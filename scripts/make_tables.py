@@ -284,6 +284,16 @@ def bench_parts() -> list[str]:
     return table(list(parts), [[f"{seconds:.2f}" for seconds in parts.values()]])
 
 
+def startup() -> list[str]:
+    """Tabulate how long the command line takes from the start of Python to the file, before and after."""
+    rows = []
+    for command, by_checkout in results("startup")["seconds"].items():
+        for which, kinds in by_checkout.items():
+            times = (kinds[kind][how] for kind in ("cpu", "wall") for how in ("lowest", "median"))
+            rows.append([f"`{command}`, {which}", *(f"{seconds:.1f}" for seconds in times)])
+    return table(["seconds", "processor, lowest", "median", "clock, lowest", "median"], rows)
+
+
 def sd15_flops() -> list[str]:
     """Tabulate the counted TFLOP of the paper's scale."""
     call = results("sd15-counted")["tflop_a_call"]
@@ -371,6 +381,7 @@ TABLES = {
     "bench": bench,
     "bench-command": bench_command,
     "bench-parts": bench_parts,
+    "startup": startup,
     "sd15-flops": sd15_flops,
     "sd15-memory": sd15_memory,
     "lip-memory": lip_memory,
