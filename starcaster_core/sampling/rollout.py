@@ -17,7 +17,9 @@ from ..models.extensions import FramePose, Reference, open_reference, prepare_ch
 from ..models.extensions.portrait_warp import camera_at
 from ..models.extensions.shared_noise import draw_noise
 from .execution import Execution, Network
+from .guards import check_finite, place
 from .guidance import Branch, GuidanceScales, nest, unguided
+from .journal import NoJournal
 from .samplers import make_sampler
 from .schedules import predict_clean, seeded_generator
 from .settings import Conditions, SamplerSettings
@@ -62,6 +64,7 @@ def rollout(
     progress: Callable[[ChunkProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     execution: Execution | None = None,
+    journal: NoJournal | None = None,
 ) -> Iterator[Chunk]:
     """Yield the video's chunks in order, the last one trimmed to `conditions.frames`.
 
@@ -69,37 +72,43 @@ def rollout(
     asked before every network call; when it says True (or raises) the chunk under way is given up and the generator
     ends; chunks yielded stay good.
     execution: how the network is called; no influence on the video but for rounding.
+    journal: from `open_journal`; chunks it holds are handed out as they are, new ones are written to it.
     The global random generator is neither read nor changed.
+    Raises StarcasterError for a chunk with NaN or infinite numbers; those before are kept.
     """
-    settings = settings or SamplerSettings.of(model.config)
+    settings, journal = settings or SamplerSettings.of(model.config), journal or NoJournal()
     length = model.config.chunk_frames
     chunks = count_chunks(conditions.frames, length)
     model.unet.merge_adapters()
     try:
         network = Network(model, execution or Execution())
         subject = cache_subject(model, conditions, settings)
-        context = None
+        previous = None
         for index in range(chunks):
             start = index * length
-
-            # 1. Condition: who, seen from where, saying what, after which frames.
-            branches = cache_branches(model, conditions, settings, subject, context, start)
-
-            # 2. Denoise, from noise to clean latents.
-            report = partial(report_step, model, progress, index, chunks, settings.steps)
-            latents = denoise(network, branches, settings, index, report, should_stop or (lambda: False))
+            latents = journal.read(index)
             if latents is None:
-                return
+                # 1. Condition: who, seen from where, saying what, after which frames.
+                context = cache_context(model, settings, subject, previous)
+                branches = cache_branches(model, conditions, settings, subject, context, start)
+
+                # 2. Denoise, from noise to clean latents.
+                report = partial(report_step, model, progress, index, chunks, settings.steps)
+                latents = denoise(network, branches, settings, index, report, should_stop or (lambda: False))
+                if latents is None:
+                    return
+                check_finite(latents, place(model.config, index))
+                journal.write(index, latents)
+            latents = latents.to(model.device)
 
             # 3. Hand out.
             frames = min(length, conditions.frames - start)
             yield Chunk(index, start, latents[:, :, :frames], shown_pose(model, conditions, settings, start, frames))
 
-            # 4. Look back, for the next chunk.
-            if index + 1 < chunks:
-                if subject.bank is None:
-                    subject = adopt_first_frame(model, conditions, settings, subject, latents)
-                context = cache_context(model, settings, subject, latents)
+            # 4. Remember, for the next chunk.
+            if subject.bank is None and index + 1 < chunks:
+                subject = adopt_first_frame(model, conditions, settings, subject, latents)
+            previous = latents
     finally:
         model.unet.unmerge_adapters()
 
@@ -215,10 +224,15 @@ def adopt_first_frame(model, conditions, settings, subject: SubjectCache, latent
 
 
 @torch.no_grad()
-def cache_context(model, settings: SamplerSettings, subject: SubjectCache, latents: Tensor) -> list | None:
-    """Return K, V of a chunk's last frames, which the next one looks back at; None for a model that does not."""
+def cache_context(model, settings: SamplerSettings, subject: SubjectCache, previous: Tensor | None) -> list | None:
+    """Return K, V of the last frames of the chunk before, [1, C, N, h, w].
+
+    None for the first chunk, and for a model that does not look back.
+    """
     count = model.config.context_frames if settings.context_frames is None else settings.context_frames
-    return model.cache_frames(latents[:, :, -count:], subject.identity) if count else None
+    if previous is None or not count:
+        return None
+    return model.cache_frames(previous[:, :, -count:], subject.identity)
 
 
 # Every step -----------------------------------------------------------------------------------------------------------
