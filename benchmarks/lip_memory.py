@@ -35,7 +35,7 @@ MOUTH = (0.36, 0.62, 0.62, 0.80)  # where it is in a portrait
 
 
 def measure(preset: str, frames: int, window: float, frame_by_frame: bool) -> dict:
-    """One forward and backward pass of the loss with random weights: megabytes and seconds"""
+    """Measure one forward and backward pass of the loss with random weights: megabytes and seconds."""
     config = PRESETS[preset]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
@@ -61,8 +61,10 @@ def measure(preset: str, frames: int, window: float, frame_by_frame: bool) -> di
 
 
 def count(preset: str, frames: int, window: float, frame_by_frame: bool) -> dict:
-    """What the decoder alone keeps, counted without computing anything: for autoencoders too large for this machine.
-    Frame by frame it is that of one frame, for the moment in which it is computed again."""
+    """Count what the decoder alone keeps, without computing anything: for autoencoders too large for this machine.
+
+    Frame by frame it is that of one frame, for the moment in which it is computed again.
+    """
     config = PRESETS[preset]
     with torch.device("meta"):
         vae = build_autoencoder(config.autoencoder).requires_grad_(False)
@@ -95,7 +97,7 @@ class Kept(torch.autograd.graph.saved_tensors_hooks):
 
 
 def held_bytes(device: torch.device) -> int:
-    """Now; peaks are counted anew from here on where that is possible"""
+    """Return the bytes held now, and count peaks anew where that is possible."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
@@ -103,7 +105,7 @@ def held_bytes(device: torch.device) -> int:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most so far"""
+    """Return the most bytes so far."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated()

@@ -24,7 +24,7 @@ KINDS = ("temporal", "spatial")
 
 
 def first_clips(data: Path, kind: str, count: int) -> list[Clip]:
-    """Of the people in training; raises InputError for too few."""
+    """Return the first clips of the people in training. Raises InputError for too few."""
     found = []
     for clip in read_clips(data, "train", kinds=(kind,)):
         found.append(clip)
@@ -34,7 +34,7 @@ def first_clips(data: Path, kind: str, count: int) -> list[Clip]:
 
 
 def make_set(data: Path, count: int, folder: Path) -> None:
-    """A set of the first `count` clips of each kind, unless it is there."""
+    """Make a set of the first `count` clips of each kind, unless it is there."""
     if find_shards(folder):
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def make_set(data: Path, count: int, folder: Path) -> None:
 
 
 def train_arguments(args: argparse.Namespace) -> argparse.Namespace:
-    """Those of `train` for this set"""
+    """Return the arguments of `train` for this set."""
     parser = argparse.ArgumentParser()
     portrait.add_arguments(parser)
     words = ["--data", args.out / "clips", "--out", args.out, "--seed", args.seed, "--stage", *args.stage]

@@ -25,9 +25,9 @@ from PIL import Image
 from torch import Tensor
 
 from starcaster_core.evaluation.drift import sharpness
-from starcaster_core.evaluation.probe import load_probe
-from starcaster_core.evaluation.statistics import Share, summary
+from starcaster_core.evaluation.statistics import Ratio, summary
 from starcaster_core.models.checkpoint import load_checkpoint, save_checkpoint
+from starcaster_core.models.judges.probe import load_probe
 from starcaster_core.models.starcaster import Starcaster
 from starcaster_core.presets import ExtensionsConfig
 from starcaster_core.sampling.schedules import seeded_generator
@@ -74,7 +74,7 @@ def trained(args: argparse.Namespace, way: str, clips: ClipSet) -> Starcaster:
 
 
 def long_batch(clips: ClipSet, index: int, frames: int, window: int) -> Batch:
-    """A clip over and over, to be gone on with from its own last frames"""
+    """Repeat a clip, to be continued from its own last frames."""
     total = clips.latents.shape[1]
 
     def cut(rows, before: int = 0, after: int = 0) -> Tensor:
@@ -97,8 +97,8 @@ def long_batch(clips: ClipSet, index: int, frames: int, window: int) -> Batch:
 
 
 @torch.no_grad()
-def gone_on_with(model: Starcaster, clips: ClipSet, index: int, seconds: float) -> Tensor:
-    """-> pictures [T, S, S, 3], 0..255"""
+def continued(model: Starcaster, clips: ClipSet, index: int, seconds: float) -> Tensor:
+    """Continue a clip from its own last frames: frames [T, S, S, 3] in 0..255."""
     length = model.config.chunk_frames
     chunks = 1 + round(seconds * model.config.fps / length)  # the last is never looked back at, nor finished
     stage = replace(stage_of("self"), recursion=chunks, drop_identity=0.0, drop_audio=0.0, drop_camera=0.0)
@@ -110,16 +110,20 @@ def gone_on_with(model: Starcaster, clips: ClipSet, index: int, seconds: float) 
         return torch.cat([model.decode_frames(chunk) for chunk in made]) * 255
 
 
-def figures(video: Tensor, truth: Tensor, probe) -> dict[str, float | Share]:
-    """Of a stretch of video, beside the clip. colour: how far the mean colour is off, grey levels. picture: how far the
-    mean picture is, the same. sharpness: ratio to the clip's. pose: deviation of yaw and pitch, ratio to the clip's."""
+def figures(video: Tensor, truth: Tensor, probe) -> dict[str, float | Ratio]:
+    """Measure a stretch of video against the clip.
+
+    colour: error of the mean colour, grey levels. picture: error of the mean picture, grey levels. sharpness: ratio to
+    the clip's.
+    pose: standard deviation of yaw and pitch, ratio to the clip's.
+    """
     mean, wanted = video.mean(dim=0), truth.mean(dim=0)
     moved, moves = (probe.read(frames / 255)[:, 1:].std(axis=0).sum() for frames in (video, truth))
     return {
         "colour": (mean.mean(dim=(0, 1)) - wanted.mean(dim=(0, 1))).abs().mean().item(),
         "picture": (mean - wanted).square().mean().sqrt().item(),
         "sharpness": (sharpness(video).mean() / sharpness(truth).mean()).item(),
-        "pose": Share(float(moved), float(moves)),
+        "pose": Ratio(float(moved), float(moves)),
     }
 
 
@@ -132,7 +136,7 @@ def compare(models: dict[str, Starcaster], clips: ClipSet, probe, args: argparse
         whole = long_batch(clips, index, clips.latents.shape[1], window=0)
         truth = one.decode_frames(whole.latents) * 255
         for way, model in models.items():
-            video = gone_on_with(model, clips, index, args.seconds)
+            video = continued(model, clips, index, args.seconds)
             for at, stretch in stretches.items():
                 measured[way][at].append(figures(video[stretch], truth, probe))
             if len(rows) < SHOWN * len(models):
@@ -151,8 +155,8 @@ def compare(models: dict[str, Starcaster], clips: ClipSet, probe, args: argparse
 def differences(one: dict, other: dict) -> dict:
     """Clip by clip, so that what is hard for both does not hide what sets them apart"""
 
-    def value(figure: float | Share) -> float:
-        return figure.part / figure.whole if isinstance(figure, Share) else figure
+    def value(figure: float | Ratio) -> float:
+        return figure.numerator / figure.denominator if isinstance(figure, Ratio) else figure
 
     def apart(at: str, name: str) -> list[float]:
         return [value(mine[name]) - value(its[name]) for mine, its in zip(one[at], other[at])]

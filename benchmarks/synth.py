@@ -22,7 +22,7 @@ from starcaster_core.data.synth import Settings, make_set
 
 
 def resident_megabytes() -> float:
-    """Memory of this process's children together, from /proc."""
+    """Return the memory of this process's children, from /proc."""
     total, me = 0, os.getpid()
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def megabytes_over_time(rows: list[tuple[float, int, float]], parts: int = 8) -> list[int]:
-    """The workers' memory in each eighth of the run: the mean, megabytes."""
+    """Return the mean memory of the workers in each eighth of the run, megabytes."""
     size = max(len(rows) // parts, 1)
     groups = [rows[first : first + size] for first in range(0, len(rows), size)][:parts]
     return [round(sum(megabytes for _, _, megabytes in group) / len(group)) for group in groups]

@@ -9,6 +9,7 @@ import copy
 import functools
 import json
 import logging
+import math
 import shutil
 import time
 from pathlib import Path
@@ -21,17 +22,18 @@ import folder_paths
 import numpy as np
 import torch
 from comfy.cli_args import args
-from comfy_api.latest import ComfyExtension, InputImpl, io, ui
+from comfy_api.latest import ComfyExtension, Input, InputImpl, Types, io, ui
 from PIL import Image
 
-from ..starcaster_core.errors import InputError, StarcasterError
+from ..starcaster_core.errors import InputError, explained, shown
 from ..starcaster_core.sampling.execution import Execution
 from ..starcaster_core.video import check_name
+from .names import fill_in
 from .operations import adopt, move_the_rest
 
 intermediate_device = management.intermediate_device
 
-__all__ = ["ComfyExtension", "InputImpl", "intermediate_device", "io", "ui"]
+__all__ = ["ComfyExtension", "Input", "InputImpl", "Types", "intermediate_device", "io", "ui"]
 
 CATEGORY = "STARCaster"
 MODEL_FOLDER = "starcaster"
@@ -51,17 +53,34 @@ SAMPLE_INPUTS = {
 
 
 def user_errors(execute):
-    """Let errors the user can mend reach ComfyUI as their message alone, without the chain that led to them."""
+    """Let errors the user can mend reach ComfyUI as their message alone, without the chain that led to them, and stand
+    below the node. Running out of the device's memory is left to ComfyUI, which knows what to unload."""
 
     @functools.wraps(execute)
     def wrapped(*arguments, **inputs):
         try:
             return execute(*arguments, **inputs)
-        except StarcasterError as error:
-            mended = error
-        raise mended.with_traceback(None) from None
+        except management.OOM_EXCEPTION:
+            raise
+        except Exception as error:
+            mended = explained(error)
+            if mended is None:
+                raise
+            if mended is not error:
+                logging.info("STARCaster: what the sentence below stands for", exc_info=error)
+        hidden = getattr(arguments[0], "hidden", None) if arguments else None
+        show_below(getattr(hidden, "unique_id", None), str(mended))
+        raise without_module(mended) from None
 
     return wrapped
+
+
+def without_module(error: Exception) -> Exception:
+    """Return the error without its traceback, of a class of the same name that ComfyUI shows without a module's
+    path."""
+    kind = type(error)
+    error.__class__ = type(kind.__name__, (kind,), {"__module__": "builtins"})
+    return error.with_traceback(None)
 
 
 def stop_if_interrupted() -> bool:
@@ -74,9 +93,17 @@ def tell_user(node_id: str | None, sentence: str) -> None:
     """Show a sentence below a node while it is the latest thing that happened to it, and log it."""
     if not sentence:
         return
+    sentence = shown(sentence, longest=2000)
     logging.warning("STARCaster: %s", sentence)
-    from server import PromptServer  # not at the top: it is set up only inside a running ComfyUI
+    show_below(node_id, sentence)
 
+
+def show_below(node_id: str | None, sentence: str) -> None:
+    """Show a sentence below a node; nothing where there is no server."""
+    try:
+        from server import PromptServer  # not at the top: it is set up only inside a running ComfyUI
+    except ImportError:
+        return
     if node_id and getattr(PromptServer, "instance", None):
         PromptServer.instance.send_progress_text(sentence, node_id)
 
@@ -143,7 +170,9 @@ def model_output_path(name: str) -> tuple[Path, str]:
     """Where a model named by the user is written, below models/starcaster and never outside; its name in that
     folder."""
     name = check_name(name).removesuffix(".safetensors") + ".safetensors"
-    return Path(folder_paths.get_folder_paths(MODEL_FOLDER)[0]) / name, name
+    folder = Path(folder_paths.get_folder_paths(MODEL_FOLDER)[0])
+    refuse_way_out((folder / name).parent, folder)
+    return folder / name, name
 
 
 def identity_files() -> list[str]:
@@ -168,8 +197,15 @@ def identity_output_path(name: str) -> Path:
     """Where an identity named by the user is saved: below output/starcaster, never outside."""
     folder = Path(folder_paths.get_output_directory()) / MODEL_FOLDER
     path = folder / (check_name(name).removesuffix(IDENTITY_SUFFIX) + IDENTITY_SUFFIX)
+    refuse_way_out(path.parent, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def refuse_way_out(path: Path, folder: Path) -> None:
+    """Raise InputError where a path leads out of a folder through a link."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"a place inside {folder}", f"{path}, a link that leads out of it", "Choose another name.")
 
 
 def journal_folder() -> Path:
@@ -177,14 +213,20 @@ def journal_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / MODEL_FOLDER / "journal"
 
 
-def next_output(prefix: str, suffix: str) -> tuple[Path, str]:
+def next_output(
+    prefix: str, suffix: str, size: tuple[int, int] = (0, 0), node: type[io.ComfyNode] | None = None
+) -> tuple[Path, str]:
     """The next free file for a prefix such as "starcaster/video" -> (path, subfolder below the output folder).
 
-    suffix: with its dot; "" for a folder.
+    suffix: with its dot; "" for a folder. size: width and height, for %width% and %height%. node: whose prompt and
+    workflow stand behind %Node name.widget%.
     """
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-        check_name(prefix), folder_paths.get_output_directory()
-    )
+    hidden = getattr(node, "hidden", None)
+    workflow = (getattr(hidden, "extra_pnginfo", None) or {}).get("workflow")
+    prefix = fill_in(prefix, getattr(hidden, "prompt", None), workflow) if isinstance(prefix, str) else prefix
+    root = Path(folder_paths.get_output_directory())
+    refuse_way_out((root / check_name(prefix)).parent, root)
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, str(root), *size)
     return Path(folder) / f"{name}_{counter:05}_{suffix}", subfolder
 
 
@@ -192,10 +234,23 @@ def workflow_metadata(node: type[io.ComfyNode]) -> dict[str, str]:
     """The prompt and the workflow as JSON, for embedding; empty where the user told ComfyUI not to."""
     if args.disable_metadata:
         return {}
-    metadata = {key: json.dumps(value) for key, value in (node.hidden.extra_pnginfo or {}).items()}
+    metadata = {key: as_json(value) for key, value in (node.hidden.extra_pnginfo or {}).items()}
     if node.hidden.prompt is not None:
-        metadata["prompt"] = json.dumps(node.hidden.prompt)
+        metadata["prompt"] = as_json(node.hidden.prompt)
     return metadata
+
+
+def as_json(value) -> str:
+    """JSON that every reader takes: NaN and infinity, which JSON does not know, become null."""
+
+    def known(value):
+        if isinstance(value, dict):
+            return {key: known(inner) for key, inner in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [known(inner) for inner in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(known(value), allow_nan=False)
 
 
 # Models
@@ -282,6 +337,25 @@ class StarcasterVAE(comfy.sd.VAE):
             self.first_stage_model, load_device=self.device, offload_device=management.vae_offload_device()
         )
         self.model_size()
+
+    def decode(self, samples_in, *arguments, **settings):
+        check_channels(samples_in, self)
+        return super().decode(samples_in, *arguments, **settings)
+
+    def decode_tiled(self, samples, *arguments, **settings):
+        check_channels(samples, self)
+        return super().decode_tiled(samples, *arguments, **settings)
+
+
+def check_channels(samples: torch.Tensor, vae) -> None:
+    """Raise InputError for latents [B, C, ...] of another model than a VAE's."""
+    channels = getattr(vae, "latent_channels", None)
+    if channels is not None and samples.shape[1] != channels:
+        raise InputError(
+            f"samples of the VAE's model, with {channels} channels",
+            f"some with {samples.shape[1]}",
+            "Connect the VAE of the model that made them.",
+        )
 
 
 def core_wav2vec2(encoder):

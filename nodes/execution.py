@@ -42,6 +42,7 @@ class ExecutionOptions(io.ComfyNode):
                 ),
             ],
             outputs=[sockets.Model.Output(display_name="model", tooltip="For the Sampler.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod

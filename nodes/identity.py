@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from ..starcaster_core.errors import InputError
+from ..starcaster_core.errors import FaceError, InputError
 from . import sockets
 from .comfy_bridge import (
     CATEGORY,
@@ -22,6 +22,7 @@ from .comfy_bridge import (
 NONE = "none"
 DEFAULT_BACKEND = "dlib"
 FACES = ["single", "largest", "leftmost", "rightmost"]
+MASK_HELPS = ("a photo with a face", "a photo of one person")
 PORTRAIT_SIZE = 512  # pixels; the largest that a model reads, smaller models scale it down
 
 
@@ -63,7 +64,8 @@ class IdentityLoader(io.ComfyNode):
                 io.String.Input(
                     "save_as",
                     default="",
-                    tooltip="A name to save this identity under, in output/starcaster. Empty: do not save.",
+                    tooltip="Save this identity in output/starcaster under a name; a taken one gets a number. Empty: "
+                    "do not.",
                 ),
                 sockets.Model.Input(
                     "model",
@@ -100,37 +102,50 @@ class IdentityLoader(io.ComfyNode):
             load_recogniser,
             make_identity,
             portrait_warnings,
-            save_identity,
+            save_new_identity,
         )
         from ..starcaster_core.identity.landmarks import core_landmarks, find_landmarks
 
         target = identity_output_path(save_as.strip()) if save_as.strip() else None
         if image is not None:
-            photos = list(image.cpu().numpy())
+            photos = pictures_of(image)
             backend = model.core.config.identity_backend if model is not None else DEFAULT_BACKEND
             recogniser = load_recogniser(backend, face_model_folders())
             masks = _masks(mask, len(photos))
             landmarks = find_landmarks
             if face_landmarks is not None:
                 landmarks = lambda _, box: core_landmarks(face_landmarks, box=box)  # noqa: E731
-            identity = make_identity(
-                photos, PORTRAIT_SIZE, which=face, masks=masks, recogniser=recogniser, landmarks=landmarks
-            )
+            try:
+                identity = make_identity(
+                    photos, PORTRAIT_SIZE, which=face, masks=masks, recogniser=recogniser, landmarks=landmarks
+                )
+            except FaceError as error:
+                if mask is not None or not error.wanted.startswith(MASK_HELPS):
+                    raise
+                fix = f"{error.fix} Or paint over the face in Load Image's mask editor and connect the mask."
+                raise FaceError(error.wanted, error.got, fix) from error
         elif identity_file != NONE:
             identity = load_identity(input_path(identity_file))
         else:
             raise InputError("a photo or a saved identity", "neither", "Connect an image or choose an identity file.")
-        if target:
-            save_identity(target, identity)
-        tell_user(cls.hidden.unique_id, " ".join(portrait_warnings(identity)))
+        warnings = portrait_warnings(identity)
+        if target and (saved := save_new_identity(target, identity)) != target:
+            warnings.append(f"{target.name} exists, so it was saved as {saved.name}.")
+        tell_user(cls.hidden.unique_id, " ".join(warnings))
         return io.NodeOutput(identity, _as_image(identity.portrait))
+
+
+def pictures_of(image: torch.Tensor) -> list:
+    """IMAGE [B, H, W, C], or [H, W, C] as some packs send it, of any float type -> float32 arrays, one a photo."""
+    images = image[None] if image.ndim == 3 else image
+    return list(images.float().cpu().numpy() if images.is_floating_point() else images.cpu().numpy())
 
 
 def _masks(mask: torch.Tensor | None, count: int) -> list | None:
     """One mask a photo. ComfyUI's Load Image gives an empty mask with pictures that have none: that counts as none."""
     if mask is None:
         return None
-    masks = list(mask.cpu().numpy()) if mask.ndim == 3 else [mask.cpu().numpy()]
+    masks = list(mask.float().cpu().numpy()) if mask.ndim == 3 else [mask.float().cpu().numpy()]
     masks = masks * count if len(masks) == 1 else masks
     return [one if one.max() > 0.5 else None for one in masks]
 

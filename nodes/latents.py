@@ -15,6 +15,7 @@ from ..starcaster_core.errors import InputError
 from .comfy_bridge import intermediate_device
 
 HEAD_MOTION, CAMERA, USE_REFERENCE = "starcaster_head_motion", "starcaster_camera", "starcaster_use_reference"
+FRAME_RATE = "starcaster_fps"
 AT_ONCE = 4  # frames decoded at a time: memory does not grow with the video's length, and Cancel is heard in between
 
 
@@ -33,7 +34,7 @@ def pack(core, chunks: Iterable, frames: int, use_reference: bool) -> dict:
             cameras.append(chunk.pose.camera[0].cpu())
     if done < frames:
         raise RuntimeError(f"the rollout ended after {done} of {frames} frames")
-    latent = {"samples": samples, USE_REFERENCE: use_reference}
+    latent = {"samples": samples, USE_REFERENCE: use_reference, FRAME_RATE: config.fps}
     for name, parts in ((HEAD_MOTION, motion), (CAMERA, cameras)):
         if parts:
             latent[name] = torch.cat(parts)

@@ -43,6 +43,7 @@ class ModelLoader(io.ComfyNode):
                 sockets.Model.Output(display_name="model", tooltip="For the Audio Encoder and the Sampler."),
                 io.Vae.Output(display_name="vae", tooltip="For Video Combine, and for ComfyUI's own VAE nodes."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod

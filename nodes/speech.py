@@ -8,6 +8,7 @@ from ..starcaster_core.speech.wav2vec2 import NAME as WAV2VEC2
 from ..starcaster_core.speech.wav2vec2 import encode_with
 from . import sockets
 from .comfy_bridge import CATEGORY, core_wav2vec2, io, tell_user, user_errors
+from .sound import sound_of
 
 
 class AudioEncoder(io.ComfyNode):
@@ -47,7 +48,7 @@ class AudioEncoder(io.ComfyNode):
     @classmethod
     @user_errors
     def execute(cls, model, audio, max_seconds, audio_encoder=None) -> io.NodeOutput:
-        samples = mono16k(audio["waveform"], audio["sample_rate"], max_seconds or None)
+        samples = mono16k(*sound_of(audio), max_seconds or None)
         tell_user(cls.hidden.unique_id, " ".join(audio_warnings(samples)))
         config = model.core.config
         if audio_encoder is not None and config.speech_encoder == WAV2VEC2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -11,11 +12,12 @@ from ..starcaster_core.errors import InputError
 from ..starcaster_core.files import sweep_parts
 from ..starcaster_core.frame_sizes import FRAMES
 from ..starcaster_core.types import DEFAULT_FPS
-from ..starcaster_core.video import FORMATS, write_video
+from ..starcaster_core.video import FORMATS, as_rate, write_video
 from . import sockets
 from .comfy_bridge import (
     CATEGORY,
     InputImpl,
+    check_channels,
     io,
     next_output,
     progress_bar,
@@ -26,7 +28,9 @@ from .comfy_bridge import (
     workflow_metadata,
 )
 from .decode import FRAME_TIP
-from .latents import decoded, decoder_for, frames_of
+from .folder_video import FolderVideo
+from .latents import FRAME_RATE, decoded, decoder_for, frames_of
+from .sound import sound_of
 
 SLICE = 16  # frames decoded at a time; memory does not grow with the length of the video
 PLAYABLE = ("mp4", "webm", "mov")
@@ -42,7 +46,7 @@ class VideoCombine(io.ComfyNode):
             description="Decodes the samples, adds the sound and writes a video into ComfyUI's output folder, a few "
             "frames at a time, so that long videos need no more memory than short ones.",
             search_aliases=["save video", "mp4", "mux audio", "export video", "gif", "image sequence"],
-            inputs=[
+            inputs=[  # pyright: ignore[reportArgumentType]
                 io.Latent.Input(
                     "samples", optional=True, tooltip="From the Sampler. Needs model and identity, or the VAE, as well."
                 ),
@@ -81,7 +85,8 @@ class VideoCombine(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="starcaster/video",
-                    tooltip="Name inside ComfyUI's output folder; a / makes a subfolder. A number is added.",
+                    tooltip="Name inside the output folder; / makes a subfolder. %date:yyyy-MM-dd% is filled in, a "
+                    "number added.",
                 ),
                 sockets.Model.Input(
                     "model",
@@ -120,18 +125,50 @@ class VideoCombine(io.ComfyNode):
         identity=None,
         frame=FRAMES[0],
     ) -> io.NodeOutput:
+        sound = sound_of(audio) if audio is not None else None
+        warnings = []
         if model is not None and identity is not None and samples is not None and images is None:
             core, decode = decoder_for(model, samples, identity, frame)
-            tell_user(cls.hidden.unique_id, " ".join(decode.warnings))
+            warnings += decode.warnings
             count, slices = len(frames_of(samples)), decoded(core, samples, decode)
         else:
             count, slices = _frames(samples, vae, images)
-        path, subfolder = next_output(filename_prefix, FORMATS[format].suffix)
-        sound = (audio["waveform"][0], audio["sample_rate"]) if audio is not None else None
+        made_for = samples.get(FRAME_RATE) if images is None and samples is not None else None
+        tell_user(cls.hidden.unique_id, " ".join([*warnings, *pace_warnings(fps, format, made_for, count, sound)]))
+        slices, size = with_size(slices)
+        path, subfolder = next_output(filename_prefix, FORMATS[format].suffix, size, cls)
         sweep_parts(path.parent)  # what a killed server left
         bar = progress_bar(count, cls.hidden.unique_id)
         write_video(path, _counted(slices, bar), fps, sound, format, crf, workflow_metadata(cls))
         return io.NodeOutput(_as_video(path), ui=_preview(path, subfolder, format))
+
+
+def pace_warnings(fps: float, format: str, made_for: float | None, count: int, sound: tuple | None) -> list[str]:
+    """Say where lips and sound would run apart, a sentence each.
+
+    made_for: frames a second that the samples were made for, None where it is not known, as of finished images; then
+    their number and the sound's length tell.
+    """
+    warnings = []
+    if made_for is None and sound is not None:
+        seconds = sound[0].shape[-1] / sound[1]
+        if abs(count / DEFAULT_FPS - seconds) < 0.02 * seconds < 0.5 * abs(count / fps - seconds):
+            made_for = DEFAULT_FPS
+    if made_for is not None and abs(made_for - fps) > 0.01:
+        warnings.append(
+            f"The frames are made for {made_for:g} a second; at {fps:g} the lips are out of step with the sound."
+        )
+    if format == "gif" and (100 / as_rate(fps)).denominator != 1:
+        warnings.append(f"GIF counts hundredths of a second, so at {fps:g} frames a second they last unequally.")
+    return warnings
+
+
+def with_size(slices: Iterator[torch.Tensor]) -> tuple[Iterator[torch.Tensor], tuple[int, int]]:
+    """The same slices [T, H, W, 3], and the width and height of the first; it is made for that."""
+    first = next(slices, None)
+    if first is None:
+        return iter(()), (0, 0)
+    return chain([first], slices), (first.shape[2], first.shape[1])
 
 
 def _frames(samples, vae, images) -> tuple[int, Iterator[torch.Tensor]]:
@@ -139,6 +176,7 @@ def _frames(samples, vae, images) -> tuple[int, Iterator[torch.Tensor]]:
     if images is not None and samples is not None:
         raise InputError("samples or images", "both", "Disconnect one of them.")
     if images is not None:
+        images = images[None] if images.ndim == 3 else images
         return len(images), (part[..., :3] for part in images.split(SLICE))
     if samples is None:
         raise InputError("samples, or images", "neither", "Connect the Sampler's samples, the model and the identity.")
@@ -147,6 +185,7 @@ def _frames(samples, vae, images) -> tuple[int, Iterator[torch.Tensor]]:
             "model and identity to decode the samples with, or a VAE", "neither", "Connect the same as to the Sampler."
         )
     latents = frames_of(samples)
+    check_channels(latents, vae)
     return len(latents), (vae.decode(part) for part in latents.split(SLICE))
 
 
@@ -161,8 +200,8 @@ def _counted(slices: Iterator[torch.Tensor], bar) -> Iterator[torch.Tensor]:
 
 
 def _as_video(path: Path) -> InputImpl.VideoFromFile:
-    """A VIDEO that stays on the disk. A folder of frames is addressed as ffmpeg does."""
-    return InputImpl.VideoFromFile(str(path / "frame_%05d.png" if path.is_dir() else path))
+    """A VIDEO that stays on the disk."""
+    return FolderVideo(path) if path.is_dir() else InputImpl.VideoFromFile(str(path))
 
 
 def _preview(path: Path, subfolder: str, format: str):

@@ -29,6 +29,7 @@ from provision_comfyui import REPO, Install
 PACK = "STARCaster"
 START_SECONDS = 600  # generous: the first start on a busy machine compiles and reads gigabytes
 PREVIEW_KINDS = (1, 2, 4)  # of the binary messages; 3 is text
+NODE_TEXT = 3  # protocol.BinaryEventTypes.TEXT
 
 
 class PromptRefused(Exception):
@@ -48,6 +49,7 @@ class Outcome:
     detail: dict
     history: dict = field(default_factory=dict)
     previews: int = 0
+    texts: list[tuple[str, str]] = field(default_factory=list)  # node and sentence, as shown below the node
 
     @property
     def message(self) -> str:
@@ -180,6 +182,9 @@ class ComfyServer:
                     if int.from_bytes(message.data[:4], "big") in PREVIEW_KINDS:
                         outcome.previews += 1
                         on_event("preview", {"bytes": len(message.data)})
+                    elif int.from_bytes(message.data[:4], "big") == NODE_TEXT:
+                        node_end = 8 + int.from_bytes(message.data[4:8], "big")
+                        outcome.texts.append((message.data[8:node_end].decode(), message.data[node_end:].decode()))
                     continue
                 if message.type != aiohttp.WSMsgType.TEXT:
                     break

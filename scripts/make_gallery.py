@@ -20,10 +20,18 @@ import numpy as np
 from PIL import Image
 
 from starcaster_core.camera import CameraMove, preset_path
+from starcaster_core.conventions import SAMPLE_RATE
 from starcaster_core.data.overview import in_turn
-from starcaster_core.data.shards import SAMPLE_RATE, Clip
-from starcaster_core.evaluation.drift import film_long
-from starcaster_core.evaluation.footage import as_bytes, choose_clips, conditions_of, film, generate, portrait_of
+from starcaster_core.data.shards import Clip
+from starcaster_core.evaluation.drift import generate_long_video
+from starcaster_core.evaluation.videos import (
+    choose_clips,
+    conditions_of,
+    generate_video,
+    generate_videos,
+    portrait_of,
+    to_uint8,
+)
 from starcaster_core.identity import as_rgb, make_identity, read_picture
 from starcaster_core.models.checkpoint import load_checkpoint
 from starcaster_core.models.starcaster import Starcaster
@@ -55,34 +63,34 @@ SWEEP = CameraMove("oscillate", yaw=40.0, pitch=10.0, period=4.0)
 
 def people(model: Starcaster, clips: list[Clip], settings: SamplerSettings) -> None:
     """The portrait, then six moments, two people a row; and all of them in turn with their sound."""
-    films = [take.videos["generated"].numpy() for take in film(model, clips, settings, print)]
-    strips = [moments(made, 6, portrait_of(clip)) for made, clip in zip(films, clips)]
+    videos = [evaluated.videos["generated"].numpy() for evaluated in generate_videos(model, clips, settings, print)]
+    strips = [moments(made, 6, portrait_of(clip)) for made, clip in zip(videos, clips)]
     picture(two_a_row(strips), "people")
     sound = np.concatenate([clip.audio for clip in clips])
-    movie([in_turn(films, 4)], sound, model, "people")
+    movie([in_turn(videos, 4)], sound, model, "people")
 
 
 def views(model: Starcaster, clip: Clip, settings: SamplerSettings) -> None:
     """Speech and camera at once."""
     spoken = conditions_of(model, clip)
     path = preset_path(SWEEP, round(SWEEP.period * model.config.fps), model.config.fps)
-    made = generate(model, Conditions(spoken.identity, spoken.speech, path), settings).numpy()
+    made = generate_video(model, Conditions(spoken.identity, spoken.speech, path), settings).numpy()
     picture(moments(made, 9, portrait_of(clip)), "views")
     movie([made], np.resize(clip.audio, round(SWEEP.period * SAMPLE_RATE)), model, "views")
 
 
 def long(model: Starcaster, clips: list[Clip], settings: SamplerSettings) -> None:
-    take = film_long(model, clips, SECONDS, settings)
-    picture(moments(take.video.numpy(), 11, portrait_of(clips[0])), "long")
+    made = generate_long_video(model, clips, SECONDS, settings)
+    picture(moments(made.video.numpy(), 11, portrait_of(clips[0])), "long")
     sound = np.resize(np.concatenate([clip.audio for clip in clips]), SECONDS * SAMPLE_RATE)
-    movie([take.video.numpy()], sound, model, "long")
+    movie([made.video.numpy()], sound, model, "long")
 
 
 def photos(model: Starcaster, settings: SamplerSettings, kept: Path | None) -> None:
     """Each portrait, then six moments; and all at once, saying the shipped sentence."""
     sound = mono16k(*load_audio(ASSETS / "voice.flac"))
     speech = model.encode_speech(sound)
-    films, strips = [], []
+    videos, strips = [], []
     for name in PHOTO_LIKE:
         found = photo_like(name)
         if kept:
@@ -90,13 +98,13 @@ def photos(model: Starcaster, settings: SamplerSettings, kept: Path | None) -> N
             Image.fromarray(found).save(kept / f"{name.removesuffix('-1')}.png")
         who = make_identity([found], CROP_SIZE)
         chunks = generate_frames(model, Conditions(who, speech), settings, size=SHOWN)
-        films.append(np.concatenate([as_bytes(chunk).numpy() for chunk in chunks]))
+        videos.append(np.concatenate([to_uint8(chunk).numpy() for chunk in chunks]))
         portrait = np.asarray(Image.fromarray(who.portrait).resize((SHOWN, SHOWN), Image.Resampling.LANCZOS))
-        strips.append(moments(films[-1], 4, portrait))
+        strips.append(moments(videos[-1], 4, portrait))
     picture(two_a_row(strips), "photos")
-    moving(np.concatenate(films[:4], axis=2)[: round(MOVING_SECONDS * model.config.fps)], model, "photos")
-    half = len(films) // 2
-    grid = np.concatenate([np.concatenate(films[:half], axis=2), np.concatenate(films[half:], axis=2)], axis=1)
+    moving(np.concatenate(videos[:4], axis=2)[: round(MOVING_SECONDS * model.config.fps)], model, "photos")
+    half = len(videos) // 2
+    grid = np.concatenate([np.concatenate(videos[:half], axis=2), np.concatenate(videos[half:], axis=2)], axis=1)
     movie([grid], sound.numpy(), model, "photos")
 
 

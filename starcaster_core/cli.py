@@ -6,8 +6,8 @@ import argparse
 import sys
 from importlib import import_module
 
-from .errors import StarcasterError
-from .signals import INTERRUPTED, ending_at_once
+from .command import DEBUG, add_debug, run_command
+from .signals import ending_at_once
 
 # command -> (module with add_arguments(parser) and run(args), one line of help)
 COMMANDS = {
@@ -34,23 +34,23 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
+        add_debug(sub)
         if name == command:
             import_module(f".{module}", __package__).add_arguments(sub)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 something the user can mend (said in one sentence), 2 wrong usage, 130 interrupted."""
+    """Run one command. Whatever fails is said in one sentence; `--debug` shows the traceback as well.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     command = next((word for word in arguments if word in COMMANDS), None)
-    with ending_at_once():
-        args = build_parser(command).parse_args(arguments)
-    try:
+
+    def work() -> None:
+        with ending_at_once():
+            args = build_parser(command).parse_args(arguments)
         import_module(f".{COMMANDS[args.command][0]}", __package__).run(args)
-    except StarcasterError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+
+    return run_command(command or "start", work, DEBUG in arguments)

@@ -12,5 +12,6 @@ SPLITS = ("train", "val", "test")
 
 
 def smoothstep(x):
-    """Return 3 x^2 - 2 x^3, which eases from 0 to 1; x: tensor or array in 0..1."""
+    """Return 3 x^2 - 2 x^3 of x clipped to 0..1, which rises smoothly from 0 to 1; x: tensor or array."""
+    x = x.clip(0, 1)
     return x * x * (3 - 2 * x)

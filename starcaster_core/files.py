@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and files of strangers that lead nowhere else."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+LONGEST_NAME = 255  # bytes; what Linux, macOS and Windows file systems take
 PART = ".part"
 _unfinished: set[str] = set()  # names of temporary files that this process is writing
 
@@ -96,3 +97,16 @@ def is_running(process: int) -> bool:
 def _machine() -> str:
     """Return a short name of this machine: a shared folder holds files of other machines' processes."""
     return hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
+
+
+@contextmanager
+def open_media(path: str | os.PathLike) -> Iterator:
+    """Yield a local sound or video file as a PyAV container.
+
+    The file is opened here and no protocol is allowed to FFmpeg, so playlists and the like cannot make it read other
+    files or ask the network. Raises OSError and av.FFmpegError.
+    """
+    import av
+
+    with open(path, "rb") as file, av.open(file, options={"protocol_whitelist": "none"}) as container:
+        yield container

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .conventions import smoothstep
 from .errors import InputError
 from .frame_sizes import FRAMES, FULL, LARGEST, SMALLEST
 from .head_motion import head_rotations
@@ -199,8 +200,7 @@ def fading(side: int, width: float) -> Tensor:
     """Return weights [1, 1, side, side]: 1 inside a square, falling smoothly to 0 at its border over `width` of its
     side."""
     at = (torch.arange(side) + 0.5) / side
-    ramp = (torch.minimum(at, 1 - at) / width).clamp(0, 1)
-    ramp = ramp * ramp * (3 - 2 * ramp)
+    ramp = smoothstep(torch.minimum(at, 1 - at) / width)
     return (ramp[:, None] * ramp)[None, None]
 
 

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import argparse
 import gc
-import math
+import os
 import sys
 import time
 from pathlib import Path
 
 from .camera import PRESETS, CameraMove
-from .errors import InputError
-from .frame_sizes import FRAMES
+from .errors import InputError, shown
+from .frame_sizes import FRAMES, LARGEST, SMALLEST
 from .presets import SCHEDULERS
 from .sampling.settings import SamplerSettings
 from .signals import ending_at_once, interruptible
 from .types import Identity
 
+FileName = str | os.PathLike
 SUFFIXES = (".mp4", ".webm", ".mov", ".gif")
+LONGEST_SECONDS = 86_400
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     who = parser.add_argument_group("who, what, from where")
     who.add_argument("--portrait", type=Path, nargs="+", metavar="IMAGE", help="one or several photos of one person")
     who.add_argument("--identity", type=Path, metavar="FILE", help="a saved identity file instead of photos")
-    who.add_argument("--save-identity", type=Path, metavar="FILE", help="keep the identity for next time")
+    who.add_argument(
+        "--save-identity", type=Path, metavar="FILE", help="keep the identity for next time, beside those saved before"
+    )
     who.add_argument("--face", default="single", help="which face of a photo: single, largest, leftmost, rightmost")
     who.add_argument("--speech", type=Path, metavar="AUDIO", help="a voice, any format; without one the mouth is free")
     who.add_argument("--camera", default=None, metavar="PATH", help=f"{', '.join(PRESETS)}, or a JSON keyframe file")
@@ -91,32 +95,18 @@ def run(args: argparse.Namespace) -> None:
     from .pipeline import JOURNAL, frame_decoder, load_model, prepare, save_video
     from .sampling.execution import Execution
 
-    if args.out.suffix.lower() not in SUFFIXES:
-        raise InputError(f"an output file ending in {', '.join(SUFFIXES)}", str(args.out), "Change --out.")
-    if args.seconds is not None and not 0 < args.seconds < math.inf:
-        raise InputError("--seconds above 0", str(args.seconds), "Leave it out to follow the speech.")
+    check_settings(args)
+    check_files(args)
     started = time.monotonic()
     model = load_model(
         args.model, args.device, float8=args.float8, offload=args.offload, audio_encoder=args.audio_encoder
     )
     identity = choose_identity(args, model)
     conditions = prepare(model, identity, args.speech, choose_camera(args), args.seconds)
-    settings = SamplerSettings.of(
-        model.config,
-        seed=args.seed,
-        steps=args.steps,
-        scheduler=args.scheduler,
-        guidance_scale=args.guidance_scale,
-        guidance_end=args.guidance_end,
-        head_motion=args.head_motion,
-        lambda_audio=args.lambda_audio,
-        lambda_camera=args.lambda_camera,
-        use_reference=not args.identity_only,
-    )
+    settings = SamplerSettings.of(model.config, **chosen_settings(args))
     decode = frame_decoder(model, conditions, settings, args.frame, args.size)
     for warning in (*conditions.warnings, *decode.warnings):
-        print(f"warning: {warning}", file=sys.stderr)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+        print(f"warning: {shown(warning)}", file=sys.stderr)
     execution = Execution(compile=args.compile, cuda_graphs=args.cuda_graphs)
     info = save_video(
         args.out,
@@ -132,7 +122,73 @@ def run(args: argparse.Namespace) -> None:
         redo=chunks_to_redo(args, conditions.frames, model.config.chunk_frames),
         say=say,
     )
-    print(f"\n{args.out}: {info.frames} frames, {info.seconds:.2f} s, made in {time.monotonic() - started:.1f} s")
+    print(
+        f"\n{shown(args.out)}: {info.frames} frames, {info.seconds:.2f} s, made in {time.monotonic() - started:.1f} s"
+    )
+
+
+def chosen_settings(args: argparse.Namespace) -> dict:
+    """Return the sampler's settings that the arguments name; None stands for the model's own."""
+    return {
+        "seed": args.seed,
+        "steps": args.steps,
+        "scheduler": args.scheduler,
+        "guidance_scale": args.guidance_scale,
+        "guidance_end": args.guidance_end,
+        "head_motion": args.head_motion,
+        "lambda_audio": args.lambda_audio,
+        "lambda_camera": args.lambda_camera,
+        "use_reference": not args.identity_only,
+    }
+
+
+def check_settings(args: argparse.Namespace) -> None:
+    """Raise InputError for what can be seen to be impossible before anything is loaded."""
+    from .pipeline import read_camera
+
+    if args.out.suffix.lower() not in SUFFIXES:
+        raise InputError(f"an output file ending in {', '.join(SUFFIXES)}", str(args.out), "Change --out.")
+    if args.seconds is not None and not 0 < args.seconds <= LONGEST_SECONDS:
+        raise InputError(
+            f"--seconds above 0 and up to {LONGEST_SECONDS}", str(args.seconds), "Leave it out to follow the speech."
+        )
+    if bool(args.portrait) == bool(args.identity):
+        raise InputError("a --portrait or an --identity", "both" if args.portrait else "neither", "Give one of them.")
+    if args.size is not None and not SMALLEST <= args.size <= LARGEST:
+        raise InputError(f"a size from {SMALLEST} to {LARGEST} pixels", str(args.size), "Choose one in between.")
+    SamplerSettings(**{name: value for name, value in chosen_settings(args).items() if value is not None})
+    if (camera := choose_camera(args)) is not None:
+        read_camera(camera, frames=2)
+
+
+def check_files(args: argparse.Namespace) -> None:
+    """Raise InputError where an input is missing, or an output cannot be written, is an input, or is the other
+    output."""
+    from .video import check_output
+
+    inputs = {"--portrait": args.portrait or (), "--identity": [args.identity], "--speech": [args.speech]}
+    for option, paths in inputs.items():
+        for path in paths:
+            if path is not None and not os.path.exists(path):
+                raise InputError(f"a file for {option}", f"{path}, where there is none", "Check the path.")
+    given = [*(args.portrait or ()), args.identity, args.speech, args.audio_encoder, args.model, args.camera]
+    outputs = {"--out": args.out, "--save-identity": args.save_identity}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        check_output(path)
+        if any(is_same_file(path, other) for other in given if other):
+            raise InputError(f"{option} to be a new file", f"{path}, which is an input", "Choose another name.")
+    if args.save_identity and is_same_file(args.out, args.save_identity):
+        raise InputError("two files, --out and --save-identity", "one name for both", "Choose another name for one.")
+
+
+def is_same_file(one: FileName, other: FileName) -> bool:
+    """Return whether two paths lead to one file, links followed."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):  # one of them is not there, or is no path at all
+        return os.path.abspath(one) == os.path.abspath(other)
 
 
 def import_networks() -> None:
@@ -154,16 +210,17 @@ def import_networks() -> None:
 
 def choose_identity(args: argparse.Namespace, model) -> Identity:
     """Read the photos or the saved identity that was asked for, and save it where wanted."""
-    from .identity import load_identity, save_identity
+    from .identity import load_identity, save_new_identity
     from .pipeline import read_identity
 
-    if bool(args.portrait) == bool(args.identity):
-        raise InputError("a --portrait or an --identity", "both" if args.portrait else "neither", "Give one of them.")
     if args.identity:
-        return load_identity(args.identity)
-    identity = read_identity(model, args.portrait, args.face, args.face_models)
+        identity = load_identity(args.identity)
+    else:
+        identity = read_identity(model, args.portrait, args.face, args.face_models)
     if args.save_identity:
-        save_identity(args.save_identity, identity)
+        saved = save_new_identity(args.save_identity, identity)
+        if saved != args.save_identity:
+            print(f"warning: {shown(args.save_identity)} exists, so it was saved as {shown(saved)}.", file=sys.stderr)
     return identity
 
 

@@ -170,23 +170,29 @@ def read_identity(
 
 def read_speech(model: Starcaster, file: FileName, seconds: float | None = None) -> tuple[Speech, Sound, list[str]]:
     """Read a sound file -> the model's speech features, the sound itself, warnings. seconds: use only so many."""
-    from .speech import audio_warnings, load_audio, mono16k
+    from .speech import LIMIT_SECONDS, audio_warnings, decode_audio, mono16k
 
-    waveform, rate = load_audio(file)
+    # More than may be used is not read: an hour would cost gigabytes and be refused.
+    waveform, rate, warnings = decode_audio(file, LIMIT_SECONDS + 1 if seconds is None else seconds)
     samples = mono16k(waveform, rate, seconds)
-    return model.encode_speech(samples.to(model.device)), (waveform, rate), audio_warnings(samples)
+    return model.encode_speech(samples.to(model.device)), (waveform, rate), [*warnings, *audio_warnings(samples)]
 
 
 def read_camera(camera: str | CameraMove, frames: int, fps: float = FPS) -> CameraPath:
     """Return the path of a preset, a move or a JSON keyframe file. Raises CameraError and InputError."""
-    from .camera import PRESETS, CameraMove, keyframe_path, preset_path
+    from .camera import PRESETS, CameraMove, keyframe_path, preset_path, read_keyframes
 
     if isinstance(camera, CameraMove):
         return preset_path(camera, frames, fps)
     if camera in PRESETS:
         return preset_path(CameraMove(camera), frames, fps)
-    if Path(camera).is_file():
-        return keyframe_path(Path(camera).read_text(encoding="utf-8"), frames, fps)
+    try:
+        text = read_keyframes(camera)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+    else:
+        return keyframe_path(text, frames, fps)
     raise InputError(f"{', '.join(PRESETS)} or a keyframe file", repr(camera), "Check the camera's name.")
 
 

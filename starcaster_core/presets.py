@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 
+from .conventions import FPS
 from .ranges import check_ranges
 
 SCHEDULERS = ("dpmpp", "ddim", "lcm")  # names of the samplers in sampling/samplers.py
@@ -109,7 +110,7 @@ class ModelConfig:
     extensions: ExtensionsConfig = ExtensionsConfig()
     reference_decoder: ReferenceDecoderConfig | None = None  # None: pixels come from the autoencoder alone
     image_size: int = 512  # side of the square frames, pixels
-    fps: float = 25.0
+    fps: float = FPS
     chunk_frames: int = 16  # N: frames denoised together
     context_frames: int = 2  # n: last frames of the previous chunk that are looked back at
     steps: int = 25  # default number of sampling steps

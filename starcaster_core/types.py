@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:  # the command line's help reads this file, and torch takes a second
     from torch import Tensor
 
-DEFAULT_FPS = 25.0
+from .conventions import FPS as DEFAULT_FPS
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Identity:
     regions: float32 [3, 2], where mouth, right and left eye lie in the portrait, x and y in 0..1; None where not known.
     photo: uint8 [H, W, 3] RGB, the whole picture the portrait was cut from; None where it was not kept.
     crop: float64 [3, 3], the similarity from the photo's pixels (x, y, 1) to those of the portrait.
+    warnings: sentences for the user, for instance that two of the photos show different people.
     """
 
     embedding: np.ndarray
@@ -39,6 +40,7 @@ class Identity:
     regions: np.ndarray | None = None
     photo: np.ndarray | None = None
     crop: np.ndarray | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,8 @@ class Passes:
 
 
 def count_flops(config: ModelConfig) -> dict[str, int]:
-    """Floating point operations (a multiply-add is two) of one network call, under the null and the full condition."""
+    """Return the floating point operations (a multiply-add is two) of one network call, under the null and the full
+    condition."""
     passes = Passes.of(config, torch.float32)
     counts = {}
     for name, condition in (("null", passes.nobody), ("full", passes.full)):
@@ -94,7 +95,7 @@ def count_flops(config: ModelConfig) -> dict[str, int]:
 
 
 def estimate_memory(config: ModelConfig, dtype: torch.dtype, float8=False, offload=False, batched=False) -> dict:
-    """Bytes on the device while a chunk is sampled: weights, cached conditions, and the most that one call adds.
+    """Estimate the bytes on the device while a chunk is sampled: weights, conditions, the most that a call adds.
 
     Assumes fused attention, whose scores are never written. Leaves out what the driver and the allocator take.
     """
@@ -125,7 +126,7 @@ def estimate_memory(config: ModelConfig, dtype: torch.dtype, float8=False, offlo
 
 
 def resident_weights(unet: StarcasterUNet, offload: bool) -> int:
-    """Bytes of the UNet's weights on the device: all, or what stays there and the two largest neighbours."""
+    """Return the bytes of the UNet's weights on the device: all, or what stays there and the two largest neighbours."""
     total = sum(x.nbytes for x in unet.parameters())
     total += sum(module.scale.nbytes for module in unet.modules() if is_compact(module))
     if not offload:
@@ -169,7 +170,7 @@ class LiveBytes(TorchDispatchMode):
 
 @contextmanager
 def fused_attention():
-    """Attention that writes its output alone, which is all there is to see of a fused kernel on the meta device."""
+    """Replace attention by one that writes its output alone, as a fused kernel does on the meta device."""
     import torch.nn.functional as F
 
     def scaled_dot_product_attention(query, key, value, **_):
@@ -187,7 +188,7 @@ def fused_attention():
 
 
 def account(config: ModelConfig) -> dict:
-    """All that is counted of a configuration. Memory in bfloat16."""
+    """Count everything of a configuration. Memory in bfloat16."""
     memory = {name: estimate_memory(config, torch.bfloat16, **way) for name, way in WAYS.items()}
     return {
         "command": f"python -m starcaster_core.benchmark.account --preset {config.name}",

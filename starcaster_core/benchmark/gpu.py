@@ -28,9 +28,10 @@ from ..errors import InputError
 from ..models.checkpoint import random_model
 from ..models.offload import BlockOffload
 from ..models.starcaster import Starcaster
+from ..pipeline import generate_frames
 from ..presets import PRESETS
 from ..sampling.execution import Execution, Network, release_blocks
-from ..sampling.rollout import cache_branches, cache_subject, denoise, rollout
+from ..sampling.rollout import cache_branches, cache_subject, denoise
 from ..sampling.settings import Conditions, SamplerSettings
 from ..types import Identity, Speech
 from .account import count_flops, estimate_memory
@@ -137,7 +138,7 @@ class Bench:
         return result
 
     def attempt(self, work: Callable[[], dict]) -> dict:
-        """What `work` returns, or why there is nothing."""
+        """Return what `work` returns, or why there is nothing."""
         if time.monotonic() > self.deadline:
             return {"left_out": "the time budget was used up"}
         try:
@@ -201,14 +202,14 @@ class Bench:
         }
 
     def prepare(self):
-        """What happens once a chunk before the first step"""
+        """Compute what is needed once a chunk before the first step."""
         config, side, subject = self.config, self.config.latent_size, self.subject
         seen = torch.zeros(1, config.unet.in_channels, config.context_frames, side, side)
         context = self.model.cache_frames(seen, subject.identity)
         return cache_branches(self.model, self.conditions, SamplerSettings(), subject, context, 0)
 
     def measure_parts(self) -> dict:
-        """Milliseconds of the pieces around the denoising, each warmed up once."""
+        """Measure the milliseconds of the parts around the denoising, each warmed up once."""
         from ..video import write_video
 
         config, model = self.config, self.model
@@ -229,10 +230,11 @@ class Bench:
             return {name: round(1000 * min(self.timed(work)[1] for _ in range(2)), 2) for name, work in parts.items()}
 
     def measure_plain(self) -> dict:
-        """Seconds of a guided step, and of reading the context frames, which happens once a chunk."""
+        """Measure the seconds of a guided step, and of encoding the context frames, which happens once a chunk."""
         config, side = self.config, self.config.latent_size
         self.reset_peak()
         plain = PlainComposition(self.model)
+        plain.configure(merge_adapters=True, skip_untrained=True)
         context = torch.zeros(1, config.unet.in_channels, config.context_frames, side, side)
         tokens, portrait = plain_tokens(self.model, self.conditions)
         plain.read(portrait, tokens["identity"])
@@ -252,7 +254,7 @@ class Bench:
 
     @staticmethod
     def ratio(plain: dict, variants: dict) -> dict:
-        """How many times as long the plain composition takes for a chunk of 25 guided steps, prepared and denoised"""
+        """Return how many times as long the plain composition takes for a chunk of 25 guided steps."""
         whole = plain.get("seconds_a_chunk_of_25_steps")
         ours = {}
         for name, figures in variants.items():
@@ -262,8 +264,10 @@ class Bench:
         return {"ratio": ours}
 
     def measure_lengths(self) -> dict:
-        """Seconds of computing a second of video, and peak memory, for longer and longer videos: 4 steps, rollout and
-        decoding, as the command line does it."""
+        """Measure seconds of computing a second of video, and peak memory, for longer and longer videos of 4 steps.
+
+        Rollout and decoding are those of the command line.
+        """
         figures = {}
         for chunks in LENGTHS:
             frames = chunks * self.config.chunk_frames
@@ -271,8 +275,8 @@ class Bench:
             self.reset_peak()
 
             def video(conditions=conditions):
-                for chunk in rollout(self.model, conditions, WAYS["4 steps"]):
-                    self.model.decode_frames(chunk.latents)
+                for _ in generate_frames(self.model, conditions, WAYS["4 steps"]):
+                    pass
 
             seconds = self.timed(video)[1]
             figures[str(chunks)] = {
@@ -284,7 +288,7 @@ class Bench:
         return figures
 
     def timed(self, work: Callable):
-        """-> what `work` returns, seconds until the device is done with it"""
+        """Return what `work` returns, and the seconds until the device is done with it."""
         self.wait()
         started = time.perf_counter()
         result = work()
@@ -300,12 +304,12 @@ class Bench:
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def peak(self) -> float | None:
-        """GiB that PyTorch had handed out at most; None where it does not count"""
+        """Return the GiB that PyTorch had handed out at most; None where it does not count."""
         return round(torch.cuda.max_memory_allocated(self.device) / 2**30, 3) if self.device.type == "cuda" else None
 
 
 def random_conditions(model: Starcaster, frames: int) -> Conditions:
-    """A person who does not exist saying nothing, for `frames` frames of an orbiting camera"""
+    """Return random conditions: an identity, silence, and an orbiting camera of `frames` frames."""
     config, rng = model.config, np.random.default_rng(0)
     portrait = rng.integers(0, 256, (config.image_size, config.image_size, 3), dtype=np.uint8)
     embedding = rng.normal(size=config.conditioning.identity_dim).astype(np.float32)
@@ -319,7 +323,7 @@ def random_conditions(model: Starcaster, frames: int) -> Conditions:
 
 
 def measure_ceiling(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of the largest square matrix product there is time for, the best of several"""
+    """Measure the FLOP/s of the largest square matrix product there is time for, the best of several."""
     side = 8192 if device.type == "cuda" else 512
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     best = float("inf")
@@ -351,7 +355,7 @@ def in_gib(parts: dict[str, int]) -> dict[str, float]:
 
 
 def compare_with_goals(result: dict) -> dict:
-    """The best variant's figures beside what was aimed at"""
+    """Return the best variant's figures beside the goals."""
 
     def best(way: str, figure: str) -> float | None:
         return max((v[way][figure] for v in result["variants"].values() if figure in v.get(way, {})), default=None)
@@ -368,7 +372,7 @@ def compare_with_goals(result: dict) -> dict:
 
 
 def table(result: dict) -> str:
-    """A row a variant"""
+    """Tabulate the variants, one a row."""
     machine = result["machine"]
     head = ["variant", *(f"fps, {way}" for way in WAYS), "TFLOP/s", "of ceiling", "x plain", "GiB"]
     ratios = result["plain_diffusers"].get("ratio", {})

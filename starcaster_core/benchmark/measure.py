@@ -1,4 +1,5 @@
-"""Seconds of computing per second of video: the whole path, its parts, and the ratio to the plain composition.
+"""Seconds of computing per second of video: the whole path, its parts, the command, and the ratio to the plain
+composition.
 
 python -m starcaster_core bench --out benchmarks/results/cpu.json
 """
@@ -7,8 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -36,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="mini", help="'mini', 'tiny' or a checkpoint file")
     parser.add_argument("--chunks", type=int, default=2, help="chunks of video in the whole run")
     parser.add_argument("--repeats", type=int, default=3, help="chunks timed for the ratio, each way")
+    parser.add_argument(
+        "--command-seconds", type=float, nargs="*", default=[1.0, 8.0], help="lengths for which `generate` is timed"
+    )
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="for both sides")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/cpu.json"), help="the JSON to write")
 
@@ -50,6 +57,7 @@ def run(args: argparse.Namespace) -> None:
         "model": model.config.name,
         "precision": str(model.dtype).removeprefix("torch."),
         "path": measure_path(model, args.chunks),
+        "generate_command": measure_command(args.model, args.command_seconds),
         "plain_diffusers": compare_with_plain(model, SamplerSettings.of(model.config), args.repeats),
         "plain_diffusers_guided": compare_with_plain(model, GUIDED, args.repeats),
         "peak_memory_mb": peak_memory_mb(),
@@ -60,20 +68,20 @@ def run(args: argparse.Namespace) -> None:
 
 
 def timed(work: Callable):
-    """-> what `work` returns, seconds it took"""
+    """Return what `work` returns, and the seconds it took."""
     started = time.perf_counter()
     return work(), time.perf_counter() - started
 
 
 def stopped(work: Callable) -> tuple[float, float]:
-    """-> seconds by the clock, seconds of processor time in all threads"""
+    """Return the seconds by the clock, and those of processor time in all threads."""
     started = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - started[0], time.process_time() - started[1]
 
 
 def sample_conditions(model: Starcaster, frames: int) -> tuple[Conditions, dict[str, float]]:
-    """The shipped portrait and voice along an orbit, and how long looking and listening took."""
+    """Return the shipped portrait and voice along an orbit, and the seconds that identity and speech took."""
     from ..identity import make_identity, read_picture
     from ..speech import load_audio, mono16k
 
@@ -87,7 +95,7 @@ def sample_conditions(model: Starcaster, frames: int) -> tuple[Conditions, dict[
 
 
 def measure_path(model: Starcaster, chunks: int) -> dict:
-    """The whole path from files to a video file. Times in seconds, `per_video_second` = time / length of the video."""
+    """Time the path from files to a video file; "per_video_second": seconds divided by the length of the video."""
     from ..video import write_video
 
     frames = chunks * model.config.chunk_frames
@@ -112,15 +120,38 @@ def measure_path(model: Starcaster, chunks: int) -> dict:
     }
 
 
+def measure_command(model: str, lengths: Sequence[float]) -> list[dict[str, float]]:
+    """Time `generate` from the start of Python to the file, by the clock and in processor time, for each length in
+    seconds."""
+    package = Path(__file__).resolve().parents[1]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")])}
+    figures = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = ["--portrait", str(ASSETS / "portrait.png"), "--speech", str(ASSETS / "voice.flac")]
+        for length in lengths:
+            out = Path(folder) / "video.mp4"
+            command = [sys.executable, "-m", package.name, "generate", "--model", model, *files]
+            command += ["--seconds", f"{length:g}", "--out", str(out)]
+            before = os.times()
+            done, seconds = timed(lambda c=command: subprocess.run(c, env=environment, capture_output=True, text=True))
+            after = os.times()
+            if done.returncode:
+                raise RuntimeError(f"`generate` ended with {done.returncode}: {done.stderr[-300:]}")
+            cpu = after.children_user - before.children_user + after.children_system - before.children_system
+            figures.append({"seconds_of_video": length, "seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2)})
+    return figures
+
+
 @torch.no_grad()
 def compare_with_plain(model: Starcaster, settings: SamplerSettings, repeats: int) -> dict:
-    """One chunk in the middle of a video, ours and plain in turn.
+    """Time one chunk in the middle of a video, ours and plain in turn.
 
-    Ours is the sampler's own loop with what it computes once a chunk, and asks for the null only where guidance is
-    wanted; plain reads the context frames, where the model subject back at any, and then makes the predictions alone,
-    where it is guided at every step. Both have read the reference before, once for the whole video.
-    Where motion modules are silent, the figures are also those of a model whose motion modules all run, as trained ones
-    do.
+    Ours is the sampler's loop with what it computes once a chunk; the null branch runs only where guidance is wanted.
+    Plain encodes the context frames, where the model has any, and makes the predictions, guided at every step if at
+    all. Both have encoded the reference before, once for the whole video.
+    The figures are those of equal work: both merge LoRA, and neither runs motion modules that change nothing. Beside
+    them, if they differ: "all_motion_modules_run", both merge LoRA and run all modules, as those of a trained model;
+    and "unmerged_adapters_and_idle_motion" of plain alone, which is how such compositions are usually run.
     """
     length = model.config.chunk_frames
     conditions, _ = sample_conditions(model, length)
@@ -155,7 +186,8 @@ def compare_with_plain(model: Starcaster, settings: SamplerSettings, repeats: in
         for module in silent:
             module.silent = True
 
-    def theirs():
+    def theirs(merge_adapters: bool = True, skip_untrained: bool = True):
+        plain.configure(merge_adapters, skip_untrained)
         if context is not None:
             plain.look_back(model.like_weights(context), tokens["identity"])
         if model.config.extensions.warp_portrait:
@@ -164,17 +196,25 @@ def compare_with_plain(model: Starcaster, settings: SamplerSettings, repeats: in
         for _ in range(settings.steps):
             plain.predict(model.like_weights(latents), timestep, **tokens, guidance_scale=settings.guidance_scale)
 
-    ways = [ours, theirs] + [ours_in_motion] * bool(silent)
-    rounds = [[stopped(way) for way in ways] for _ in range(1 + repeats)][1:]  # the first warms up
+    def usual():
+        theirs(merge_adapters=False, skip_untrained=False)
+
+    def theirs_in_motion():
+        theirs(skip_untrained=False)
+
+    variants = [ours, theirs, usual] + [ours_in_motion, theirs_in_motion] * bool(silent)
+    rounds = [[stopped(variant) for variant in variants] for _ in range(1 + repeats)][1:]  # the first warms up
     model.unet.unmerge_adapters()
-    mine, plainly, *moving = zip(*rounds)
+    mine, equal, usually, *moving = zip(*rounds)
     guided = settings.guided_steps if settings.guidance_scale != 1 else 0
-    figures = {"steps": settings.steps, "guided_steps": guided, **ratio_of(mine, plainly)}
-    return figures | ({"all_motion_modules_run": ratio_of(*moving, plainly)} if silent else {})
+    figures = {"steps": settings.steps, "guided_steps": guided, **ratio_of(mine, equal)}
+    if moving:
+        figures["all_motion_modules_run"] = ratio_of(*moving)
+    return figures | {"unmerged_adapters_and_idle_motion": ratio_of(mine, usually)}
 
 
 def ratio_of(ours: Sequence[tuple[float, float]], plain: Sequence[tuple[float, float]]) -> dict:
-    """Both as `stopped` gives them, run by run in turn."""
+    """Return medians and ratios of timings of `stopped`, run by run in turn."""
     walls, loads = ([its[i] / mine[i] for mine, its in zip(ours, plain)] for i in range(2))
     return {
         "ours_seconds_a_chunk": round(statistics.median(wall for wall, _ in ours), 4),
@@ -191,19 +231,20 @@ def ratio_of(ours: Sequence[tuple[float, float]], plain: Sequence[tuple[float, f
 
 @torch.no_grad()
 def plain_tokens(model: Starcaster, conditions: Conditions) -> tuple[dict, torch.Tensor]:
-    """The same conditions as tokens for `PlainComposition.predict`, and the portrait's latents for `read`."""
+    """Return conditions as tokens for `PlainComposition.predict`, and the portrait's latents for `read`."""
     window = model.config.conditioning.speech_window
     frames = model.config.chunk_frames
     rows = torch.arange(-window, frames + window).clamp(0, conditions.speech.frames - 1)
     embedding = torch.from_numpy(conditions.identity.embedding).float()[None]
     vectors = torch.from_numpy(conditions.camera.vectors()[:frames])[None]
     portrait = torch.from_numpy(conditions.identity.portrait)[None].float() / 255
+    motion = random_head_motion(0, 0, frames, model.config.fps, loudness=conditions.speech.loudness)
     tokens = {
         "identity": model.identity_tokens(model.like_weights(embedding)),
         "nobody": model.identity_tokens.unconditional(1),
         "audio": model.speech_tokens(model.like_weights(conditions.speech.features[rows][None])),
         "camera": model.camera_tokens(model.like_weights(vectors)),
-        "head_motion": model.like_weights(random_head_motion(0, 0, frames, model.config.fps)[None]),
+        "head_motion": model.like_weights(motion[None]),
     }
     return tokens, model.like_weights(model.encode_frames(portrait))
 
@@ -219,7 +260,7 @@ def describe_machine() -> dict:
 
 
 def peak_memory_mb() -> float | None:
-    """Largest resident size of this process so far; None where the system does not say."""
+    """Return the largest resident size of this process so far; None where the system does not say."""
     try:
         import resource
     except ImportError:  # Windows

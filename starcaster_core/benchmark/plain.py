@@ -1,9 +1,11 @@
-"""The yardstick: the same network put together from diffusers' parts, the way reference-net packs do it.
+"""What the benchmarks compare with: the same network put together from diffusers' parts, the way reference-net packs do
+it.
 
-`UNetMotionModel` denoises, a second `UNet2DConditionModel` reads the reference once a clip and context frames once a
-chunk and keeps their features. Keys and values of every stream are made anew in every attention, adapters run beside
-the layers they adapt, and, where there is guidance, both branches are asked at every step. Weights are the model's own,
-so the answers are the same numbers (a test says so); only the way there differs.
+`UNetMotionModel` denoises. A second `UNet2DConditionModel` encodes the reference once a clip and the context frames
+once a chunk, and keeps their features. Keys and values of every stream are computed anew in every attention, and where
+there is guidance both branches run at every step. The weights are the model's, so the predictions are the same numbers
+(a test says so). LoRA adapters are merged or run beside their layers, and motion modules that change nothing are left
+out or run, as `PlainComposition.configure` says.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from ..presets import UNetConfig
 
 
 def image_unet(config: UNetConfig):
-    """diffusers' `UNet2DConditionModel` of our configuration's shape"""
+    """Return diffusers' `UNet2DConditionModel` of a configuration's shape."""
     from diffusers import UNet2DConditionModel
 
     kinds = ["CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in config.attention_levels]
@@ -29,7 +31,7 @@ def image_unet(config: UNetConfig):
 
 
 def motion_unet(config: UNetConfig):
-    """diffusers' `UNetMotionModel` of our configuration's shape"""
+    """Return diffusers' `UNetMotionModel` of a configuration's shape."""
     from diffusers import UNetMotionModel
 
     kinds = ["CrossAttnDownBlockMotion" if attends else "DownBlockMotion" for attends in config.attention_levels]
@@ -55,7 +57,7 @@ def shared_arguments(config: UNetConfig, down_block_types: list[str]) -> dict:
 
 
 class PlainComposition:
-    """Built from a `Starcaster`, whose weights it copies."""
+    """The composition of a `Starcaster`, with copies of its weights."""
 
     def __init__(self, model: Starcaster):
         with torch.device(model.device):
@@ -84,6 +86,12 @@ class PlainComposition:
             else:
                 processors[name] = StreamAttention(self, streams[f"{block}.attn2"])
         self.unet.set_attn_processor(processors)
+        self.untrained = [
+            module
+            for name, module in self.unet.named_modules()
+            if name.rpartition(".")[0].endswith("motion_modules") and not module.proj_out.weight.float().any()
+        ]
+        self.merged = False
         self.bank_on, self.audio, self.camera = False, None, None
         extensions = model.unet.extensions
         if "portrait_copy" in extensions:
@@ -97,6 +105,19 @@ class PlainComposition:
                 if isinstance(module, ResnetBlock2D):
                     module.register_forward_pre_hook(self.add_head_motion, with_kwargs=True)
 
+    def configure(self, merge_adapters: bool, skip_untrained: bool) -> None:
+        """Choose what is computed; the predictions stay the same.
+
+        merge_adapters: merge LoRA into the weights of the layers it adapts. skip_untrained: leave out the motion
+        modules whose output projection is zero.
+        """
+        self.merged = merge_adapters
+        for module in self.untrained:
+            if skip_untrained:
+                module.forward = unchanged
+            else:
+                vars(module).pop("forward", None)
+
     def add_head_motion(self, _module, inputs, named):
         return inputs, named | {"temb": named["temb"] + self.head_motion} if self.bank_on else named
 
@@ -108,21 +129,21 @@ class PlainComposition:
 
     @torch.no_grad()
     def read(self, reference: Tensor, identity: Tensor) -> None:
-        """Once a clip: reference [1, C, 1, h, w]; identity: tokens [1, L, D]."""
+        """Encode the reference [1, C, 1, h, w], once a clip; identity: tokens [1, L, D]."""
         self.portrait = reference[:, :, 0]
         self.banks = [self.features(reference, identity)]
 
     def show_warped(self, portraits: Tensor) -> None:
-        """Once a chunk: the portrait warped to every frame, latents [1, C, T, h, w]"""
+        """Set the portrait warped to every frame, latents [1, C, T, h, w], once a chunk."""
         self.portrait = rearrange(portraits, "1 c t h w -> t c h w")
 
     @torch.no_grad()
     def look_back(self, context: Tensor, identity: Tensor) -> None:
-        """Once a chunk: context [1, C, R, h, w]"""
+        """Encode context frames [1, C, R, h, w], once a chunk."""
         self.banks = [*self.banks[:1], self.features(context, identity)]
 
     def features(self, frames: Tensor, identity: Tensor) -> dict[str, Tensor]:
-        """name of a block -> its normed inputs [1, R * h * w, C]"""
+        """Return the normed inputs [1, R * h * w, C] of each block, by its name."""
         pictures = rearrange(frames, "1 c r h w -> r c h w")
         self.recorded = {}
         self.reference(pictures, 0, encoder_hidden_states=identity.expand(len(pictures), -1, -1))
@@ -130,9 +151,11 @@ class PlainComposition:
 
     @torch.no_grad()
     def predict(self, latents, timestep, identity, nobody, audio, camera, head_motion, guidance_scale: float) -> Tensor:
-        """One guided prediction, after `read`; without guidance (scale 1) the null is not asked for, as in diffusers'
-        pipelines. latents [1, C, T, h, w]; identity, nobody: tokens [1, L, D]; audio, camera: tokens [1, T, L, D] or
-        None; head_motion [1, T, K]."""
+        """Return one guided prediction, after `read`.
+
+        Without guidance (scale 1) the null branch does not run, as in diffusers' pipelines. latents [1, C, T, h, w];
+        identity, nobody: tokens [1, L, D]; audio, camera: tokens [1, T, L, D] or None; head_motion [1, T, K].
+        """
         branches = [(identity, True)] if guidance_scale == 1 else [(nobody, False), (identity, True)]
         answers = []
         for tokens, conditioned in branches:
@@ -145,6 +168,11 @@ class PlainComposition:
             answers.append(self.unet(latents, timestep, encoder_hidden_states=repeated).sample)
         null, full = answers[0], answers[-1]
         return null + guidance_scale * (full - null)
+
+
+def unchanged(hidden_states: Tensor, *_, **__) -> Tensor:
+    """Return the input, as a motion module does whose output projection is zero."""
+    return hidden_states
 
 
 def split(attn, x: Tensor) -> Tensor:
@@ -163,6 +191,7 @@ class BankAttention(nn.Module):
         super().__init__()
         self.__dict__["owner"], self.__dict__["lora"] = owner, lora  # not submodules
         self.block = block
+        self.__dict__["merged"] = {}  # name of a layer -> its weight with the adapter's
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **_):
         seen = hidden_states
@@ -176,7 +205,11 @@ class BankAttention(nn.Module):
         return self.adapted("to_out", attn.to_out[0], attend(attn, query, key, value))
 
     def adapted(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
-        return layer(x) + self.lora[name](x)
+        if not self.owner.merged:
+            return layer(x) + self.lora[name](x)
+        if name not in self.merged:
+            self.merged[name] = layer.weight + self.lora[name].delta()
+        return F.linear(x, self.merged[name], layer.bias)
 
 
 class StreamAttention(nn.Module):

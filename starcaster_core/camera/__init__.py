@@ -1,6 +1,6 @@
 """Where the camera stands, frame by frame: presets, keyframes, poses, a plot."""
 
-from .keyframes import EASINGS, Keyframe, keyframe_path, parse_keyframes
+from .keyframes import EASINGS, Keyframe, keyframe_path, parse_keyframes, read_keyframes
 from .path import TRAINED_DISTANCE, TRAINED_PITCH, TRAINED_YAW, check_range, make_path
 from .plot import plot_path
 from .poses import FOCAL, RADIUS, angles, intrinsics, world_from_cam
@@ -24,5 +24,6 @@ __all__ = [
     "parse_keyframes",
     "plot_path",
     "preset_path",
+    "read_keyframes",
     "world_from_cam",
 ]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +17,7 @@ from .path import frame_times, make_path
 from .presets import smoothstep
 
 EXAMPLE = '[{"time": 0, "yaw": 0, "pitch": 0, "distance": 1}, {"time": 2, "yaw": 30, "pitch": 5, "distance": 0.9}]'
+LARGEST_FILE = 10_000_000  # bytes, some 100,000 keyframes
 NUMBERS = ("time", "yaw", "pitch", "distance")
 
 # How the way from one keyframe to the next is spread over the time between them: 0..1 -> 0..1.
@@ -38,6 +42,23 @@ class Keyframe:
     pitch: float
     distance: float
     easing: str = "smooth"
+
+
+def read_keyframes(path: str | os.PathLike) -> str:
+    """Read a keyframe file: UTF-8 with or without a byte order mark, or UTF-16 with one. Raises CameraError for
+    anything else, and for files that are too large."""
+    with open(path, "rb") as file:
+        content = file.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise CameraError(
+            f"a keyframe file of at most {LARGEST_FILE // 10**6} MB", "a larger one", "Use fewer of them."
+        )
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        fix = "Save it as UTF-8 in your editor."
+        raise CameraError("a keyframe file in UTF-8", f"{Path(path).name} in another encoding", fix) from error
 
 
 def parse_keyframes(text: str) -> tuple[Keyframe, ...]:
@@ -77,7 +98,8 @@ def keyframe_path(text: str, frames: int, fps: float = DEFAULT_FPS) -> CameraPat
     segment = np.clip(np.searchsorted(starts, times, side="right") - 1, 0, len(keys) - 1)
     following = np.minimum(segment + 1, len(keys) - 1)
     spans = np.maximum(starts[following] - starts[segment], 1e-12)
-    part = np.clip((times - starts[segment]) / spans, 0, 1)
+    with np.errstate(over="ignore"):  # a keyframe nearly forever ago: infinity is clipped to 1
+        part = np.clip((times - starts[segment]) / spans, 0, 1)
     eased = np.array([EASINGS[keys[s].easing](p) for s, p in zip(segment, part)])[:, None]
     yaw, pitch, distance = (poses[segment] + eased * (poses[following] - poses[segment])).T
     return make_path(yaw, pitch, distance, fps)
@@ -85,7 +107,7 @@ def keyframe_path(text: str, frames: int, fps: float = DEFAULT_FPS) -> CameraPat
 
 def _keyframe(entry: object, number: int) -> Keyframe:
     if not isinstance(entry, dict):
-        raise CameraError(f"keyframe {number} as a JSON object", f"{entry!r}", f"Write it as in {EXAMPLE}.")
+        raise CameraError(f"keyframe {number} as a JSON object", repr(entry)[:80], f"Write it as in {EXAMPLE}.")
     unknown = sorted(set(entry) - {*NUMBERS, "easing"})
     if unknown:
         raise CameraError(

@@ -13,11 +13,20 @@ from .poses import RADIUS, angles, intrinsics, world_from_cam
 TRAINED_YAW = 70.0  # degrees either way
 TRAINED_PITCH = 35.0
 TRAINED_DISTANCE = (0.8, 1.25)  # times the usual radius
+LARGEST_YAW = 36_000.0  # degrees either way, a hundred rounds
+LARGEST_DISTANCE = 100.0
 SLACK = 1e-3  # degrees, or parts of the radius: what float32 poses may lose
 
 
 def make_path(yaw: np.ndarray, pitch: np.ndarray, distance: np.ndarray, fps: float = DEFAULT_FPS) -> CameraPath:
-    """The path through yaw [T] and pitch [T] in degrees at distance [T] times the usual radius, one pose a frame."""
+    """The path through yaw [T] and pitch [T] in degrees at distance [T] times the usual radius, one pose a frame.
+
+    Raises CameraError for poses that cannot be, and for numbers so large that only a mistake makes them.
+    """
+    for name, values, most in (("yaw", yaw, LARGEST_YAW), ("distance", distance, LARGEST_DISTANCE)):
+        worst = float(np.max(np.abs(values), initial=0))
+        if not worst <= most:  # NaN fails this too
+            raise CameraError(f"a camera's {name} of at most {most:g}", f"{worst:g}", "Choose a smaller value.")
     pose = world_from_cam(yaw, pitch, np.asarray(distance, np.float64) * RADIUS)
     path = CameraPath(pose, intrinsics(len(pose)), fps)
     return replace(path, warnings=check_range(path))

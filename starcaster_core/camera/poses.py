@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..conventions import CAMERA_RADIUS as RADIUS
+from ..conventions import FOCAL_LENGTH as FOCAL
+from ..conventions import PRINCIPAL_POINT
 from ..errors import CameraError
 
-RADIUS = 2.7
-FOCAL = 4.2647
 STEEPEST = 89.0  # degrees of pitch; straight above, left and right lose their meaning
 
 
@@ -48,8 +49,12 @@ def angles(pose: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def intrinsics(frames: int, focal: float = FOCAL) -> np.ndarray:
     """float32 [frames, 3, 3]: focal length and principal point in units of the picture's side (EG3D)."""
-    matrix = np.array([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]], np.float32)
-    return np.repeat(matrix[None], frames, axis=0)
+    return np.repeat(default_intrinsics(focal)[None], frames, axis=0)
+
+
+def default_intrinsics(focal: float = FOCAL) -> np.ndarray:
+    """Return the intrinsics of one camera, float32 [3, 3], in units of the picture's side."""
+    return np.array([[focal, 0, PRINCIPAL_POINT], [0, focal, PRINCIPAL_POINT], [0, 0, 1]], np.float32)
 
 
 def _check_possible(yaw: np.ndarray, pitch: np.ndarray, radius: np.ndarray) -> None:

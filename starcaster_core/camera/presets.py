@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..conventions import smoothstep
 from ..errors import CameraError
 from ..types import DEFAULT_FPS, CameraPath
 from .path import frame_times, make_path
@@ -40,18 +41,13 @@ def preset_path(move: CameraMove, frames: int, fps: float = DEFAULT_FPS) -> Came
     seconds = frame_times(frames, fps)
     rounds = seconds / (move.period or frames / float(fps))
     yaw, pitch, dolly = _SHAPES[move.preset](rounds)
-    return make_path(
-        move.start_yaw + move.yaw * yaw,
-        move.start_pitch + move.pitch * pitch,
-        move.start_distance * (1 + (move.distance - 1) * dolly),
-        fps,
-    )
-
-
-def smoothstep(x: np.ndarray) -> np.ndarray:
-    """0 below 0, 1 above 1, 3x^2 - 2x^3 between: no jump in place or speed."""
-    x = np.clip(x, 0, 1)
-    return x * x * (3 - 2 * x)
+    with np.errstate(all="ignore"):  # infinite values become NaN, which `make_path` refuses
+        return make_path(
+            move.start_yaw + move.yaw * yaw,
+            move.start_pitch + move.pitch * pitch,
+            move.start_distance * (1 + (move.distance - 1) * dolly),
+            fps,
+        )
 
 
 # Each shape takes time in periods, [T], and gives three [T]: how much of the yaw, the pitch and the dolly to apply.

@@ -5,7 +5,8 @@
 Every video is read twice, so that its length costs no memory. The first time every frame at 25 fps gets the five
 landmarks of its face, or the reason why it is of no use; the second time the stretches that are of use are cropped the
 FFHQ way, steadied over time, and cut into clips. One shard a video, written whole or not at all, so a run that was
-stopped goes on where it was. `report.json` says of every video how many seconds became clips and why others did not.
+stopped goes on where it was. `report.json` says of every video how many seconds became clips and why others did not; a
+video that cannot be read is recorded there and left out.
 
 The truth of a real clip: landmarks float32 [T, 5, 2] (`landmark_names`) and mouth_box float32 [T, 4] in pixels of the
 crop, embedding float32 [128] (dlib, mean over the clip); its camera is unknown and given as frontal.
@@ -14,6 +15,7 @@ crop, embedding float32 [128] (dlib, mean over the clip); its camera is unknown 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -23,11 +25,12 @@ from zlib import crc32
 
 import numpy as np
 
-from ..errors import InputError
-from .shards import SAMPLE_RATE, Clip, shard_path, write_shard
+from ..conventions import FPS, SAMPLE_RATE
+from ..errors import InputError, shown
+from ..files import open_media
+from .shards import Clip, shard_path, write_shard
 from .splits import split_of
 
-FPS = 25.0
 CONTAINERS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg")
 SEARCH_SIDE = 640  # pixels; frames are searched for faces at this size
 SEARCH_EVERY = 5  # frames; in between the landmarks follow the face
@@ -49,9 +52,7 @@ class Stretch:
 
 def frames_at(path: Path, fps: float = FPS) -> Iterator[np.ndarray]:
     """uint8 [H, W, 3], one every 1 / fps seconds from the first picture on, whatever the video's own rate."""
-    import av
-
-    with av.open(str(path)) as container:
+    with open_media(path) as container:
         if not container.streams.video:
             raise InputError("a video", f"{path.name}, which has no pictures", "Leave it out.")
         rate = container.streams.video[0].average_rate or fps
@@ -198,10 +199,10 @@ def make_clips(
 
 
 def real_clip(name: str, number: int, crops: np.ndarray, marks: np.ndarray, sound: np.ndarray, start: int) -> Clip:
+    from ..camera.poses import default_intrinsics, world_from_cam
     from ..identity.align import three_points
     from ..identity.embed import embed
     from ..identity.faces import Face
-    from .heads.camera import default_intrinsics, look_at_origin
 
     count, size = len(crops), crops.shape[1]
     embeddings, boxes = [], []
@@ -230,7 +231,7 @@ def real_clip(name: str, number: int, crops: np.ndarray, marks: np.ndarray, soun
         "landmark_names": list(LANDMARKS),
     }
     truth = {
-        "world_from_cam": np.repeat(look_at_origin(0, 0)[None], count, axis=0).astype(np.float32),
+        "world_from_cam": np.repeat(world_from_cam(0, 0)[None], count, axis=0).astype(np.float32),
         "intrinsics": np.repeat(default_intrinsics()[None], count, axis=0),
         "landmarks": marks.astype(np.float32),
         "mouth_box": np.stack(boxes).astype(np.float32),
@@ -243,7 +244,8 @@ def read_sound(path: Path) -> np.ndarray:
     """float32 [N] at 16 kHz; raises InputError where there is none"""
     from ..speech.audio import load_audio, to_mono_16k
 
-    return to_mono_16k(*load_audio(path)).numpy()
+    waveform, rate = load_audio(path)
+    return to_mono_16k(waveform, rate, max_seconds=waveform.shape[1] / rate).numpy()  # however long it is
 
 
 def process(path: Path, name: str, shard: Path, frames: int, size: int) -> dict:
@@ -252,16 +254,31 @@ def process(path: Path, name: str, shard: Path, frames: int, size: int) -> dict:
     try:
         samples = read_sound(path)
         stretches, dropped = find_stretches(path, frames)
-    except InputError as error:
-        return report | {"refused": str(error)}
-    for stretch in stretches:
-        dropped["rest of a take"] += len(stretch.points) % frames
-        report["clips"] += len(stretch.points) // frames
-    if report["clips"]:
-        write_shard(shard, make_clips(path, name, stretches, samples, frames, size))
+        for stretch in stretches:
+            dropped["rest of a take"] += len(stretch.points) % frames
+        clips = sum(len(stretch.points) // frames for stretch in stretches)
+        if clips:
+            write_shard(shard, make_clips(path, name, stretches, samples, frames, size))
+    except Exception as error:  # noqa: BLE001  decoders raise nearly anything over a broken file
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise  # no fault of the video
+        return report | {
+            "refused": shown(error if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
+        }
+    report["clips"] = clips
     report["seconds"] = round(report["clips"] * frames / FPS, 2)
     report["dropped_seconds"] = {reason: round(count / FPS, 2) for reason, count in dropped.items() if count}
     return report
+
+
+def read_report(path: Path) -> dict[str, dict]:
+    """Read what an earlier run did, by video. InputError for a file that is no report."""
+    try:
+        return (
+            {entry["video"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))} if path.exists() else {}
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError("the report of an earlier run", f"{path}, which is none", "Choose an empty --out.") from error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -279,7 +296,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("a folder with videos", f"none in {args.videos}", f"Known endings: {', '.join(CONTAINERS)}.")
     args.out.mkdir(parents=True, exist_ok=True)
     report_file = args.out / "report.json"
-    done = {entry["video"]: entry for entry in json.loads(report_file.read_text())} if report_file.exists() else {}
+    done = read_report(report_file)
     for path in videos:
         name = path.relative_to(args.videos).as_posix()
         if name not in done:

@@ -24,7 +24,7 @@ LIMIT = 45.0  # degrees of yaw of the camera
 
 
 def frames_within(clip: Clip, count: int) -> list[np.ndarray]:
-    """Up to `count` evenly spaced frames among those within LIMIT, at least 256 pixels wide for the detector"""
+    """Return up to `count` evenly spaced frames among those within LIMIT, at least 256 pixels wide for the detector."""
     yaw, _, _ = angles(clip.truth["world_from_cam"])
     usable = np.flatnonzero(np.abs(yaw) <= LIMIT)
     if not len(usable):
@@ -35,7 +35,7 @@ def frames_within(clip: Clip, count: int) -> list[np.ndarray]:
 
 
 def read_faces(folder: Path, frames_per_clip: int) -> tuple[int, dict[int, list[np.ndarray]]]:
-    """How many frames were looked at, and the embeddings of those with a face, by person"""
+    """Return how many frames were searched, and the embeddings of those with a face, by person."""
     asked, people = 0, {}
     for clip in read_clips(folder):
         for picture in frames_within(clip, frames_per_clip):
@@ -47,7 +47,7 @@ def read_faces(folder: Path, frames_per_clip: int) -> tuple[int, dict[int, list[
 
 
 def distances(people: dict[int, list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """dlib distances between frames of one person, and between the first frames of different people"""
+    """Return the dlib distances between frames of one person, and between the first frames of different people."""
 
     def between(vectors) -> list[float]:
         return [float(np.linalg.norm(a - b)) for a, b in combinations(vectors, 2)]
@@ -57,18 +57,18 @@ def distances(people: dict[int, list[np.ndarray]]) -> tuple[np.ndarray, np.ndarr
 
 
 def relit(persons: list[int], pictures: int = 4) -> dict[int, list[np.ndarray]]:
-    """Embeddings of `persons` (identity seeds), each rendered under `pictures` lights and from as many sides."""
-    from .heads.camera import default_intrinsics, look_at_origin
-    from .heads.look import sample_look
-    from .synth import the_stage
+    """Embed `persons` (identity seeds), each rendered under `pictures` lights and from as many sides."""
+    from ..camera.poses import default_intrinsics, world_from_cam
+    from .heads.lighting import sample_lighting
+    from .synth import synthetic_world
 
-    stage, people = the_stage(), {}
+    world, people = synthetic_world(), {}
     for person in persons:
-        rig = stage.show(person)
-        stage.renderer.pose(np.zeros(len(rig.morphs), np.float32))
+        rig = world.load_person(person)
+        world.renderer.pose(np.zeros(len(rig.morphs), np.float32))
         for number, yaw in enumerate(np.linspace(-20, 20, pictures)):
-            look = sample_look(1000 * person + number)
-            picture = stage.renderer.draw(look, look_at_origin(yaw, 0), default_intrinsics(3.4), size=256)
+            lighting = sample_lighting(1000 * person + number)
+            picture = world.renderer.draw(lighting, world_from_cam(yaw, 0), default_intrinsics(3.4), size=256)
             for face in detect(picture)[:1]:
                 people.setdefault(person, []).append(embed(picture, face))
     return people
@@ -82,7 +82,7 @@ def told(values: np.ndarray) -> dict:
 
 
 def draw_histogram(same: np.ndarray, different: np.ndarray, path: Path) -> None:
-    """Two outlines over distances 0 .. 1: one person (blue), different people (orange); a grey line at 0.6"""
+    """Draw two outlines over distances 0 .. 1: one person (blue), different people (orange); a grey line at 0.6."""
     from PIL import Image, ImageDraw
 
     width, height, bins = 720, 300, np.linspace(0, 1, 51)

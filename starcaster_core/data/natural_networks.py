@@ -40,7 +40,7 @@ class Said:
 
 
 def say(units: list[str], voice: str, stretch: float, seed: int) -> Said:
-    """A sentence as "^", sounds, stresses, spaces and marks, "$" in one of the voices, "piper+joe" or "kokoro+...".
+    """Say a sentence of "^", sounds, stresses, spaces and marks, "$" in one of the voices, "piper+joe" or "kokoro+...".
 
     Symbols a voice does not know last no time. Raises InputError where the sentence is too long for the voice.
     """
@@ -49,7 +49,7 @@ def say(units: list[str], voice: str, stretch: float, seed: int) -> Said:
 
 
 def missing_modules(voices: Iterable[str]) -> list[str]:
-    """Of the modules these voices need, those that are not installed; none is imported."""
+    """Return which modules of these voices are not installed; none is imported."""
     modules = dict.fromkeys(module for voice in voices for module in _MODULES[voice.partition("+")[0]])
     return [module for module in modules if importlib.util.find_spec(module) is None]
 

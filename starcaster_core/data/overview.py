@@ -10,28 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from ..camera.poses import angles
+from ..conventions import SAMPLE_RATE
 from ..errors import InputError
 from .phonemes import CLASS_NAMES, class_of
-from .shards import SAMPLE_RATE, Clip, read_clips
+from .shards import Clip, read_clips
+from .truth import lip_opening
 
 CLOSED = 0.006  # lips less than this share of the picture's side apart are shut: under a pixel at 128
 BILABIALS = tuple(CLASS_NAMES.index(name) for name in ("p", "b", "m"))
 
 
-def lip_opening(clip: Clip) -> np.ndarray:
-    """float [T]: how far the inner lips are apart down the face, as a share of the picture's side; 0 where they press
-    on each other. Synthetic clips only."""
-    names = clip.info["landmark_names"]
-    upper, lower, nose, chin = (
-        clip.truth["landmarks"][:, names.index(n)] for n in ("upper_lip_bottom", "lower_lip_top", "nose_bridge", "chin")
-    )
-    down = chin - nose
-    apart = ((lower - upper) * down).sum(axis=1) / np.maximum(np.linalg.norm(down, axis=1), 1e-6)
-    return np.maximum(apart, 0) / clip.info["size"]
-
-
 def closures(clip: Clip) -> list[bool]:
-    """For every p, b and m of the clip that is long enough to be seen: do the lips shut in one of its frames?"""
+    """Return for every visible p, b and m of the clip whether the lips shut in one of its frames."""
     opening, fps = lip_opening(clip), clip.info["fps"]
     found = []
     for start, end, symbol in clip.info["phonemes"]:
@@ -42,7 +32,7 @@ def closures(clip: Clip) -> list[bool]:
 
 
 def statistics(folder: Path) -> dict:
-    """Counts, seconds, the range of views, lip closures and identity distances of all clips; no frame is decoded."""
+    """Summarise all clips: counts, seconds, range of views, lip closures, identity distances; no frame is decoded."""
     counts = {name: Counter() for name in ("kind", "split", "voice")}
     frames, people, closed, yaws, pitches = 0, {}, [], [], []
     seconds = 0.0
@@ -82,7 +72,7 @@ def spread(values: np.ndarray) -> dict[str, float]:
 
 
 def identity_distances(embeddings: np.ndarray, pairs: int = 20_000) -> dict[str, float] | None:
-    """dlib distances between different people, embeddings [N, 128]; random pairs where there are many."""
+    """Return the dlib distances between different people, embeddings [N, 128]; random pairs where there are many."""
     if len(embeddings) < 2:
         return None
     rng = np.random.default_rng(0)
@@ -93,7 +83,7 @@ def identity_distances(embeddings: np.ndarray, pairs: int = 20_000) -> dict[str,
 
 
 def contact_sheet(folder: Path, path: Path, clips: int = 12, columns: int = 12) -> None:
-    """A PNG with `columns` frames each of the first clips."""
+    """Write a PNG with `columns` frames each of the first clips."""
     from PIL import Image
 
     rows = []
@@ -104,7 +94,7 @@ def contact_sheet(folder: Path, path: Path, clips: int = 12, columns: int = 12) 
 
 
 def portraits(folder: Path, path: Path, people: int = 64, columns: int = 8, side: int = 128) -> int:
-    """A picture with the most frontal frame of each of the first `people` persons; returns how many there were."""
+    """Write a picture with the most frontal frame of each of the first `people` persons; return how many there were."""
     from PIL import Image
 
     faces: dict[int, Image.Image] = {}
@@ -123,7 +113,7 @@ def portraits(folder: Path, path: Path, people: int = 64, columns: int = 8, side
 
 
 def four_in_turn(folder: Path, path: Path) -> None:
-    """A video of the first four people who speak, two by two; each waits for the one before to end."""
+    """Write a video of the first four people who speak, two by two; each waits for the one before to end."""
     from ..video import write_video
 
     speaking: dict[int, Clip] = {}
@@ -137,19 +127,21 @@ def four_in_turn(folder: Path, path: Path) -> None:
     write_video(path, [in_turn([clip.frames for clip in clips], 2)], clips[0].info["fps"], audio=(sound, SAMPLE_RATE))
 
 
-def in_turn(films: list[np.ndarray], columns: int) -> np.ndarray:
-    """Films uint8 [T_i, S, S, 3], a multiple of `columns` -> one of them side by side, uint8 [sum of T, rows * S,
-    columns * S, 3]: each stands still but for its own time, which begins when that of the one before ends."""
-    lengths = [len(film) for film in films]
+def in_turn(videos: list[np.ndarray], columns: int) -> np.ndarray:
+    """Show videos one after the other, side by side; each stands still until the one before has ended.
+
+    videos: uint8 [T_i, S, S, 3], a multiple of `columns`. Returns uint8 [sum of T_i, rows * S, columns * S, 3].
+    """
+    lengths = [len(video) for video in videos]
     starts = np.cumsum([0, *lengths[:-1]])
     at = np.arange(sum(lengths))
-    moving = [film[(at - start).clip(0, length - 1)] for film, start, length in zip(films, starts, lengths)]
+    moving = [video[(at - start).clip(0, length - 1)] for video, start, length in zip(videos, starts, lengths)]
     rows = [np.concatenate(moving[first : first + columns], axis=2) for first in range(0, len(moving), columns)]
     return np.concatenate(rows, axis=1)
 
 
 def previews(folder: Path, count: int) -> list[Path]:
-    """The first `count` clips as videos with sound, in `folder/previews`."""
+    """Write the first `count` clips as videos with sound into `folder/previews`."""
     from ..video import write_video
 
     target = folder / "previews"

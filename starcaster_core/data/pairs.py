@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..camera.poses import world_from_cam
-from .heads.camera import default_intrinsics, project
-from .heads.look import sample_look
+from ..camera.poses import default_intrinsics, world_from_cam
+from ..conventions import FPS, SAMPLE_RATE
+from .heads.camera import project
+from .heads.lighting import sample_lighting
 from .heads.rig import EYE, LANDMARKS
 from .performance import Performance, perform
 from .splits import members
-from .synth import FPS, SAMPLE_RATE, _speech, camera_path, the_stage
+from .synth import _speech, camera_path, synthetic_world
 
 SIDE, FLOW_SIDE = 512, 128  # pixels of the pictures, and of flow and visibility
 FRAMES = 16  # of a scene's clip, a few of which are rendered
@@ -61,14 +62,14 @@ class Scene:
 def render_scene(seed: int, number: int, people: int = 700, split: str = "train", count: int = 3) -> Scene:
     """Render scene `number`, a pure function of its arguments. Needs the head kit, espeak-ng and OpenGL."""
     rng = np.random.default_rng([seed, number, 0x9A12])
-    stage, kit = the_stage(), the_stage().kit
+    world, kit = synthetic_world(), synthetic_world().kit
     candidates = members("identity", range(people), split)
     person = int(candidates[rng.integers(len(candidates))])
     moment = int(rng.integers(2**31))
     speech = _speech(rng, split, FRAMES)
     moving = bool(rng.random() < 0.45)
     heard = not moving or bool(rng.random() < 0.6)
-    score = perform(speech["phonemes"], speech["samples"], SAMPLE_RATE, FRAMES, kit.unit_names, moment, FPS)
+    performance = perform(speech["phonemes"], speech["samples"], SAMPLE_RATE, FRAMES, kit.unit_names, moment, FPS)
     still = perform([], np.zeros(SAMPLE_RATE, np.float32), SAMPLE_RATE, FRAMES, kit.unit_names, moment + 1, FPS)
     portrait = portrait_expression(still.expression[0], kit.unit_names, rng)
     turn = still.head_rotation[0]
@@ -77,14 +78,14 @@ def render_scene(seed: int, number: int, people: int = 700, split: str = "train"
     cameras = camera_path(rng, FRAMES) if moving else np.repeat(portrait_camera[None], FRAMES, axis=0)
     if moving:
         cameras = narrowed(cameras, float(rng.uniform(0.3, 0.75)))
-    look, lens = sample_look(moment), default_intrinsics()
+    lighting, lens = sample_lighting(moment), default_intrinsics()
     rows = np.sort(rng.choice(FRAMES, count, replace=False))
 
-    embedding = stage.embedding(person)
-    rig = stage.show(person)
-    renderer = stage.renderer
+    embedding = world.embedding(person)
+    rig = world.load_person(person)
+    renderer = world.renderer
     positions = renderer.pose(portrait)
-    picture = renderer.draw(look, portrait_camera, lens, turn, SIDE)
+    picture = renderer.draw(lighting, portrait_camera, lens, turn, SIDE)
     points = project(rig.landmark_points(positions, turn), portrait_camera, lens)
     at = dict(zip(LANDMARKS, points))
     eyes = [np.mean([at[f"{side}_eye_{name}"] for name in EYE], axis=0) for side in ("right", "left")]
@@ -94,9 +95,9 @@ def render_scene(seed: int, number: int, people: int = 700, split: str = "train"
     itself = renderer.match((portrait,) * 2, (turn,) * 2, (portrait_camera,) * 2, (lens,) * 2, 2 * FLOW_SIDE)
     frames, flows, seen = [], [], []
     for row in rows:
-        weights, rotation, camera = score.expression[row], score.head_rotation[row], cameras[row]
+        weights, rotation, camera = performance.expression[row], performance.head_rotation[row], cameras[row]
         renderer.pose(weights)
-        frames.append(renderer.draw(look, camera, lens, rotation, SIDE))
+        frames.append(renderer.draw(lighting, camera, lens, rotation, SIDE))
         found = renderer.match(
             (weights, portrait), (rotation, turn), (camera, portrait_camera), (lens, lens), FLOW_SIDE
         )
@@ -113,7 +114,7 @@ def render_scene(seed: int, number: int, people: int = 700, split: str = "train"
         rows=rows,
         samples=speech["samples"] if heard else np.zeros_like(speech["samples"]),
         heard=heard,
-        performance=score,
+        performance=performance,
         portrait_rotation=turn,
         portrait_camera=portrait_camera,
         cameras=cameras.astype(np.float32),
@@ -124,7 +125,7 @@ def render_scene(seed: int, number: int, people: int = 700, split: str = "train"
 
 def unit_names() -> tuple[str, ...]:
     """Return the names of the 52 expression units, in order."""
-    return the_stage().kit.unit_names
+    return synthetic_world().kit.unit_names
 
 
 def intrinsics_of(frames: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A talking head's score: expression weights and the head's turn, one row a frame, from speech and a seed.
+"""The performance of a talking head: expression weights and the head's turn, one row a frame, from speech and a seed.
 
 The mouth follows the phonemes (`visemes.py`); blinks, gaze, brows and head motion are random and smooth, and louder
 moments lift the brows and nod the head.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..conventions import FPS
 from ..head_motion import POSE_LIMIT, POSE_STD, blinks, drift, glances, look, rotations
 from ..speech.prosody import frame_loudness
 from .visemes import mouth_curves
@@ -35,9 +36,10 @@ def perform(
     frames: int,
     unit_names: tuple[str, ...],
     seed: int,
-    fps: float = 25.0,
+    fps: float = FPS,
 ) -> Performance:
-    """The score of `frames` frames; frame t lies in the middle of [t, t + 1) / fps seconds of `samples` [N].
+    """Return the performance of `frames` frames; frame t lies in the middle of [t, t + 1) / fps seconds of `samples`
+    [N].
 
     phonemes: (start, end, symbol) in seconds. Everything random comes from `seed`.
     """

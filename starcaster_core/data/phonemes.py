@@ -8,8 +8,9 @@ another one, but for flite's "aa", which `tts.py` renames.
 from __future__ import annotations
 
 CLASS_NAMES = tuple(
-    "sil aa ae ah ao aw ax ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z "
-    "zh".split()
+    (
+        "sil aa ae ah ao aw ax ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z zh"
+    ).split()
 )
 SILENCE = 0
 
@@ -94,8 +95,7 @@ for _name, _symbols in (*_ESPEAK.items(), *_IPA.items()):
 
 
 def class_of(symbol: str) -> int:
-    """Class of a phoneme of espeak-ng, flite or IPA; one that is not listed takes the class of its longest listed
-    beginning."""
+    """Return the class of a phoneme of espeak-ng, flite or IPA, or that of its longest listed beginning."""
     for end in range(len(symbol), 0, -1):
         if symbol[:end] in PHONEME_CLASSES:
             return PHONEME_CLASSES[symbol[:end]]

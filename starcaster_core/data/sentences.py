@@ -137,12 +137,12 @@ SENTENCES = _all_sentences()
 
 
 def random_sentence(rng: np.random.Generator) -> str:
-    """One of `SENTENCES`, drawn with the generator given."""
+    """Draw one of `SENTENCES`."""
     return SENTENCES[rng.integers(len(SENTENCES))]
 
 
 def nonsense(rng: np.random.Generator, words: int = 8) -> str:
-    """Words that do not exist, in plausible spelling: sounds without the habits of a language's words."""
+    """Make words that do not exist, in plausible spelling: sounds without the habits of a language's words."""
 
     def syllable() -> str:
         return _ONSETS[rng.integers(len(_ONSETS))] + _RHYMES[rng.integers(len(_RHYMES))]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 import wave
 from collections.abc import Iterable, Iterator
@@ -18,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..conventions import SAMPLE_RATE
+from ..errors import InputError, shown
+from ..files import atomic_write
 
-SAMPLE_RATE = 16_000
 CRF = 10  # about 45 dB on these pictures
 
 
@@ -41,26 +41,24 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def find_shards(folder: str | Path) -> list[Path]:
-    """The finished shards of a folder, in order."""
+    """Return the finished shards of a folder, in order."""
     return sorted(Path(folder).glob("shard-*.tar"))
 
 
 def write_shard(path: Path, clips: Iterable[Clip]) -> None:
     """Write a shard: the same clips give the same bytes; it appears at `path` whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+    with atomic_write(path) as part, tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as tar:
         for clip in clips:
             for suffix, content in _members(clip).items():
                 member = tarfile.TarInfo(f"{clip.key}.{suffix}")  # time, owner and mode are constants
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
-    os.replace(partial, path)
 
 
 def read_shard(
     path: str | Path, split: str | None = None, kinds: tuple[str, ...] | None = None, video: bool = True
 ) -> Iterator[Clip]:
-    """The clips of one shard, or those of one split ("train", "val", "test") and of some kinds.
+    """Yield the clips of one shard, or those of one split ("train", "val", "test") and of some kinds.
 
     video=False leaves the frames undecoded: an empty array. Raises InputError for a file that is not a whole shard.
     """
@@ -82,9 +80,21 @@ def read_shard(
 def read_clips(
     folder: str | Path, split: str | None = None, kinds: tuple[str, ...] | None = None, video: bool = True
 ) -> Iterator[Clip]:
-    """The clips of every finished shard of a folder; see `read_shard`."""
+    """Yield the clips of every finished shard of a folder; see `read_shard`."""
     for path in find_shards(folder):
         yield from read_shard(path, split, kinds, video)
+
+
+def readable_clips(
+    shards: Iterable[Path], left_out: dict[str, str], split: str | None = None, kinds: tuple[str, ...] | None = None
+) -> Iterator[Clip]:
+    """Yield the clips of shards as `read_shard` does; what follows a damaged place in a shard is left out, and why is
+    put into `left_out` under the shard's path."""
+    for path in shards:
+        try:
+            yield from read_shard(path, split, kinds)
+        except Exception as error:  # noqa: BLE001  tar, JSON, NumPy and the decoder raise nearly anything
+            left_out[str(path)] = shown(error if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
 
 
 def _chosen(members: dict[str, bytes], split, kinds, video: bool) -> Iterator[Clip]:
@@ -109,7 +119,7 @@ def _members(clip: Clip) -> dict[str, bytes]:
 
 
 def encode_video(frames: np.ndarray, fps: float) -> bytes:
-    """uint8 [T, H, W, 3] RGB -> an mp4; the same frames give the same bytes.
+    """Encode frames uint8 [T, H, W, 3] RGB as MP4; the same frames give the same bytes.
 
     One thread, so that they do not depend on the machine's cores. No macroblock tree: for pictures of some 32 pixels
     x264 bases it on memory that it has not written.
@@ -129,7 +139,7 @@ def encode_video(frames: np.ndarray, fps: float) -> bytes:
 
 
 def decode_video(content: bytes) -> np.ndarray:
-    """An mp4 -> uint8 [T, H, W, 3] RGB."""
+    """Decode an MP4 to frames uint8 [T, H, W, 3] RGB."""
     import av
 
     with av.open(io.BytesIO(content)) as container:
@@ -138,7 +148,7 @@ def decode_video(content: bytes) -> np.ndarray:
 
 
 def encode_audio(samples: np.ndarray) -> bytes:
-    """float32 [N] in -1..1 -> 16-bit mono WAV at 16 kHz."""
+    """Encode samples float32 [N] in -1..1 as 16-bit mono WAV at 16 kHz."""
     sink = io.BytesIO()
     with wave.open(sink, "wb") as file:
         file.setnchannels(1), file.setsampwidth(2), file.setframerate(SAMPLE_RATE)
@@ -147,6 +157,6 @@ def encode_audio(samples: np.ndarray) -> bytes:
 
 
 def decode_audio(content: bytes) -> np.ndarray:
-    """16-bit mono WAV -> float32 [N]."""
+    """Decode 16-bit mono WAV to samples float32 [N]."""
     with wave.open(io.BytesIO(content)) as file:
         return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32767

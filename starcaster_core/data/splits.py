@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 
-SPLITS = ("train", "val", "test")
+from ..conventions import SPLITS
+
 BOUNDS = {"identity": (90, 95), "sentence": (90, 95), "voice": (76, 88), "photo": (90, 90)}  # percent; voices are few
 
 
 def split_of(kind: str, name: str | int) -> str:
-    """ "train", "val" or "test" of an identity seed, a sentence, or a voice (its variant, whatever the accent)."""
+    """Return "train", "val" or "test" of an identity seed, a sentence, or a voice (its variant alone)."""
     if kind == "voice":
         name = str(name).partition("+")[2]
     place = int(hashlib.sha256(f"{kind}:{name}".encode()).hexdigest(), 16) % 100
@@ -20,5 +21,5 @@ def split_of(kind: str, name: str | int) -> str:
 
 @lru_cache(maxsize=64)
 def members(kind: str, names: Sequence, split: str) -> tuple:
-    """Those of `names` (a tuple or a range) that belong to `split`, in order."""
+    """Return those of `names` (a tuple or a range) that belong to `split`, in order."""
     return tuple(name for name in names if split_of(kind, name) == split)

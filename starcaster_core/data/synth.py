@@ -23,25 +23,26 @@ from pathlib import Path
 
 import numpy as np
 
+from ..camera.poses import default_intrinsics, world_from_cam
+from ..conventions import CAMERA_RADIUS, FOCAL_LENGTH, FPS, KINDS, SAMPLE_RATE, SPLITS, smoothstep
 from ..errors import InputError
-from .heads.camera import FOCAL, default_intrinsics, look_at_origin, project
-from .heads.film import develop, sample_film
+from .heads.camera import project
+from .heads.degradation import degrade, sample_degradation
 from .heads.identity import sample_identity
 from .heads.kit import load_kit
-from .heads.look import sample_look, studio_look
+from .heads.lighting import neutral_lighting, sample_lighting
 from .heads.render import Renderer
 from .heads.rig import EYE, LANDMARKS, HeadRig, build_rig
 from .natural import NATURAL_VOICES, require_voices, synthesize_natural
 from .overview import contact_sheet, four_in_turn, portraits, previews, write_statistics
 from .performance import Performance, perform
-from .shards import SAMPLE_RATE, Clip, find_shards, shard_path, write_shard
-from .splits import SPLITS, members, split_of
+from .shards import Clip, find_shards, shard_path, write_shard
+from .splits import members, split_of
 from .tts import SENTENCES, VOICES, Phoneme, phoneme_track, synthesize
 from .visemes import VISEME_OF_CLASS
 
-FPS = 25.0
 CLIPS_A_SHARD = 32
-KINDS = ("temporal", "spatial", "joint")
+RENAMED_SETTINGS = {"filmed": "degraded"}  # in the manifests of earlier versions
 MOUTH = [LANDMARKS.index(n) for n in ("left_mouth", "right_mouth", "upper_lip_top", "lower_lip_bottom")]
 WIDEST_YAW, WIDEST_PITCH = 70.0, 35.0
 FOCAL_SPREAD = 0.12  # of the logarithm of the focal length, where the camera is a condition
@@ -49,11 +50,14 @@ FOCAL_SPREAD = 0.12  # of the logarithm of the focal length, where the camera is
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the clips. `people`: identity seeds are below this. kinds: (name, share) pairs. filmed:
-    share of the clips that went through a camera with faults (`heads/film.py`); the others are as rendered. natural:
-    share of the clips spoken in a natural voice (`natural.py`), where the split has one; with any, sets made on
+    """Everything that decides the clips.
+
+    clips: how many. frames: of each. size: side of the frames in pixels. people: identity seeds are below this. kinds:
+    (name, fraction) pairs. degraded: fraction of the clips whose frames a camera degrades (`heads/degradation.py`).
+    natural: fraction spoken in a natural voice (`natural.py`), where the split has one; with any, sets made on
     different kinds of processor may differ. static_yaw: degrees from the front within which the camera of "temporal"
-    clips stands; half as many above and below."""
+    clips stands; half as many up and down.
+    """
 
     clips: int
     frames: int = 48
@@ -62,7 +66,7 @@ class Settings:
     people: int = 700
     kinds: tuple[tuple[str, float], ...] = (("temporal", 0.6), ("spatial", 0.4))
     splits: tuple[str, ...] = SPLITS
-    filmed: float = 0.6
+    degraded: float = 0.6
     natural: float = 0.0
     static_yaw: float = 12.0
 
@@ -70,32 +74,34 @@ class Settings:
 def make_clip(settings: Settings, number: int) -> Clip:
     """Clip `number` of the set. Needs the head kit, espeak-ng and OpenGL."""
     rng = np.random.default_rng([settings.seed, number, 0xC11B])
-    names, shares = zip(*settings.kinds)
-    kind = str(rng.choice(names, p=np.array(shares) / sum(shares)))
+    names, fractions = zip(*settings.kinds)
+    kind = str(rng.choice(names, p=np.array(fractions) / sum(fractions)))
     people = [who for split in settings.splits for who in members("identity", range(settings.people), split)]
     person = people[rng.integers(len(people))]
     split = split_of("identity", person)
     moment_seed = int(rng.integers(2**31))
 
     speech = _speech(rng, split, settings.frames, settings.natural)
-    kit, stage = load_kit(), the_stage()
-    score = perform(
+    kit, world = load_kit(), synthetic_world()
+    performance = perform(
         speech["phonemes"], speech["samples"], SAMPLE_RATE, settings.frames, kit.unit_names, moment_seed, FPS
     )
     if kind == "spatial":
-        score = _frozen(score, rng, kit.unit_names)
+        performance = _frozen(performance, rng, kit.unit_names)
     if kind == "temporal":
         poses = _static_camera(rng, settings.frames, settings.static_yaw)
     else:
         poses = camera_path(rng, settings.frames)
-    look = sample_look(moment_seed)
+    lighting = sample_lighting(moment_seed)
 
-    lens = default_intrinsics(FOCAL * (1.0 if kind == "temporal" else float(np.exp(rng.uniform(-1, 1) * FOCAL_SPREAD))))
-    rig = stage.show(person)
-    frames, landmarks = stage.film(rig, look, score, poses, lens, settings.size)
-    filmed = bool(rng.random() < settings.filmed)
-    if filmed:
-        frames = develop(frames, sample_film(moment_seed), moment_seed)
+    lens = default_intrinsics(
+        FOCAL_LENGTH * (1.0 if kind == "temporal" else float(np.exp(rng.uniform(-1, 1) * FOCAL_SPREAD)))
+    )
+    rig = world.load_person(person)
+    frames, landmarks = world.render_clip(rig, lighting, performance, poses, lens, settings.size)
+    degraded = bool(rng.random() < settings.degraded)
+    if degraded:
+        frames = degrade(frames, sample_degradation(moment_seed), moment_seed)
     sounding = kind != "spatial"
     info = {
         "seed": settings.seed,
@@ -109,19 +115,19 @@ def make_clip(settings: Settings, number: int) -> Clip:
         "voice": speech["voice"] if sounding else None,
         "text": speech["text"] if sounding else None,
         "phonemes": [[round(s, 4), round(e, 4), p] for s, e, p in speech["phonemes"]] if sounding else [],
-        "style": rig.identity.facts | {"background": look.kind, "filmed": filmed},
-        "embedding_frames_detected": stage.detected(person),
+        "style": rig.identity.facts | {"background": lighting.kind, "filmed": degraded},
+        "embedding_frames_detected": world.detected(person),
         "unit_names": list(kit.unit_names),
         "landmark_names": list(LANDMARKS),
     }
     truth = {
-        "expression": score.expression,
+        "expression": performance.expression,
         "world_from_cam": poses,
         "intrinsics": np.repeat(lens[None], settings.frames, axis=0),
-        "head_rotation": score.head_rotation,
+        "head_rotation": performance.head_rotation,
         "landmarks": landmarks,
         "mouth_box": mouth_boxes(landmarks, settings.size),
-        "embedding": stage.embedding(person),
+        "embedding": world.embedding(person),
         **sound_tracks(info["phonemes"], settings.frames),
     }
     audio = speech["samples"] if sounding else None
@@ -129,22 +135,21 @@ def make_clip(settings: Settings, number: int) -> Clip:
 
 
 def sound_tracks(phonemes: list[tuple[float, float, str]], frames: int) -> dict[str, np.ndarray]:
-    """What is being said in the middle of every frame: "phoneme" and "viseme", int64 [T]."""
+    """Return what is being said in the middle of every frame: "phoneme" and "viseme", int64 [T]."""
     spoken = [Phoneme(*phoneme) for phoneme in phonemes]
     track = phoneme_track(spoken, frames, FPS)
     return {"phoneme": track, "viseme": VISEME_OF_CLASS[track]}
 
 
 def camera_path(rng: np.random.Generator, frames: int) -> np.ndarray:
-    """A smooth path about the head, world_from_cam float32 [T, 4, 4]: a sweep, an oscillation or a slow wander."""
+    """Draw a smooth path about the head, world_from_cam float32 [T, 4, 4]: a sweep, an oscillation or a slow wander."""
     t = np.linspace(0, 1, frames)
     style = rng.choice(["sweep", "swing", "wander"])
     if style == "sweep":
-        ease = t * t * (3 - 2 * t)
         ends = rng.uniform(-1, 1, (2, 2)) * [WIDEST_YAW, WIDEST_PITCH]
         if rng.random() < 0.6:  # from one side to the other
             ends[1, 0] = -np.sign(ends[0, 0]) * abs(ends[1, 0])
-        angles = ends[0] + ease[:, None] * (ends[1] - ends[0])
+        angles = ends[0] + smoothstep(t)[:, None] * (ends[1] - ends[0])
     elif style == "swing":
         phase, turns = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.5, 1.5, 2)
         reach = rng.uniform(0.3, 1.0, 2) * [WIDEST_YAW, WIDEST_PITCH]
@@ -155,11 +160,13 @@ def camera_path(rng: np.random.Generator, frames: int) -> np.ndarray:
     bounds = np.array([WIDEST_YAW, WIDEST_PITCH])
     angles = np.clip(angles, -bounds, bounds)
     near = 1 + 0.05 * rng.normal() * np.sin(2 * np.pi * t * rng.uniform(0.3, 1.0) + rng.uniform(0, 6))
-    return np.stack([look_at_origin(yaw, pitch, 2.7 * r) for (yaw, pitch), r in zip(angles, np.clip(near, 0.9, 1.1))])
+    return np.stack(
+        [world_from_cam(yaw, pitch, CAMERA_RADIUS * r) for (yaw, pitch), r in zip(angles, np.clip(near, 0.9, 1.1))]
+    )
 
 
 def mouth_boxes(landmarks: np.ndarray, size: int) -> np.ndarray:
-    """A box round the mouth with a margin, float32 [T, 4] pixels inside the picture, from landmarks [T, K, 2]."""
+    """Return a box round the mouth with a margin, float32 [T, 4] in pixels, from landmarks [T, K, 2]."""
     mouth = landmarks[:, MOUTH]
     margin = 0.06 * size
     low = np.clip(mouth.min(axis=1) - margin, 0, size - 1)
@@ -176,16 +183,16 @@ def _through(knots: np.ndarray, t: np.ndarray) -> np.ndarray:
 
 
 def _static_camera(rng: np.random.Generator, frames: int, yaw: float) -> np.ndarray:
-    pose = look_at_origin(rng.uniform(-yaw, yaw), rng.uniform(-yaw / 2, yaw / 2))
+    pose = world_from_cam(rng.uniform(-yaw, yaw), rng.uniform(-yaw / 2, yaw / 2))
     return np.repeat(pose[None], frames, axis=0)
 
 
-def _frozen(score: Performance, rng: np.random.Generator, unit_names: tuple[str, ...]) -> Performance:
+def _frozen(performance: Performance, rng: np.random.Generator, unit_names: tuple[str, ...]) -> Performance:
     """One instant of a performance, held; not one in the middle of a blink."""
-    open_eyes = np.flatnonzero(score.expression[:, unit_names.index("eyeBlinkLeft")] < 0.3)
+    open_eyes = np.flatnonzero(performance.expression[:, unit_names.index("eyeBlinkLeft")] < 0.3)
     at = int(rng.choice(open_eyes)) if len(open_eyes) else 0
-    frames = len(score.expression)
-    return Performance(*(np.repeat(a[at : at + 1], frames, axis=0) for a in asdict(score).values()))
+    frames = len(performance.expression)
+    return Performance(*(np.repeat(a[at : at + 1], frames, axis=0) for a in asdict(performance).values()))
 
 
 def _speech(rng: np.random.Generator, split: str, frames: int, natural: float = 0.0) -> dict:
@@ -211,8 +218,8 @@ def _speech(rng: np.random.Generator, split: str, frames: int, natural: float = 
     return {"voice": voice, "text": text, "samples": samples, "phonemes": inside}
 
 
-class Stage:
-    """The renderer and the person now on it."""
+class SyntheticWorld:
+    """The renderer, the head kit, and the person who is loaded. One a process: `synthetic_world`."""
 
     def __init__(self):
         self.kit = load_kit()
@@ -220,19 +227,21 @@ class Stage:
         self.person: int | None = None
         self.known: dict[int, tuple[np.ndarray, int]] = {}
 
-    def show(self, person: int) -> HeadRig:
+    def load_person(self, person: int) -> HeadRig:
         if self.person != person:
             self.renderer.load(build_rig(self.kit, sample_identity(self.kit, person)))
             self.person = person
         return self.renderer.loaded.rig
 
-    def film(self, rig: HeadRig, look, score: Performance, poses: np.ndarray, lens: np.ndarray, size: int):
-        """Frames uint8 [T, S, S, 3] and landmarks float32 [T, K, 2] in pixels."""
+    def render_clip(
+        self, rig: HeadRig, lighting, performance: Performance, poses: np.ndarray, lens: np.ndarray, size: int
+    ):
+        """Render a performance: frames uint8 [T, S, S, 3] and landmarks float32 [T, K, 2] in pixels."""
         frames, landmarks, last = [], [], None
-        for weights, turn, pose in zip(score.expression, score.head_rotation, poses):
+        for weights, turn, pose in zip(performance.expression, performance.head_rotation, poses):
             if last is None or not np.array_equal(weights, last):
                 positions, last = self.renderer.pose(weights), weights
-            frames.append(self.renderer.draw(look, pose, lens, turn, size))
+            frames.append(self.renderer.draw(lighting, pose, lens, turn, size))
             landmarks.append(project(rig.landmark_points(positions, turn), pose, lens) * size)
         return np.stack(frames), np.stack(landmarks).astype(np.float32)
 
@@ -246,12 +255,12 @@ class Stage:
         """dlib's embedding float32 [128], the mean over two pictures in even light, and in how many of them dlib found
         the face by itself; in the others it is told where the face is."""
         if person not in self.known:
-            rig = self.show(person)
+            rig = self.load_person(person)
             positions = self.renderer.pose(np.zeros(len(rig.morphs), np.float32))
             lens, size, found, vectors = default_intrinsics(3.4), 256, 0, []
             for yaw in (-7, 7):
-                pose = look_at_origin(yaw, 0)
-                picture = self.renderer.draw(studio_look(), pose, lens, size=size)
+                pose = world_from_cam(yaw, 0)
+                picture = self.renderer.draw(neutral_lighting(), pose, lens, size=size)
                 points = project(rig.landmark_points(positions, np.eye(3)), pose, lens) * size
                 vector, seen = embed_known_face(picture, points)
                 vectors.append(vector)
@@ -261,8 +270,7 @@ class Stage:
 
 
 def embed_known_face(picture: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, bool]:
-    """dlib embedding float32 [128] of a picture with known `landmarks` [K, 2] pixels, and whether dlib found the
-    face."""
+    """Embed a face with known `landmarks` [K, 2] in pixels: dlib's float32 [128], and whether dlib found the face."""
     from ..identity.embed import embed
     from ..identity.faces import Face, detect
 
@@ -279,9 +287,10 @@ def embed_known_face(picture: np.ndarray, landmarks: np.ndarray) -> tuple[np.nda
 
 
 @lru_cache(maxsize=1)
-def the_stage() -> Stage:
+def synthetic_world() -> SyntheticWorld:
+    """Return this process's world. Raises MissingDependencyError without the head kit or OpenGL."""
     os.environ.setdefault("LP_NUM_THREADS", "1")  # the software rasteriser: one thread a worker
-    return Stage()
+    return SyntheticWorld()
 
 
 def make_shard(settings: Settings, folder: Path, number: int) -> Path:
@@ -302,13 +311,13 @@ def make_set(settings: Settings, folder: Path, workers: int = 1) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     manifest, wanted = folder / "manifest.json", json.loads(json.dumps(asdict(settings)))
     if manifest.exists():
-        there = json.loads(manifest.read_text())
+        there = {RENAMED_SETTINGS.get(key, key): value for key, value in json.loads(manifest.read_text()).items()}
         if there | {"clips": 0} != wanted | {"clips": 0}:
             raise InputError(
                 f"a folder for {wanted}", f"one with {there}", "Choose another --out or the same settings."
             )
     manifest.write_text(json.dumps(wanted, indent=1))
-    for unfinished in folder.glob(".shard-*.partial"):  # of a run that was killed
+    for unfinished in folder.glob(".shard-*.part*"):  # of a run that was killed
         unfinished.unlink()
     shards = range(-(-settings.clips // CLIPS_A_SHARD))
     load_kit()  # fills the cache before several workers ask for it
@@ -319,7 +328,7 @@ def make_set(settings: Settings, folder: Path, workers: int = 1) -> None:
 
 
 def leave_with_parent() -> None:
-    """In a worker: ends it when the process that started it is gone, even killed, instead of rendering on unheard."""
+    """End this worker when the process that started it is gone, even killed."""
     parent = multiprocessing.parent_process()
 
     def wait() -> None:
@@ -337,9 +346,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=128, help="side of the square frames in pixels")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--people", type=int, default=700, help="how many different heads to draw from")
-    parser.add_argument("--kinds", default="temporal:0.6,spatial:0.4", help="shares of temporal, spatial and joint")
-    parser.add_argument("--filmed", type=float, default=0.6, help="share of the clips with a camera's faults, 0..1")
-    parser.add_argument("--natural", type=float, default=0.0, help="share of the clips in natural voices, 0..1")
+    parser.add_argument("--kinds", default="temporal:0.6,spatial:0.4", help="fractions of temporal, spatial and joint")
+    parser.add_argument(
+        "--degraded", "--filmed", type=float, default=0.6, help="fraction of the clips degraded as by a camera, 0..1"
+    )
+    parser.add_argument("--natural", type=float, default=0.0, help="fraction of the clips in natural voices, 0..1")
     parser.add_argument(
         "--static-yaw",
         type=float,
@@ -364,7 +375,7 @@ def run(args: argparse.Namespace) -> int:
         people=args.people,
         kinds=parse_kinds(args.kinds),
         splits=tuple(args.splits.split(",")),
-        filmed=args.filmed,
+        degraded=args.degraded,
         natural=args.natural,
         static_yaw=args.static_yaw,
     )
@@ -382,12 +393,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def parse_kinds(text: str) -> tuple[tuple[str, float], ...]:
-    """ "temporal:0.6,spatial:0.4" -> (("temporal", 0.6), ("spatial", 0.4))."""
+    """Parse "temporal:0.6,spatial:0.4" to (("temporal", 0.6), ("spatial", 0.4)). Raises InputError for another form."""
     pairs = []
     for item in text.split(","):
-        name, _, share = item.partition(":")
+        name, _, fraction = item.partition(":")
         try:
-            pairs.append((name, float(share or 1)))
+            pairs.append((name, float(fraction or 1)))
         except ValueError:
             name = ""
         if name not in KINDS:

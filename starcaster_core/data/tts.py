@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..conventions import FPS, SAMPLE_RATE
 from ..errors import InputError, MissingDependencyError
 from .espeak_process import NO_LIBRARY, NO_VOICE
 from .phonemes import CLASS_NAMES, PHONEME_CLASSES, SILENCE, class_of
@@ -38,7 +39,6 @@ __all__ = [
     "utterance",
 ]
 
-SAMPLE_RATE = 16_000
 ACCENTS = ("en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-029", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us-nyc")
 VARIANTS = (
     "f1 f2 f3 f4 f5 m1 m2 m3 m4 m5 m6 m7 m8 klatt klatt2 klatt4 Alex Alicia Andy Annie Gene Gene2 Lee Michael adam "
@@ -88,8 +88,7 @@ def synthesize(text: str, voice: str = "en-us", rate: int = 150, pitch: int = 50
 
 
 def spell(texts: list[str], voice: str = "en-us") -> list[str]:
-    """How espeak-ng pronounces each text, in IPA: "a cup" is "ɐ kˈʌp". Punctuation is lost. Errors as for
-    `synthesize`."""
+    """Return each text in IPA, by espeak-ng: "a cup" is "ɐ kˈʌp". Errors as for `synthesize`."""
     return json.loads(_espeak(voice, {"spell": texts}))
 
 
@@ -134,8 +133,8 @@ def synthesize_flite(text: str, voice: str = "slt", stretch: float = 1.0) -> Utt
     return utterance(pcm, sample_rate, starts)
 
 
-def phoneme_track(phonemes: list[Phoneme], frames: int, fps: float = 25.0) -> np.ndarray:
-    """int64 [frames]: the class (see `CLASS_NAMES`) heard at each frame's centre, (t + 0.5) / fps seconds.
+def phoneme_track(phonemes: list[Phoneme], frames: int, fps: float = FPS) -> np.ndarray:
+    """Return the class (see `CLASS_NAMES`) heard at each frame's centre, (t + 0.5) / fps seconds: int64 [frames].
 
     Frames before the first and after the last phoneme are silence.
     """
@@ -147,8 +146,7 @@ def phoneme_track(phonemes: list[Phoneme], frames: int, fps: float = 25.0) -> np
 
 
 def utterance(pcm: np.ndarray, sample_rate: int, starts: list[tuple[float, str]]) -> Utterance:
-    """16-bit samples and (start in seconds, symbol) pairs -> an Utterance at 16 kHz; each sound ends where the next
-    begins."""
+    """Make an Utterance of 16-bit samples and (start in seconds, symbol) pairs; a sound ends where the next begins."""
     seconds = len(pcm) / sample_rate
     ends = [start for start, _ in starts[1:]] + [seconds]
     phonemes = [Phoneme(start, end, symbol) for (start, symbol), end in zip(starts, ends) if end > start]

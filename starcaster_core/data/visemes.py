@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..conventions import smoothstep
 from .phonemes import CLASS_NAMES, class_of
 
 # Units without a side are set on both sides.
@@ -76,12 +77,13 @@ RAMP = 0.055  # seconds in which the lips meet and part
 
 
 def shapes_of(symbol: str) -> tuple[str, ...]:
-    """Names of the mouth shapes a phoneme of espeak-ng or flite passes through: one, or two for a diphthong."""
+    """Return the names of the mouth shapes a phoneme of espeak-ng or flite passes through: one, or two for a
+    diphthong."""
     return CLASS_SHAPES[CLASS_NAMES[class_of(symbol)]]
 
 
 def shape_vector(shape: str, unit_names: tuple[str, ...]) -> np.ndarray:
-    """Weights float32 [U] of a mouth shape."""
+    """Return the weights of a mouth shape, float32 [U]."""
     vector = np.zeros(len(unit_names), np.float32)
     for unit, value in SHAPES[shape].items():
         for name in (unit, f"{unit}Left", f"{unit}Right"):
@@ -97,7 +99,7 @@ def mouth_curves(
     loudness: np.ndarray,
     strength: float = 1.0,
 ) -> np.ndarray:
-    """Mouth weights float32 [T, U] at `times` [T] (seconds) for phonemes (start, end, symbol).
+    """Return mouth weights float32 [T, U] at `times` [T] (seconds) for phonemes (start, end, symbol).
 
     loudness [T], about 0..1, opens the jaw wider; strength scales all movement (mumbling < 1 < declaiming).
     """
@@ -128,8 +130,7 @@ def _contact(pieces: list[tuple[float, float, str]], times: np.ndarray) -> np.nd
     contact = np.zeros(len(times))
     for start, end, _ in pieces:
         outside = np.maximum(np.maximum(start - times, times - end), 0)
-        t = np.clip(1 - outside / RAMP, 0, 1)
-        contact = np.maximum(contact, t * t * (3 - 2 * t))
+        contact = np.maximum(contact, smoothstep(1 - outside / RAMP))
         nearest = int(np.argmin(np.abs(times - (start + end) / 2)))
         if outside[nearest] < RAMP:
             contact[nearest] = 1.0

@@ -1,6 +1,6 @@
-"""When each sound of known words is said, heard by an aligner that knows neither our synthesizers nor our encoder.
+"""Forced alignment of known words by pocketsphinx (BSD), which knows neither our synthesizers nor our encoder.
 
-pocketsphinx (BSD), used for measuring only: `pip install -e .[align]`.
+Used for measuring only: `pip install -e .[align]`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ MARGIN = 10  # steps of the pauses around a phrase that are aligned with it
 
 
 def align(samples: np.ndarray, text: str) -> np.ndarray | None:
-    """16 kHz mono samples [N] in -1..1 and what they say -> int64 [T]: the class heard at each video frame's centre.
+    """Return the phoneme class at each video frame's centre, int64 [T], of 16 kHz mono samples [N] in -1..1 and their
+    text.
 
-    Its dictionary knows no schwa: that is "ah" here. None where a word is not in the dictionary or the words do not fit
+    The dictionary has no schwa: that is "ah" here. None where a word is not in the dictionary or the words do not fit
     the sound. Raises MissingDependencyError without pocketsphinx.
     """
     try:

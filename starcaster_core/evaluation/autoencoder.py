@@ -23,7 +23,7 @@ PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
 def crops(photo: np.ndarray, size: int) -> tuple[str, list[np.ndarray]]:
-    """uint8 [H, W, 3] -> ("faces", the FFHQ crop of each face), or ("other", its largest square in the middle)."""
+    """Cut uint8 [H, W, 3]: ("faces", the FFHQ crop of each face), or ("other", the largest square)."""
     from PIL import Image
 
     faces = detect(photo)
@@ -40,7 +40,7 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def load_photos(folder: Path, size: int) -> dict[str, Tensor]:
-    """A folder of pictures -> "faces" and "other", each uint8 [N, 3, size, size]; what there is none of is left out."""
+    """Load a folder of pictures: "faces" and "other", if there are any, each uint8 [N, 3, size, size]."""
     from PIL import Image
 
     found: dict[str, list[np.ndarray]] = {}
@@ -51,7 +51,7 @@ def load_photos(folder: Path, size: int) -> dict[str, Tensor]:
 
 
 def figures(vae: torch.nn.Module, images: Tensor) -> dict[str, float]:
-    """uint8 [N, 3, S, S] -> PSNR of what comes back, whole and mouth, and of the mean picture instead (chance)."""
+    """Measure the PSNR of uint8 [N, 3, S, S] through the autoencoder, whole and mouth, and of the mean (chance)."""
     pixels = images.float() / 127.5 - 1
     mean = pixels.mean(0, keepdim=True) if len(pixels) > 1 else pixels.mean((2, 3), keepdim=True)
     return {"pictures": len(images), **evaluate(vae, images), "mean_picture": psnr(mean, pixels)}

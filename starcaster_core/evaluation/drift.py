@@ -1,4 +1,4 @@
-"""Does a long video stay what it was? The face, the colours and the sharpness of one clip over a minute."""
+"""Drift of a long video: identity, colours and sharpness over a minute."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.shards import SAMPLE_RATE, Clip
+from ..conventions import SAMPLE_RATE
+from ..data.shards import Clip
 from ..errors import InputError
 from ..models.mouth import LUMINANCE
 from ..models.starcaster import Starcaster
 from ..sampling.settings import Conditions, SamplerSettings
 from ..types import Identity
 from . import identity
-from .family import Figure
-from .footage import as_bytes, generate, portrait_of, through_autoencoder
+from .metric import Figure
 from .statistics import slope
+from .videos import generate_video, portrait_of, through_autoencoder, to_uint8
 
 FIGURES = {
     "identity": Figure("dlib distance", "", "low", "of one frame a second to the person"),
@@ -34,9 +35,9 @@ LAPLACIAN = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])
 
 
 @dataclass(frozen=True)
-class LongTake:
-    """clip: whom it shows; video uint8 [T, S, S, 3] at `fps`; truth: the clip through the autoencoder, as long as it
-    is"""
+class LongVideo:
+    """clip: whom it shows. video: uint8 [T, S, S, 3] at `fps`. truth: the clip through the autoencoder, uint8 [t, S, S,
+    3]."""
 
     clip: Clip
     video: Tensor
@@ -44,8 +45,9 @@ class LongTake:
     fps: float
 
 
-def film_long(model: Starcaster, clips: list[Clip], seconds: float, sampler: SamplerSettings) -> LongTake:
-    """The person of the first talking clip says what all of them say, over and over, for `seconds`; the camera is free.
+def generate_long_video(model: Starcaster, clips: list[Clip], seconds: float, sampler: SamplerSettings) -> LongVideo:
+    """Generate the person of the first talking clip, who says what all clips say, repeated to `seconds`; no camera is
+    given.
 
     Raises InputError where no clip talks.
     """
@@ -56,26 +58,30 @@ def film_long(model: Starcaster, clips: list[Clip], seconds: float, sampler: Sam
     sound = np.resize(sound, round(seconds * SAMPLE_RATE))
     speech = model.encode_speech(torch.from_numpy(sound).to(model.device))
     conditions = Conditions(Identity(clip.truth["embedding"], portrait_of(clip)), speech)
-    truth = as_bytes(through_autoencoder(model, torch.from_numpy(clip.frames)))
-    return LongTake(clip, generate(model, conditions, sampler), truth, model.config.fps)
+    truth = to_uint8(through_autoencoder(model, torch.from_numpy(clip.frames)))
+    return LongVideo(clip, generate_video(model, conditions, sampler), truth, model.config.fps)
 
 
-def measure(take: LongTake, instruments) -> dict:
-    """times [seconds]; series: figure -> {"values", "slope" a minute and its "error", "truth": the true clip's mean,
-    "truth_deviation": what is usual from second to second}; "stranger": dlib distance of the true faces to others."""
-    video = take.video
-    at = np.arange(0, len(video), round(take.fps))
-    minutes = at / take.fps / 60
+def measure(long: LongVideo, instruments) -> dict:
+    """Measure one frame a second.
+
+    Returns "times" in seconds; "series": figure -> {"values", "slope" a minute and its "error", "truth": mean of the
+    true clip, "truth_deviation": its standard deviation}; "stranger": mean dlib distance of the person to the others of
+    the gallery.
+    """
+    video = long.video
+    at = np.arange(0, len(video), round(long.fps))
+    minutes = at / long.fps / 60
     values = picture_series(video[at])
-    usual = picture_series(take.truth[:: max(1, len(take.truth) // 8)])
-    result = {"seconds": len(video) / take.fps, "times": (at / take.fps).tolist(), "series": {}}
+    usual = picture_series(long.truth[:: max(1, len(long.truth) // 8)])
+    result = {"seconds": len(video) / long.fps, "times": (at / long.fps).tolist(), "series": {}}
     if instruments.faces:
         values["identity"], usual["identity"] = (
-            distances(frames, take.clip) for frames in (video[at], take.truth[identity.frontal_frames(take.clip)])
+            distances(frames, long.clip) for frames in (video[at], long.truth[identity.frontal_frames(long.clip)])
         )
-        strangers = [v for who, v in (instruments.gallery or {}).items() if who != take.clip.info["identity"]]
+        strangers = [v for who, v in (instruments.gallery or {}).items() if who != long.clip.info["identity"]]
         if strangers:
-            apart = np.linalg.norm(np.stack(strangers) - take.clip.truth["embedding"], axis=1)
+            apart = np.linalg.norm(np.stack(strangers) - long.clip.truth["embedding"], axis=1)
             result["stranger"] = float(apart.mean())
     for name in FIGURES:
         if name in values:
@@ -90,7 +96,7 @@ def measure(take: LongTake, instruments) -> dict:
 
 
 def picture_series(frames: Tensor) -> dict[str, np.ndarray]:
-    """uint8 [N, S, S, 3] -> colours and sharpness of each frame, [N]"""
+    """Measure colours and sharpness of frames uint8 [N, S, S, 3], [N] each."""
     pixels = frames.float()
     means, deviations = pixels.mean(dim=(1, 2)), pixels.flatten(1, 2).std(dim=1)
     series = {"sharpness": sharpness(pixels).numpy()}
@@ -100,13 +106,13 @@ def picture_series(frames: Tensor) -> dict[str, np.ndarray]:
 
 
 def sharpness(pixels: Tensor) -> Tensor:
-    """[N, S, S, 3] in 0..255 -> [N]"""
+    """Return the root mean square of the luminance's Laplacian, [N], of pixels [N, S, S, 3] in 0..255."""
     grey = (pixels * pixels.new_tensor(LUMINANCE)).sum(dim=-1)[:, None]
     return F.conv2d(grey, LAPLACIAN[None, None]).square().mean(dim=(1, 2, 3)).sqrt()
 
 
 def distances(frames: Tensor, clip: Clip) -> np.ndarray:
-    """dlib distance of each frame to the clip's person, NaN where no face is found"""
+    """Return the dlib distance of each frame to the clip's person, [N]; NaN where no face is found."""
     found = [identity.embed_picture(frame) for frame in frames.numpy()]
     wanted = clip.truth["embedding"]
     return np.array([np.nan if vector is None else np.linalg.norm(vector - wanted) for vector in found])

@@ -1,11 +1,11 @@
-"""Measures a checkpoint on held-out clips: does the mouth follow, does the view obey, is it still the same person.
+"""Measure a checkpoint on held-out clips: lips and sound, view control, identity, reconstruction, drift.
 
     python -m starcaster_core evaluate --model mini --data DIR --probe P.safetensors --lipreader L.safetensors \\
         --syncnet S.safetensors --out figures.json --report figures.html
 
 Every figure stands beside the same figure for the ground truth (raw, and through the autoencoder: the best the model
-could do), for a portrait that stands still, and for a deliberately wrong input (another clip's speech, the mirrored
-camera, another person), so its range is known.
+could do), for a portrait that stands still, and for a negative control (another clip's speech, the mirrored camera,
+another person).
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from pathlib import Path
 
 import numpy as np
 
+from ..conventions import KINDS
 from ..data.shards import Clip, read_clips
 from ..models.checkpoint import RANDOM, load_checkpoint
 from ..models.starcaster import Starcaster
 from ..sampling.settings import SamplerSettings
-from . import csim, drift, frechet, identity, lips, lse, motion, public, reconstruction, sync, view
-from .footage import HELD_OUT, KINDS, VERSIONS, WRONG, Take, choose_clips, film, strip
+from . import drift, frechet, identity, public
 from .instruments import ADVICE, Instruments, load_instruments
+from .metrics import METRICS
+from .report import write_report
 from .statistics import summary
+from .videos import HELD_OUT, VERSIONS, WRONG, EvaluatedClip, choose_clips, frame_strip, generate_videos
 
-FAMILIES = (sync, lips, identity, view, reconstruction, motion, csim, lse)
 EXAMPLES = 3  # clips of each kind whose strips and curves are shown
 
 
@@ -44,10 +46,10 @@ class EvaluationSettings:
 
 @dataclass
 class Evaluation:
-    """results: plain data, see `evaluate_model`. takes: the videos it was measured on."""
+    """results: see `evaluate_model`. evaluated_clips: the videos that were measured."""
 
     results: dict
-    takes: list[Take] = field(repr=False)
+    evaluated_clips: list[EvaluatedClip] = field(repr=False)
 
 
 def evaluate_model(
@@ -57,20 +59,20 @@ def evaluate_model(
     settings: EvaluationSettings = EvaluationSettings(),
     report=lambda line: None,
 ) -> dict:
-    """Generates every clip once and measures all that the instruments can read; JSON-able.
+    """Generate a video for each clip and measure all that the instruments can; the result can be written as JSON.
 
-    kind ("temporal", "spatial", "joint") -> family -> figure -> version -> {mean, error, low, high, clips} or None,
-    where version is one of `footage.VERSIONS` or "wrong"; besides "settings", "clips", "people", "frechet", "public",
-    "drift", "examples" and "missing" (family -> what would make it).
+    Returns kind ("temporal", "spatial", "joint") -> metric -> figure -> version -> {mean, error, low, high, clips} or
+    None, where version is one of `videos.VERSIONS` or "wrong" (the negative control); besides "settings", "clips",
+    "people", "gallery", "frechet", "public", "drift", "examples" and "missing" (metric -> what it needs).
     """
     return evaluate(model, clips, instruments, settings, report).results
 
 
 def evaluate(model, clips, instruments, settings, report=lambda line: None) -> Evaluation:
-    """As `evaluate_model`, but the videos are kept for pictures of them."""
+    """As `evaluate_model`, but return the videos too."""
     sampler = settings.sampler or SamplerSettings.of(model.config)
     instruments = instruments.for_clips(clips)
-    takes = film(model, clips, sampler, report)
+    evaluated_clips = generate_videos(model, clips, sampler, report)
     results = {
         "settings": asdict(sampler),
         "clips": {kind: sum(clip.info["kind"] == kind for clip in clips) for kind in KINDS},
@@ -79,61 +81,63 @@ def evaluate(model, clips, instruments, settings, report=lambda line: None) -> E
     }
     examples = {}
     for kind in KINDS:
-        chosen = [take for take in takes if take.clip.info["kind"] == kind]
+        chosen = [evaluated for evaluated in evaluated_clips if evaluated.clip.info["kind"] == kind]
         if chosen:
             results[kind], examples[kind] = measure(chosen, instruments, settings.seed)
             report(f"{kind} measured")
-    results["frechet"] = frechet.measure(takes, instruments)
-    results["public"] = public.measure(takes, instruments.public)
+    results["frechet"] = frechet.measure(evaluated_clips, instruments)
+    results["public"] = public.measure(evaluated_clips, instruments.public)
     if settings.drift_seconds:
-        report(f"filming {settings.drift_seconds:g} s in one go")
-        long = drift.film_long(model, clips, settings.drift_seconds, sampler)
+        report(f"generating {settings.drift_seconds:g} s in one go")
+        long = drift.generate_long_video(model, clips, settings.drift_seconds, sampler)
         results["drift"] = drift.measure(long, instruments)
     results["examples"] = examples
     results["missing"] = missing(instruments, settings)
-    return Evaluation(results, takes)
+    return Evaluation(results, evaluated_clips)
 
 
-def measure(takes: list[Take], instruments: Instruments, seed: int) -> tuple[dict, list[dict]]:
-    """Clips of one kind -> family -> figure -> version -> summary; and the curves of the first ones."""
-    figures, examples = {}, [{"clip": take.clip.key, "curves": {}} for take in takes[:EXAMPLES]]
-    for family in FAMILIES:
-        if not family.ready(instruments) or not family.applies(takes[0].clip):
+def measure(evaluated_clips: list[EvaluatedClip], instruments: Instruments, seed: int) -> tuple[dict, list[dict]]:
+    """Measure clips of one kind: metric -> figure -> version -> summary, and the curves of the first EXAMPLES clips."""
+    figures, examples = {}, [{"clip": evaluated.clip.key, "curves": {}} for evaluated in evaluated_clips[:EXAMPLES]]
+    for metric in METRICS:
+        if not metric.is_available(instruments) or not metric.applies(evaluated_clips[0].clip):
             continue
-        readings = {v: [family.read(instruments, t.videos[v], t.clip) for t in takes] for v in VERSIONS}
-        asked = {version: [take.clip for take in takes] for version in VERSIONS}
-        readings[WRONG], asked[WRONG] = readings["generated"], wrong_inputs(family, takes)
+        features = {v: [metric.extract(instruments, e.videos[v], e.clip) for e in evaluated_clips] for v in VERSIONS}
+        targets = {version: [evaluated.clip for evaluated in evaluated_clips] for version in VERSIONS}
+        features[WRONG], targets[WRONG] = features["generated"], negatives(metric, evaluated_clips)
         values = {
-            version: [family.judge(instruments, r, c) for r, c in zip(readings[version], asked[version]) if c]
-            for version in readings
+            version: [
+                metric.score(instruments, f, target) for f, target in zip(features[version], targets[version]) if target
+            ]
+            for version in features
         }
-        figures[family.NAME] = summaries(family, values, seed)
-        if hasattr(family, "curves"):
-            for example, reading, take in zip(examples, readings["generated"], takes):
-                example["curves"][family.NAME] = family.curves(instruments, reading, take.clip)._asdict()
+        figures[metric.NAME] = summaries(metric, values, seed)
+        if hasattr(metric, "curve"):
+            for example, extracted, evaluated in zip(examples, features["generated"], evaluated_clips):
+                example["curves"][metric.NAME] = metric.curve(instruments, extracted, evaluated.clip)._asdict()
     return figures, examples
 
 
-def wrong_inputs(family, takes: list[Take]) -> list[Clip | None]:
-    """What each clip is deliberately held against, made from the next clip; None where nothing wrong can be made."""
-    clips = [take.clip for take in takes]
+def negatives(metric, evaluated_clips: list[EvaluatedClip]) -> list[Clip | None]:
+    """Return the target of each clip's negative control, made from the next clip; None where there is none."""
+    clips = [evaluated.clip for evaluated in evaluated_clips]
     if len(clips) < 2:
         return [None]
-    return [family.wrong(clip, other) for clip, other in zip(clips, clips[1:] + clips[:1])]
+    return [metric.negative(clip, other) for clip, other in zip(clips, clips[1:] + clips[:1])]
 
 
-def summaries(family, values: dict[str, list[dict]], seed: int) -> dict:
-    """figure -> version -> summary, of the figures that any clip has"""
+def summaries(metric, values: dict[str, list[dict]], seed: int) -> dict:
+    """Summarise the figures that any clip has: figure -> version -> summary."""
     table = {
         name: {v: summary([clip[name] for clip in clips if name in clip], seed) for v, clips in values.items()}
-        for name in family.FIGURES
+        for name in metric.FIGURES
     }
     return {name: row for name, row in table.items() if row["generated"] or row["truth"]}
 
 
 def missing(instruments: Instruments, settings: EvaluationSettings) -> dict[str, str]:
-    """What was left out -> what would make it"""
-    absent = {family.NAME for family in FAMILIES if family.NAME in ADVICE and not family.ready(instruments)}
+    """Return what was left out, and what it needs."""
+    absent = {metric.NAME for metric in METRICS if metric.NAME in ADVICE and not metric.is_available(instruments)}
     if instruments.lipreader is None:
         absent.add("visemes")
     if not settings.drift_seconds:
@@ -183,16 +187,16 @@ def run(args: argparse.Namespace) -> None:
     evaluation = evaluate(model, clips, instruments, settings, lambda line: print(line, file=sys.stderr, flush=True))
     results = evaluation.results | provenance(args)
     results["minutes"] = round((time.monotonic() - started) / 60, 1)
-    write_results(args, results, evaluation.takes)
+    write_results(args, results, evaluation.evaluated_clips)
 
 
 def everybody(folders: list[Path], splits: tuple[str, ...]) -> dict[int, np.ndarray]:
-    """The people of some splits, all of them and not just those measured: identity -> embedding"""
+    """Return the embeddings of all people of some splits, by identity."""
     return identity.gallery_of(c for f in folders for s in splits for c in read_clips(f, s, video=False))
 
 
 def provenance(args: argparse.Namespace) -> dict:
-    """How the page came about: the command, the model's own story, the instruments'."""
+    """Return the command, and how the model and the instruments were trained."""
     from ..models.checkpoint import BUILT_IN, WEIGHTS, read_checkpoint
     from ..models.frozen import facts_of
 
@@ -208,14 +212,18 @@ def provenance(args: argparse.Namespace) -> dict:
     }
 
 
-def write_results(args: argparse.Namespace, results: dict, takes: list[Take]) -> None:
+def write_results(args: argparse.Namespace, results: dict, evaluated_clips: list[EvaluatedClip]) -> None:
+    """Write the JSON, the sheet of frames and the report."""
     args.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    strips = {kind: [strip(take) for take in takes if take.clip.info["kind"] == kind][:EXAMPLES] for kind in KINDS}
+    strips = {
+        kind: [frame_strip(evaluated) for evaluated in evaluated_clips if evaluated.clip.info["kind"] == kind][
+            :EXAMPLES
+        ]
+        for kind in KINDS
+    }
     if args.sheet:
         from PIL import Image
 
         Image.fromarray(np.concatenate([picture for group in strips.values() for picture in group])).save(args.sheet)
     if args.report:
-        from .report import write_report
-
         write_report(args.report, results, strips)

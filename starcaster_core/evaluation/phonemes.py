@@ -1,11 +1,11 @@
-"""How many sounds a speech encoder names, by kind of voice, against chance and against the sound of something else.
+"""Phoneme accuracy of a speech encoder, by kind of voice, beside chance and a negative control.
 
     python -m starcaster_core.evaluation.phonemes --speech mini run/phonetic.safetensors --natural 0.4 \\
         --cache run/natural --recordings librivox --out run/phonemes.json
 
-Counted are the 25ths of a second in which somebody speaks. A synthesizer tells which sound it makes when; where
-pocketsphinx is installed, they are also held against what it hears, and so are recordings (sound files with their words
-beside them, in a .txt of the same name).
+Counted are the 25ths of a second in which somebody speaks. The labels are those of the synthesizer and, where
+pocketsphinx is installed, of forced alignment, for recordings too (sound files with their words in a .txt of the same
+name).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..models.phonetic import PhoneticEncoder
 from ..speech import load_audio, mono16k
 from ..speech.spectrum import FRAME_SAMPLES
 from ..training.phonetic import load_encoder
-from ..training.utterances import Labelled, utterances
+from ..training.utterances import LabelledUtterance, utterances
 from .aligner import align
 
 SOUNDS = {".wav", ".flac", ".mp3", ".ogg"}
@@ -34,9 +34,9 @@ WITHOUT_SCHWA[CLASS_NAMES.index("ax")] = CLASS_NAMES.index("ah")
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """samples: float32 [N]; own, aligned: int64 [T], the class at each video frame's centre as the synthesizer and as
-    the aligner say, None where they do not."""
+class EvaluatedUtterance:
+    """samples: float32 [N]. own, aligned: int64 [T], the class at each video frame's centre by the synthesizer and by
+    forced alignment; None where there is none. kind: of voice."""
 
     kind: str
     samples: np.ndarray
@@ -44,63 +44,65 @@ class Spoken:
     aligned: np.ndarray | None
 
 
-def held_out(count: int, seed: int, natural: float = 0.0, cache: Path | None = None) -> Iterator[Spoken]:
-    """Utterances of held-out voices, a share of them natural; aligned, where pocketsphinx is installed."""
+def held_out(count: int, seed: int, natural: float = 0.0, cache: Path | None = None) -> Iterator[EvaluatedUtterance]:
+    """Yield utterances of held-out voices, a fraction of them natural; aligned, where pocketsphinx is installed."""
     aligning = importlib.util.find_spec("pocketsphinx") is not None
     for clip in utterances(count, seed, True, natural, cache):
-        family = {"flite": "flite", "kokoro": clip.voice}.get(clip.voice.partition("+")[0], "espeak-ng")
+        kind = {"flite": "flite", "kokoro": clip.voice}.get(clip.voice.partition("+")[0], "espeak-ng")
         samples = clip.samples / np.float32(32767)
-        yield Spoken(family, samples, own_track(clip), align(samples, clip.text) if aligning else None)
+        yield EvaluatedUtterance(kind, samples, phoneme_classes(clip), align(samples, clip.text) if aligning else None)
 
 
-def own_track(clip: Labelled) -> np.ndarray:
-    """int64 [T]: the class at each video frame's centre"""
+def phoneme_classes(clip: LabelledUtterance) -> np.ndarray:
+    """Return the class at each video frame's centre, int64 [T]."""
     centres = (np.arange(-(-len(clip.samples) // FRAME_SAMPLES)) + 0.5) * FRAME_SAMPLES
     heard = (centres >= clip.starts[0]) & (centres < len(clip.samples))
     return np.where(heard, clip.classes[np.searchsorted(clip.starts, centres, side="right") - 1], SILENCE)
 
 
-def recordings(folder: Path) -> Iterator[Spoken]:
-    """The sound files of a folder; their kind is its name."""
+def recordings(folder: Path) -> Iterator[EvaluatedUtterance]:
+    """Yield the sound files of a folder; their kind is its name."""
     for path in sorted(path for path in folder.iterdir() if path.suffix in SOUNDS):
         samples = mono16k(*load_audio(path)).numpy()
         words = path.with_suffix(".txt").read_text(encoding="utf8")
-        yield Spoken(folder.name, samples, None, align(samples, words))
+        yield EvaluatedUtterance(folder.name, samples, None, align(samples, words))
 
 
-def figures(encoder: PhoneticEncoder, spoken: list[Spoken]) -> dict[str, dict[str, float]]:
-    """`named` for each kind of voice, and for each that was aligned; with the share of frames on which both agree."""
+def figures(encoder: PhoneticEncoder, spoken: list[EvaluatedUtterance]) -> dict[str, dict[str, float]]:
+    """Measure `accuracy` by kind of voice, for both labels, and the fraction of frames on which the labels agree."""
     result = {}
     for kind in dict.fromkeys(one.kind for one in spoken):
         clips = [one for one in spoken if one.kind == kind]
-        said = [encoder.phonemes(torch.from_numpy(one.samples)).numpy() for one in clips]
+        predicted = [encoder.phonemes(torch.from_numpy(one.samples)).numpy() for one in clips]
         if clips[0].own is not None:
-            result[kind] = named(said, [one.own for one in clips])
-        pairs = [(heard, one.aligned) for heard, one in zip(said, clips) if one.aligned is not None]
+            result[kind] = accuracy(predicted, [one.own for one in clips])
+        pairs = [(prediction, one.aligned) for prediction, one in zip(predicted, clips) if one.aligned is not None]
         if pairs:
-            heard, aligned = zip(*pairs)
-            result[f"{kind}, aligned"] = named([WITHOUT_SCHWA[one] for one in heard], aligned)
+            predictions, aligned = zip(*pairs)
+            result[f"{kind}, aligned"] = accuracy([WITHOUT_SCHWA[one] for one in predictions], aligned)
             if clips[0].own is not None:
                 own = [WITHOUT_SCHWA[one.own] for one in clips if one.aligned is not None]
-                result[f"{kind}, aligned"]["agreement"] = named(own, aligned)["right"]
+                result[f"{kind}, aligned"]["agreement"] = accuracy(own, aligned)["right"]
     return result
 
 
-def named(said: list[np.ndarray], truth: list[np.ndarray]) -> dict[str, float]:
-    """Tracks [T] of utterances -> shares of the frames of speech that are named rightly, that always saying the
-    commonest sound names (chance), that what is said of the utterance before names (wrong_input); and of the pauses
-    found."""
-    other = [np.resize(said[i - 1], len(one)) for i, one in enumerate(truth)]
-    if len(said) == 1:
-        other = [np.roll(said[0], len(said[0]) // 2)]
-    said, truth, other = np.concatenate(said), np.concatenate(truth), np.concatenate(other)
+def accuracy(predicted: list[np.ndarray], truth: list[np.ndarray]) -> dict[str, float]:
+    """Return the fraction of the frames of speech whose class is right; predicted, truth: int64 [T] of each utterance.
+
+    chance: that of always predicting the commonest class. wrong_input: that of the prediction for the utterance before.
+    pauses_right: fraction of the silent frames that are predicted as silent.
+    """
+    other = [np.resize(predicted[i - 1], len(one)) for i, one in enumerate(truth)]
+    if len(predicted) == 1:
+        other = [np.roll(predicted[0], len(predicted[0]) // 2)]
+    predicted, truth, other = np.concatenate(predicted), np.concatenate(truth), np.concatenate(other)
     speech = truth != SILENCE
     return {
         "frames": int(speech.sum()),
-        "right": float((said == truth)[speech].mean()),
+        "right": float((predicted == truth)[speech].mean()),
         "chance": float(np.bincount(truth[speech]).max() / speech.sum()),
         "wrong_input": float((other == truth)[speech].mean()),
-        "pauses_right": float((said == truth)[~speech].mean()),
+        "pauses_right": float((predicted == truth)[~speech].mean()),
     }
 
 

@@ -1,5 +1,4 @@
-"""Measure what becomes of photos of real people: is it still they, is it sharp, does the face hold when the camera
-moves?
+"""Measure videos made from photos of real people: identity, sharpness, colour, lips, and views from the side.
 
     python -m starcaster_core.evaluation.photos --photos DIR --voice voice.flac --out photos.json --sheet photos.png
     python -m starcaster_core.evaluation.photos --photos DIR --held-out --people 40 ...
@@ -51,6 +50,7 @@ from ..types import Identity, Speech
 from .autoencoder import PICTURES
 from .drift import sharpness
 from .identity import embed_picture
+from .videos import to_uint8
 
 EVERY = 2  # frames that are kept
 SEEN = 4  # every so many of these: dlib takes a tenth of a second for each
@@ -65,13 +65,13 @@ FACE = slice(0.22, 0.88), slice(0.2, 0.8)  # rows and columns of the crop, fract
 
 @dataclass(frozen=True)
 class Video:
-    """Frames uint8 [N, S, S, 3] that are looked at, by VERSIONS; seconds: of computing for a second of video."""
+    """frames: uint8 [N, S, S, 3] by version. seconds: of computing for a second of video."""
 
     frames: dict[str, Tensor]
     seconds: float
 
 
-def faces_in(folder: Path, held_out: bool = False, people: int | None = None) -> dict[str, Identity]:
+def identities_in(folder: Path, held_out: bool = False, people: int | None = None) -> dict[str, Identity]:
     """Return the largest face of each picture, by file name; pictures without one are left out."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
     if held_out:
@@ -85,10 +85,6 @@ def faces_in(folder: Path, held_out: bool = False, people: int | None = None) ->
     return dict(list(found.items())[:people])
 
 
-def as_bytes(frames: Tensor) -> Tensor:
-    return (frames * 255).round().byte()
-
-
 def generate_versions(
     model: Starcaster, conditions: Conditions, settings: SamplerSettings, every: int = EVERY
 ) -> Video:
@@ -97,9 +93,9 @@ def generate_versions(
     made: dict[str, list[Tensor]] = {name: [] for name in VERSIONS}
     began, other = time.monotonic(), 0.0
     for chunk in generate_latents(model, conditions, settings):
-        made["photo"].append(as_bytes(by_photo(chunk.latents, chunk.pose)))
+        made["photo"].append(to_uint8(by_photo(chunk.latents, chunk.pose)))
         paused = time.monotonic()
-        made["autoencoder"].append(as_bytes(plain(chunk.latents)))
+        made["autoencoder"].append(to_uint8(plain(chunk.latents)))
         other += time.monotonic() - paused
     seconds = (time.monotonic() - began - other) * model.config.fps / conditions.frames
     frames = {name: torch.cat(parts)[::every] for name, parts in made.items() if parts}
@@ -235,13 +231,13 @@ def evaluate_photos(
             "views": measure_views(model, who, people, name, settings) if views else {},
             "seconds": video.seconds,
         }
-        rows.append(strip(who, video))
+        rows.append(portrait_strip(who, video))
         print(name, json.dumps(rounded(figures[name]["video"]["photo"])), flush=True)
     return rounded({"summary": summarise(figures), "photos": figures}), rows
 
 
-def strip(who: Identity, video: Video, columns: int = 6, side: int = 256) -> np.ndarray:
-    """uint8 [2 side, (columns + 1) side, 3]: the photo, frames out of it, and below the autoencoder's."""
+def portrait_strip(who: Identity, video: Video, columns: int = 6, side: int = 256) -> np.ndarray:
+    """Draw the photo and frames out of it, and below the autoencoder's: uint8 [2 side, (columns + 1) side, 3]."""
     chosen = np.linspace(0, len(video.frames["photo"]) - 1, columns).round().astype(int)
 
     def row(version: str) -> np.ndarray:
@@ -265,7 +261,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     args = parser.parse_args()
     model = load_checkpoint(args.model)
-    people = faces_in(args.photos, args.held_out, args.people)
+    people = identities_in(args.photos, args.held_out, args.people)
     speech = model.encode_speech(mono16k(*load_audio(args.voice), args.seconds))
     figures, rows = evaluate_photos(model, people, speech, SamplerSettings.of(model.config), not args.no_views)
     args.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -27,8 +27,10 @@ def line_plot(
     levels: list[tuple[str, str, float]] = (),
     size: tuple[int, int] = (330, 170),
 ) -> str:
-    """lines: (name, colour, values, None where there is none); levels: (name, colour, value) drawn dashed all
-    across."""
+    """Plot lines over x, as SVG.
+
+    lines: (name, colour, values, None where there is none). levels: (name, colour, value), drawn dashed all across.
+    """
     width, height = size
     known = [v for _, _, values in lines for v in values if v is not None] + [v for _, _, v in levels]
     if not known:
@@ -64,7 +66,7 @@ def line_plot(
 
 
 def path_of(points: list[tuple[float, float] | None]) -> str:
-    """Lines through points; None leaves a gap"""
+    """Return the SVG path through points; None leaves a gap."""
     words, pen = [], "M"
     for point in points:
         if point is None:
@@ -76,8 +78,10 @@ def path_of(points: list[tuple[float, float] | None]) -> str:
 
 
 def range_bar(versions: dict[str, dict | None], best: str, width: int = 220, height: int = 22) -> str:
-    """Where each version's mean lies, better to the right (where as much as the truth is best: more to the right); the
-    generated one thick, with its 95 % interval."""
+    """Plot where each version's mean lies, as SVG; the generated one thick, with its 95 % interval.
+
+    best: as in `metric.Figure`; better lies to the right, with "one" more lies to the right.
+    """
     means = {name: found["mean"] for name, found in versions.items() if found}
     made = versions.get("generated")
     if not made:

@@ -1,4 +1,4 @@
-"""Figures of the literature, for those who have the networks' published weights: a folder with any of FILES.
+"""Metrics of the literature, by published networks whose weights the user has: a folder with any of FILES.
 
 None of them ships with this project or is ever fetched. TorchScript files are run as TorchScript, ONNX files by
 onnxruntime, the plain PyTorch file is read as weights only: no file can run Python of its own.
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, MissingDependencyError
+from ..models.judges.published_syncnet import load_published_syncnet
 from . import frechet
-from .footage import Take
+from .videos import EvaluatedClip
 
 FILES = {
     "inception-2015-12-05.pt": "FID: Inception-2048 as TorchScript (the one of StyleGAN2-ADA and later)",
@@ -38,7 +39,7 @@ class PublicWeights:
     syncnet: torch.nn.Module | None = None
 
     def missing(self) -> dict[str, str]:
-        """file -> which figure it would give"""
+        """Return which figure each file that was not found would give, by file name."""
         return {
             name: f"{meaning}; in the folder of `--public-weights`"
             for (name, meaning), found in zip(FILES.items(), (self.inception, self.i3d, self.arcface, self.syncnet))
@@ -47,10 +48,8 @@ class PublicWeights:
 
 
 def load_public_weights(folder: Path) -> PublicWeights:
-    """Whatever of FILES is in the folder. Raises CheckpointError for one that cannot be read."""
-    from .lse import load_lse_net
-
-    loaders = {FID_FILE: load_script, FVD_FILE: load_script, CSIM_FILE: load_onnx, LSE_FILE: load_lse_net}
+    """Load whichever of FILES are in the folder. Raises CheckpointError for one that cannot be read."""
+    loaders = {FID_FILE: load_script, FVD_FILE: load_script, CSIM_FILE: load_onnx, LSE_FILE: load_published_syncnet}
     return PublicWeights(
         *(load(folder / name) if (folder / name).is_file() else None for name, load in loaders.items())
     )
@@ -74,33 +73,34 @@ def load_onnx(path: Path):
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-def measure(takes: list[Take], weights: PublicWeights) -> dict:
-    """FID over all frames and FVD over whole clips, of all kinds together; in the shape of `frechet.measure`."""
+def measure(evaluated_clips: list[EvaluatedClip], weights: PublicWeights) -> dict:
+    """Measure FID over all frames and FVD over whole clips, of all kinds together; returns what `frechet.measure`
+    does."""
     results = {}
     if weights.inception is not None:
         results["fid"] = frechet.distances(
-            takes,
-            lambda take, version: of_inception(weights.inception, take.videos[version]),
+            evaluated_clips,
+            lambda evaluated, version: inception_features(weights.inception, evaluated.videos[version]),
             "Inception, 2048 a frame",
         )
     if weights.i3d is not None:
-        shortest = min(len(take.clip.frames) for take in takes)
+        shortest = min(len(evaluated.clip.frames) for evaluated in evaluated_clips)
         results["fvd"] = frechet.distances(
-            takes,
-            lambda take, version: of_i3d(weights.i3d, take.videos[version][:shortest]),
+            evaluated_clips,
+            lambda evaluated, version: i3d_features(weights.i3d, evaluated.videos[version][:shortest]),
             f"I3D, 400 a clip of {shortest} frames",
         )
     return {name: found for name, found in results.items() if found}
 
 
 @torch.no_grad()
-def of_inception(net, video: Tensor) -> np.ndarray:
-    """uint8 [T, S, S, 3] -> [T, 2048]; the network resizes"""
+def inception_features(net, video: Tensor) -> np.ndarray:
+    """Return features [T, 2048] of a video uint8 [T, S, S, 3]; the network resizes."""
     parts = (net(part.movedim(-1, 1), return_features=True) for part in video.split(BATCH))
     return torch.cat(list(parts)).numpy()
 
 
 @torch.no_grad()
-def of_i3d(net, video: Tensor) -> np.ndarray:
-    """uint8 [T, S, S, 3] -> [1, 400]; the network resizes and rescales"""
+def i3d_features(net, video: Tensor) -> np.ndarray:
+    """Return features [1, 400] of a video uint8 [T, S, S, 3]; the network resizes and rescales."""
     return net(video.movedim(-1, 0)[None].float(), rescale=True, resize=True, return_features=True).numpy()

@@ -1,4 +1,4 @@
-"""Is it the very picture? Where speech is off and the camera known, the truth is the only right answer."""
+"""Reconstruction: PSNR and SSIM against the true frames, where the camera is known and nobody speaks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..data.shards import Clip
-from .family import Figure, floats, resized
+from .metric import Figure, resized, to_float
 
 NAME, TITLE = "reconstruction", "Reconstruction"
 FIGURES = {
@@ -16,7 +16,7 @@ FIGURES = {
 LEAST_ERROR = 1e-6  # mean squared; equal pictures would be infinitely alike
 
 
-def ready(instruments) -> bool:
+def is_available(instruments) -> bool:
     return True
 
 
@@ -24,20 +24,20 @@ def applies(clip: Clip) -> bool:
     return clip.info["kind"] == "spatial"
 
 
-def read(instruments, video: Tensor, clip: Clip) -> Tensor:
+def extract(instruments, video: Tensor, clip: Clip) -> Tensor:
     return video
 
 
 @torch.no_grad()
-def judge(instruments, video: Tensor, asked: Clip) -> dict[str, float]:
+def score(instruments, video: Tensor, target: Clip) -> dict[str, float]:
     from kornia.metrics import ssim
 
-    truth = resized(torch.from_numpy(asked.frames[: len(video)]), video.shape[1])
-    seen, truth = floats(video[: len(truth)])[0], floats(truth)[0]
+    truth = resized(torch.from_numpy(target.frames[: len(video)]), video.shape[1])
+    seen, truth = to_float(video[: len(truth)])[0], to_float(truth)[0]
     error = (seen - truth).square().mean().clamp(min=LEAST_ERROR)
     return {"psnr": float(-10 * torch.log10(error)), "ssim": float(ssim(seen, truth, window_size=11).mean())}
 
 
-def wrong(clip: Clip, other: Clip) -> Clip:
-    """Another person from elsewhere"""
+def negative(clip: Clip, other: Clip) -> Clip:
+    """Return another clip: another person and camera path."""
     return other

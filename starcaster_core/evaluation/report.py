@@ -1,4 +1,4 @@
-"""The page that shows an evaluation: one HTML file with all pictures and plots in it, which loads nothing."""
+"""The report of an evaluation: one HTML file with all pictures and plots in it, which loads nothing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from . import drift
-from .evaluate import FAMILIES
-from .footage import VERSIONS, WRONG
 from .frechet import HALVES
+from .metrics import METRICS
 from .plots import COLOURS, GENERATED, TRUTH, line_plot, range_bar
+from .videos import VERSIONS, WRONG
 
 KIND_TITLES = {
     "temporal": "Speech, camera still",
@@ -65,8 +65,11 @@ li { margin: 3px 0 } details summary { cursor: pointer; color: var(--soft); marg
 
 
 def write_report(path: Path, results: dict, strips: dict[str, list[np.ndarray]]) -> None:
-    """results as `evaluate` makes them (with "model", "command" and so on where the command line does); strips: kind ->
-    pictures uint8 [2 S, W, 3], one an example."""
+    """Write the report.
+
+    results: of `evaluate.evaluate`, with "model", "command", "instruments" and "minutes" where known. strips: kind ->
+    pictures uint8 [2 S, W, 3], one for each example.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(results, strips), encoding="utf-8")
 
@@ -114,7 +117,9 @@ def heading(results: dict, name: str) -> str:
 
 
 def legend() -> str:
-    meanings = VERSIONS | {WRONG: "the generated video held against another's speech, person, or the mirrored camera"}
+    meanings = VERSIONS | {
+        WRONG: "the generated video scored against another's speech, another person, or the mirrored camera"
+    }
     entries = (
         f'<span><i style="background:{COLOURS[version]}"></i><b>{COLUMNS[version]}</b>: {meaning}</span>'
         for version, meaning in meanings.items()
@@ -123,16 +128,16 @@ def legend() -> str:
 
 
 def kind_section(kind: str, results: dict, strips: list[np.ndarray]) -> str:
-    families = [
-        f"<h3>{family.TITLE}</h3>{figure_table(family.FIGURES, results[kind][family.NAME])}"
-        for family in FAMILIES
-        if results[kind].get(family.NAME)
+    tables = [
+        f"<h3>{metric.TITLE}</h3>{figure_table(metric.FIGURES, results[kind][metric.NAME])}"
+        for metric in METRICS
+        if results[kind].get(metric.NAME)
     ]
     examples = [example(found, picture) for found, picture in zip(results["examples"].get(kind, []), strips)]
     count = results["clips"][kind]
     return (
         f'<section><h2>{KIND_TITLES[kind]}</h2><p class="soft">{count} clips of kind {kind}</p>'
-        f"{''.join(families)}<h3>Examples: ground truth above, generated below</h3>{''.join(examples)}</section>"
+        f"{''.join(tables)}<h3>Examples: ground truth above, generated below</h3>{''.join(examples)}</section>"
     )
 
 
@@ -159,7 +164,7 @@ def cell(found: dict | None, version: str, scale: float = 1.0) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that count, no more"""
+    """Format a value with three significant digits."""
     size = abs(value)
     if size < 5e-4:
         return "0"
@@ -177,9 +182,9 @@ def number(value: float) -> str:
 def example(found: dict, picture: np.ndarray) -> str:
     plots = []
     for curve in found["curves"].values():
-        lines = [("generated", GENERATED, curve["said"])]
-        if curve["meant"] is not None:
-            lines.insert(0, ("meant", TRUTH, curve["meant"]))
+        lines = [("generated", GENERATED, curve["measured"])]
+        if curve["target"] is not None:
+            lines.insert(0, ("target", TRUTH, curve["target"]))
         plots.append(line_plot(curve["title"], curve["x_title"], curve["x"], lines))
     return (
         f'<div class="example"><img class="strip" alt="clip {escape(found["clip"])}" src="{data_url(picture)}">'
@@ -255,7 +260,7 @@ def missing_section(missing: dict[str, str]) -> str:
 
 
 def advice_html(text: str) -> str:
-    """`code` as code"""
+    """Convert text to HTML, with code where it has backticks."""
     pieces = escape(text).split("`")
     return "".join(f"<code>{piece}</code>" if odd % 2 else piece for odd, piece in enumerate(pieces))
 

@@ -1,4 +1,4 @@
-"""Numbers out of numbers: means with their uncertainty, correlation, delay, slope."""
+"""Statistics: means with their uncertainty, correlation, lag, slope."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-MOST_LAG = 5  # frames either way in which a mouth may be late and still be found
+MAX_LAG = 5  # frames either way in which a mouth may be late and still be found
 RESAMPLES = 2000
 STILL = 1e-5  # deviation of what does not move but for the rounding of float32
 
 
-class Share(NamedTuple):
-    """What a clip adds to a ratio of sums: right answers of all, or a movement of the movement there should be."""
+class Ratio(NamedTuple):
+    """What a clip adds to a ratio of sums, such as right answers of all answers."""
 
-    part: float
-    whole: float
+    numerator: float
+    denominator: float
 
 
-def summary(values: list[float | Share], seed: int = 0) -> dict | None:
-    """Mean over clips (of shares, the ratio of the sums), the standard error and the 95 % interval of a bootstrap over
-    clips, and how many clips had a value. Uncertainties are None for one clip; no value at all gives None."""
-    pairs = np.array([value if isinstance(value, Share) else (value, 1.0) for value in values], np.float64)
+def summary(values: list[float | Ratio], seed: int = 0) -> dict | None:
+    """Return the mean over clips (of ratios, the ratio of the sums) and its uncertainty; None without a value.
+
+    error, low, high: standard error and 95 % interval of a bootstrap over clips, None for one clip. clips: how many had
+    a value.
+    """
+    pairs = np.array([value if isinstance(value, Ratio) else (value, 1.0) for value in values], np.float64)
     pairs = pairs[np.isfinite(pairs).all(axis=1) & (pairs[:, 1] > 0)] if len(pairs) else pairs
     if not len(pairs):
         return None
@@ -40,27 +43,29 @@ def ratio(sums: np.ndarray):
 
 
 def correlate(a: np.ndarray, b: np.ndarray) -> float:
-    """Over time, -1..1; 0 where one of them stands still."""
+    """Return Pearson's correlation of two series, -1..1; 0 where one of them is constant."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.std() < STILL or b.std() < STILL:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def best_lag(said: np.ndarray, truth: np.ndarray) -> int:
-    """How many frames `said` comes after `truth`, by the highest correlation within MOST_LAG."""
+def best_lag(measured: np.ndarray, truth: np.ndarray) -> int:
+    """Return how many frames `measured` comes after `truth`, by the highest correlation within MAX_LAG."""
 
     def at(lag: int) -> float:
         if lag >= 0:
-            return correlate(said[lag:], truth[: len(truth) - lag])
-        return correlate(said[:lag], truth[-lag:])
+            return correlate(measured[lag:], truth[: len(truth) - lag])
+        return correlate(measured[:lag], truth[-lag:])
 
-    return max(range(-MOST_LAG, MOST_LAG + 1), key=at)
+    return max(range(-MAX_LAG, MAX_LAG + 1), key=at)
 
 
 def slope(times: np.ndarray, values: np.ndarray) -> dict:
-    """Least-squares line through a series: change per unit of time and its standard error (None below three points).
-    Values that are not finite are left out."""
+    """Fit a line by least squares: "slope" a unit of time and its standard "error" (None below three points).
+
+    Values that are not finite are left out.
+    """
     known = np.isfinite(values)
     x, y = np.asarray(times, np.float64)[known], np.asarray(values, np.float64)[known]
     if len(x) < 2:

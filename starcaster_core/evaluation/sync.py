@@ -1,4 +1,4 @@
-"""Does the mouth move with the sound? What our SyncNet says: confidence, distance, delay."""
+"""Lips and sound: confidence, distance and delay by this project's SyncNet (`models/judges/syncnet.py`)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.shards import Clip
+from ..models.judges.syncnet import MAX_OFFSET, Sync, synchrony
 from ..models.mouth import mouth_crops
 from ..speech.spectrum import FRAME_SAMPLES
-from .family import Curve, Figure, floats, mouth_boxes, speaks
-from .syncnet import REACH, Sync, synchrony
+from .metric import Curve, Figure, has_speech, mouth_boxes, to_float
 
 NAME, TITLE = "sync", "Lips and sound (SyncNet)"
 FIGURES = {
@@ -21,29 +21,29 @@ FIGURES = {
     "within_one_frame": Figure("within a frame", "%", "high", "clips whose delay is found at -1, 0 or 1 frames", 100),
     "offset": Figure("delay", "frames", "low", "how far from 0 the best delay lies, on average"),
 }
-applies = speaks
+applies = has_speech
 
 
-def ready(instruments) -> bool:
+def is_available(instruments) -> bool:
     return instruments.syncnet is not None
 
 
 @torch.no_grad()
-def read(instruments, video: Tensor, clip: Clip) -> Tensor:
-    """Embeddings [W, E] of what is seen"""
-    return instruments.syncnet.see(mouth_crops(floats(video), mouth_boxes(clip)))[0]
+def extract(instruments, video: Tensor, clip: Clip) -> Tensor:
+    """Return the embeddings of the mouth's windows, [W, E]."""
+    return instruments.syncnet.embed_video(mouth_crops(to_float(video), mouth_boxes(clip)))[0]
 
 
 @torch.no_grad()
-def compare(instruments, seen: Tensor, asked: Clip) -> Sync:
-    net, frames = instruments.syncnet, len(seen) + instruments.syncnet.config.window - 1
-    sound = torch.from_numpy(asked.audio.copy())[: frames * FRAME_SAMPLES]
+def sync_with(instruments, video_features: Tensor, target: Clip) -> Sync:
+    net, frames = instruments.syncnet, len(video_features) + instruments.syncnet.config.window - 1
+    sound = torch.from_numpy(target.audio.copy())[: frames * FRAME_SAMPLES]
     sound = F.pad(sound, (0, frames * FRAME_SAMPLES - len(sound)))
-    return synchrony(seen, net.hear(net.spectra(sound[None]))[0])
+    return synchrony(video_features, net.embed_audio(net.spectra(sound[None]))[0])
 
 
-def judge(instruments, seen: Tensor, asked: Clip) -> dict[str, float]:
-    found = compare(instruments, seen, asked)
+def score(instruments, video_features: Tensor, target: Clip) -> dict[str, float]:
+    found = sync_with(instruments, video_features, target)
     return {
         "confidence": found.confidence,
         "distance": found.distance,
@@ -52,11 +52,13 @@ def judge(instruments, seen: Tensor, asked: Clip) -> dict[str, float]:
     }
 
 
-def wrong(clip: Clip, other: Clip) -> Clip:
-    """The sound of another clip"""
+def negative(clip: Clip, other: Clip) -> Clip:
+    """Return the clip with the sound of another."""
     return replace(clip, audio=other.audio)
 
 
-def curves(instruments, seen: Tensor, asked: Clip) -> Curve:
-    found = compare(instruments, seen, asked)
-    return Curve("distance of picture and sound", "frames late", list(range(-REACH, REACH + 1)), list(found.distances))
+def curve(instruments, video_features: Tensor, target: Clip) -> Curve:
+    found = sync_with(instruments, video_features, target)
+    return Curve(
+        "distance of picture and sound", "frames late", list(range(-MAX_OFFSET, MAX_OFFSET + 1)), list(found.distances)
+    )

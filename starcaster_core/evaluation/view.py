@@ -1,4 +1,4 @@
-"""Is the face seen from where it was to be seen? Degrees, as the probe reads them."""
+"""View control: from where the face is seen against where the camera stands, in degrees read by the probe."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from ..data.shards import Clip
-from .family import Curve, Figure, over_time, together
-from .probe import true_readings
+from ..data.truth import true_readings
+from .metric import Curve, Figure, curve_over_time, trimmed
 from .statistics import correlate
 
 NAME, TITLE = "view", "View"
@@ -21,7 +21,7 @@ FIGURES = {
 MIRROR = np.diag([-1.0, 1.0, 1.0])
 
 
-def ready(instruments) -> bool:
+def is_available(instruments) -> bool:
     return instruments.probe is not None
 
 
@@ -29,28 +29,28 @@ def applies(clip: Clip) -> bool:
     return clip.info["kind"] != "temporal"
 
 
-def read(instruments, video: Tensor, clip: Clip) -> np.ndarray:
-    """[T, 3]: opening, yaw, pitch"""
+def extract(instruments, video: Tensor, clip: Clip) -> np.ndarray:
+    """Return opening, yaw and pitch of each frame, [T, 3]."""
     return instruments.probe.read(video.float() / 255)
 
 
-def judge(instruments, seen: np.ndarray, asked: Clip) -> dict[str, float]:
-    seen, wanted = together(seen, true_readings(asked))
-    off = np.abs(seen - wanted)
+def score(instruments, readings: np.ndarray, target: Clip) -> dict[str, float]:
+    measured, wanted = trimmed(readings, true_readings(target))
+    off = np.abs(measured - wanted)
     return {
         "error": float(off[:, 1:].mean()),
         "yaw_error": float(off[:, 1].mean()),
-        "yaw_correlation": correlate(seen[:, 1], wanted[:, 1]),
+        "yaw_correlation": correlate(measured[:, 1], wanted[:, 1]),
     }
 
 
-def wrong(clip: Clip, other: Clip) -> Clip:
-    """The camera on the other side: the head and its camera mirrored"""
+def negative(clip: Clip, other: Clip) -> Clip:
+    """Return the clip with head and camera mirrored: the camera on the other side."""
     poses = clip.truth["world_from_cam"].copy()
     poses[:, :3, 3] = poses[:, :3, 3] @ MIRROR
     turned = MIRROR @ clip.truth["head_rotation"] @ MIRROR
     return replace(clip, truth={**clip.truth, "world_from_cam": poses, "head_rotation": turned})
 
 
-def curves(instruments, seen: np.ndarray, asked: Clip) -> Curve:
-    return over_time("yaw, degrees", asked, seen[:, 1], true_readings(asked)[:, 1])
+def curve(instruments, readings: np.ndarray, target: Clip) -> Curve:
+    return curve_over_time("yaw, degrees", target, readings[:, 1], true_readings(target)[:, 1])

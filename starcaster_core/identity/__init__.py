@@ -3,7 +3,7 @@
 from .align import align, ffhq_transform, warp
 from .embed import embed
 from .faces import CHOICES, MINIMUM_FACE, Face, detect, face_at, select_face
-from .identity import load_identity, make_identity, save_identity
+from .identity import load_identity, make_identity, save_identity, save_new_identity
 from .pictures import as_rgb, read_picture
 from .pose import portrait_warnings
 from .recognisers import load_recogniser
@@ -24,6 +24,7 @@ __all__ = [
     "portrait_warnings",
     "read_picture",
     "save_identity",
+    "save_new_identity",
     "select_face",
     "warp",
 ]

@@ -20,9 +20,16 @@ from ..errors import InputError
 MOUTH_ALONG = 1.45  # eye_to_mouth / eye_to_nose, down the face
 MOUTH_ACROSS = 0.41  # the same along the line between the eyes
 
+ARCFACE_SIDE = 112  # pixels of ArcFace's view
+# Where eyes, nose and corners of the mouth lie in it. InsightFace counts from the centre of the first pixel, hence the
+# half.
+ARCFACE_POINTS = 0.5 + np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+
 
 def three_points(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image-left eye, image-right eye and (estimated) mouth centre, float [2] each, from `Face.points`."""
+    """Return image-left eye, image-right eye and (estimated) mouth centre, float [2] each, from `Face.points`."""
     left, right = points[:2].mean(0), points[2:4].mean(0)
     across = (right - left) / max(float(np.linalg.norm(right - left)), 1e-6)
     down = np.array([-across[1], across[0]])
@@ -32,7 +39,7 @@ def three_points(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def ffhq_transform(left_eye: np.ndarray, right_eye: np.ndarray, mouth: np.ndarray, size: int) -> np.ndarray:
-    """The similarity float64 [3, 3] that takes picture coordinates (x, y, 1) to those of the size x size FFHQ crop.
+    """Return the similarity float64 [3, 3] from picture coordinates (x, y, 1) to those of the FFHQ crop.
 
     left_eye, right_eye: eye centres [2], left and right as seen in the picture; mouth: middle of its corners [2].
     """
@@ -53,8 +60,19 @@ def ffhq_transform(left_eye: np.ndarray, right_eye: np.ndarray, mouth: np.ndarra
     return transform
 
 
+def similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the rotation, scale and shift, float64 [3, 3], that takes points [N, 2] closest to targets [N, 2], least
+    squares."""
+    x, y = np.asarray(points, np.float64).T
+    one, none = np.ones_like(x), np.zeros_like(x)
+    # u = a x - b y + c, v = b x + a y + d
+    system = np.concatenate([np.stack([x, -y, one, none], 1), np.stack([y, x, none, one], 1)])
+    a, b, c, d = np.linalg.lstsq(system, np.concatenate(np.asarray(targets, np.float64).T), rcond=None)[0]
+    return np.array([[a, -b, c], [b, a, d], [0, 0, 1]])
+
+
 def align(image: np.ndarray, points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The FFHQ crop of a face.
+    """Cut the FFHQ crop of a face.
 
     image: uint8 [H, W, 3]; points: `Face.points`, [5, 2]; size: side of the crop in pixels.
     Returns the crop, uint8 [size, size, 3], and the similarity float64 [3, 3] from picture to crop coordinates.
@@ -92,7 +110,7 @@ def warp(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
 
 
 def sampling_grid(back: np.ndarray, steps: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Where `F.grid_sample` (align_corners=False) is to look in a picture of that size: [1, N, N, 2].
+    """Return where `F.grid_sample` (align_corners=False) is to sample in a picture of that size: [1, N, N, 2].
 
     back: [3, 3] from crop to picture coordinates; steps: [N] crop coordinates of the samples, across as down.
     """

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FaceError
-from .align import sampling_grid
+from .align import ARCFACE_POINTS, ARCFACE_SIDE, sampling_grid, similarity
 from .faces import Face
 from .onnx_models import find_file, open_onnx, refuse
 from .scrfd import WANTED as DETECTOR
@@ -20,11 +20,6 @@ from .scrfd import Scrfd, overlap
 WANTED = "the ArcFace recogniser"
 DETECTOR_FILES = ("scrfd_10g_bnkps.onnx", "det_10g.onnx")
 RECOGNISER_FILES = ("arcface.onnx",)
-SIDE = 112  # pixels of the recogniser's view
-# Where eyes, nose and corners of the mouth belong in it, from the centre of the first pixel.
-TEMPLATE = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
-)
 MARGIN = 0.5  # of a box given by the user, looked at on every side
 
 
@@ -42,17 +37,17 @@ class ArcFace:
         self.detector = Scrfd(detector)
         self.session = open_onnx(recogniser, WANTED)
         view, numbers = self.session.get_inputs()[0], self.session.get_outputs()[0]
-        if list(view.shape[1:]) != [3, SIDE, SIDE] or numbers.shape[-1] != 512:
+        if list(view.shape[1:]) != [3, ARCFACE_SIDE, ARCFACE_SIDE] or numbers.shape[-1] != 512:
             got = f"input {view.shape} and output {numbers.shape}"
             raise refuse(recogniser, f"{WANTED}: pictures [3, 112, 112] to 512 numbers", got)
         self.input = view.name
 
     def detect(self, image: np.ndarray) -> list[Face]:
-        """Every face in a picture uint8 [H, W, 3], the most certain first."""
+        """Find every face in a picture uint8 [H, W, 3], the most certain first."""
         return self.detector.detect(image)
 
     def face_at(self, image: np.ndarray, box: np.ndarray) -> Face:
-        """The face in a box x0, y0, x1, y1 that was not found in the whole picture: looks there alone."""
+        """Find the face in a box x0, y0, x1, y1 that was not found in the whole picture, by searching there alone."""
         margin = MARGIN * (box[2:] - box[:2])
         x0, y0 = np.maximum(box[:2] - margin, 0).astype(int)
         x1, y1 = np.ceil(np.minimum(box[2:] + margin, image.shape[1::-1])).astype(int)
@@ -66,33 +61,22 @@ class ArcFace:
         return max(found, key=lambda face: overlap(box, face.box[None])[0])
 
     def eyes_and_mouth(self, face: Face) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Image-left eye, image-right eye and middle of the mouth, [2] each, for the FFHQ crop."""
+        """Return image-left eye, image-right eye and middle of the mouth, [2] each, for the FFHQ crop."""
         return face.points[0], face.points[1], face.points[3:].mean(0)
 
-    def yaw(self, image: np.ndarray, face: Face) -> float:
-        """Not looked for: no model that knows people by ArcFace turns its portrait."""
-        return 0.0
-
     def embed(self, image: np.ndarray, face: Face) -> np.ndarray:
-        """float32 [512], not normalised. image: uint8 [H, W, 3] RGB."""
-        crop = sample(image, similarity(face.points, TEMPLATE + 0.5), SIDE)
+        """Embed a face: float32 [512], not normalised. image: uint8 [H, W, 3] RGB."""
+        crop = sample(image, similarity(face.points, ARCFACE_POINTS), ARCFACE_SIDE)
         pixels = ((crop - 127.5) / 127.5).transpose(2, 0, 1)[None]
         return self.session.run(None, {self.input: np.ascontiguousarray(pixels)})[0][0].astype(np.float32)
 
 
-def similarity(points: np.ndarray, template: np.ndarray) -> np.ndarray:
-    """float64 [3, 3]: the rotation, scale and shift that takes points [N, 2] closest to the template, least squares."""
-    x, y = np.asarray(points, np.float64).T
-    one, none = np.ones_like(x), np.zeros_like(x)
-    # u = a x - b y + c, v = b x + a y + d
-    system = np.concatenate([np.stack([x, -y, one, none], 1), np.stack([y, x, none, one], 1)])
-    a, b, c, d = np.linalg.lstsq(system, np.concatenate(template.T), rcond=None)[0]
-    return np.array([[a, -b, c], [b, a, d], [0, 0, 1]])
-
-
 def sample(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """float32 [size, size, 3] in 0..255: the picture through a similarity, bilinear, black beyond its borders, without
-    smoothing, as the recogniser saw faces in training."""
+    """Warp a picture by a similarity: float32 [size, size, 3] in 0..255, bilinear, black beyond its borders, no
+    smoothing.
+
+    The recogniser saw faces so in training.
+    """
     import torch
     import torch.nn.functional as F
 

@@ -17,7 +17,7 @@ def _recogniser():
 
 
 def embed(image: np.ndarray, face: Face) -> np.ndarray:
-    """float32 [128], not normalised; photos of one person lie within a Euclidean distance of about 0.6.
+    """Embed a face: float32 [128], not normalised; photos of one person lie within a Euclidean distance of about 0.6.
 
     image: uint8 [H, W, 3] RGB. No jitter, so the same picture always gives the same numbers.
     """

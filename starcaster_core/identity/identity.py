@@ -23,17 +23,22 @@ from .landmarks import (
     FaceLandmarks,
     find_landmarks,
 )
-from .pictures import as_rgb
+from .pictures import as_rgb, refuse_turned
 from .recognisers import Dlib
 
 FORMAT = "starcaster-identity-1"
 ANGLES = ("yaw", "pitch")
+LARGEST_FILE = 200_000_000  # bytes
+LARGEST_SIDE = 4096  # pixels of a portrait
+NUMBERS = {"dlib": 128, "arcface": 512}  # in an embedding
+LARGEST_NUMBER = 1000.0  # dlib's are below 1, ArcFace's below 10
 ARRAYS = {
     "portrait": (np.uint8, ("side", "side", 3)),
     "regions": (np.float32, (3, 2)),
     "crop": (np.float64, (3, 3)),
 }
 PHOTO_QUALITY = 95
+SUFFIXES = (".identity.safetensors", ".safetensors")
 FIX = "Choose a file saved by the Identity Loader, or make it again from photos."
 
 
@@ -64,7 +69,10 @@ def make_identity(
     for index, (image, box, mask) in enumerate(zip(images, boxes, masks)):
         try:
             pixels = as_rgb(image)
-            face = select_face(recogniser.detect(pixels), pixels, which, box, mask, recogniser.face_at)
+            faces = recogniser.detect(pixels)
+            if box is None and mask is None:
+                refuse_turned(pixels, faces, recogniser.detect)
+            face = select_face(faces, pixels, which, box, mask, recogniser.face_at)
         except InputError as error:
             if len(images) == 1:
                 raise
@@ -81,7 +89,26 @@ def make_identity(
             }
         embeddings.append(recogniser.embed(pixels, face))
     embedding = np.mean(embeddings, axis=0, dtype=np.float64).astype(np.float32)
-    return Identity(embedding, backend=recogniser.name, **portrait)
+    return Identity(embedding, backend=recogniser.name, warnings=strangers(embeddings, recogniser.name), **portrait)
+
+
+def strangers(embeddings: Sequence[np.ndarray], backend: str) -> tuple[str, ...]:
+    """Name each photo that seems to show another person than the first, a sentence each.
+
+    Beyond a Euclidean distance of 0.6 dlib's authors take two faces for two people; for ArcFace it is a cosine below
+    0.25.
+    """
+
+    def is_other(one: np.ndarray, other: np.ndarray) -> bool:
+        if backend == "arcface":
+            return float(one @ other) < 0.25 * float(np.linalg.norm(one) * np.linalg.norm(other))
+        return float(np.linalg.norm(one - other)) > 0.6
+
+    return tuple(
+        f"Photo {number} seems to show another person than photo 1; their mean is like neither of them."
+        for number, embedding in enumerate(embeddings[1:], 2)
+        if is_other(embeddings[0], embedding)
+    )
 
 
 def look_at(found: FaceLandmarks | None, crop: np.ndarray, size: int) -> dict:
@@ -122,6 +149,31 @@ def save_identity(path: str | os.PathLike, identity: Identity) -> None:
         part.write_bytes(content)
 
 
+def save_new_identity(path: str | os.PathLike, identity: Identity) -> Path:
+    """Write like `save_identity`, but never over another identity: where the name is taken, `_2`, `_3` ... is added to
+    it. Nothing is written where the file there holds this identity already. Return the path."""
+    path = Path(path)
+    suffix = next((end for end in SUFFIXES if path.name.endswith(end)), path.suffix)
+    stem, free, number = path.name.removesuffix(suffix), path, 1
+    while os.path.lexists(free):
+        if _is_saved(free, identity):
+            return free
+        number += 1
+        free = path.with_name(f"{stem}_{number}{suffix}")
+    save_identity(free, identity)
+    return free
+
+
+def _is_saved(path: Path, identity: Identity) -> bool:
+    try:
+        there = load_identity(path)
+    except InputError:
+        return False
+    return there.backend == identity.backend and all(
+        np.array_equal(getattr(there, name), getattr(identity, name)) for name in ("embedding", "portrait", "crop")
+    )
+
+
 def load_identity(path: str | os.PathLike) -> Identity:
     """Read what `save_identity` wrote. InputError for a missing, truncated or foreign file."""
     from safetensors import SafetensorError
@@ -130,26 +182,32 @@ def load_identity(path: str | os.PathLike) -> Identity:
     path = Path(path)
     wanted = "a saved identity file"
     try:
+        if (size := path.stat().st_size) > LARGEST_FILE:
+            raise InputError(wanted, f"{path.name}, which has {size / 1e6:.0f} MB", FIX)
         content = path.read_bytes()
-    except OSError as error:
-        raise InputError(wanted, f"{path.name}, which cannot be read ({error.strerror})", FIX) from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(wanted, f"{path.name}, which cannot be read ({error})", FIX) from error
     try:
         tensors, metadata = load(content), _metadata(content)
         angles = {name: float(metadata.get(name, 0)) for name in ANGLES}  # files of earlier versions do not tell
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(wanted, f"{path.name}, which is truncated or not one ({error})", FIX) from error
     embedding = tensors.get("embedding")
     if metadata.get("format") != FORMAT or embedding is None:
         raise InputError(wanted, f"{path.name}, a safetensors file of something else", FIX)
     arrays = {name: tensors.get(name) for name in ARRAYS}
-    sound = embedding.ndim == 1 and np.isfinite(embedding).all() and np.isfinite(list(angles.values())).all()
+    backend = metadata.get("backend", "dlib")
+    sound = embedding.dtype.kind == "f" and embedding.shape == (NUMBERS.get(backend),)
+    sound = sound and bool((np.abs(embedding) <= LARGEST_NUMBER).all())  # NaN fails this too
+    sound &= all(abs(angle) <= 180 for angle in angles.values())
     sound &= all(array is None or is_right(array, *ARRAYS[name]) for name, array in arrays.items())
+    sound &= arrays["portrait"] is None or len(arrays["portrait"]) <= LARGEST_SIDE
     photo = decode_jpeg(tensors["photo_jpeg"]) if sound and "photo_jpeg" in tensors else None
     if not sound or ("photo_jpeg" in tensors and photo is None):
         raise InputError(wanted, f"{path.name}, whose contents are broken", FIX)
-    return Identity(
-        embedding.astype(np.float32), backend=metadata.get("backend", "dlib"), photo=photo, **arrays, **angles
-    )
+    return Identity(embedding.astype(np.float32), backend=backend, photo=photo, **arrays, **angles)
 
 
 def _metadata(content: bytes) -> dict:

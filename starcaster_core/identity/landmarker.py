@@ -61,7 +61,7 @@ class Landmarker(nn.Module):
 
 @lru_cache(maxsize=1)
 def load_landmarker() -> Landmarker:
-    """The shipped networks in float32 on the CPU, loaded once.
+    """Load the shipped networks in float32 on the CPU, once.
 
     Raises CheckpointError where their file is missing, torn or another one.
     """
@@ -125,7 +125,7 @@ class DetectorBlock(nn.Module):
 
 
 def skipped(x: Tensor, halves: bool, channels: int) -> Tensor:
-    """x, pooled where the block halves, with zeros for the channels it lacks"""
+    """Return x, pooled where the block halves, with zeros for the channels it lacks."""
     if halves:
         x = F.max_pool2d(x, 2)
     missing = channels - x.shape[1]
@@ -133,7 +133,7 @@ def skipped(x: Tensor, halves: bool, channels: int) -> Tensor:
 
 
 def anchor_centres() -> Tensor:
-    """[896, 2], x and y in units of the picture's side"""
+    """Return the anchors [896, 2], x and y in units of the picture's side."""
     levels = []
     for cells, count in ANCHORS:
         middles = (torch.arange(cells) + 0.5) / cells
@@ -143,7 +143,7 @@ def anchor_centres() -> Tensor:
 
 
 def rows(x: Tensor, values: int) -> Tensor:
-    """[B, A * values, H, W] -> [B, H * W * A, values]"""
+    """Rearrange [B, A * values, H, W] to [B, H * W * A, values]."""
     return x.permute(0, 2, 3, 1).reshape(len(x), -1, values)
 
 

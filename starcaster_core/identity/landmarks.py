@@ -51,12 +51,12 @@ class Square(NamedTuple):
     angle: float
 
     def to_picture(self, points: np.ndarray) -> np.ndarray:
-        """Points [..., 2] in units of the square, 0..1, in the picture's pixels"""
+        """Convert points [..., 2] in units of the square, 0..1, to the picture's pixels."""
         return self.centre + self.side * (points - 0.5) @ self.axes
 
     @property
     def axes(self) -> np.ndarray:
-        """[2, 2], the directions of its top and of its left side in the picture"""
+        """Return the directions of its top and of its left side in the picture, [2, 2]."""
         c, s = np.cos(self.angle), np.sin(self.angle)
         return np.array([[c, s], [-s, c]])
 
@@ -88,7 +88,7 @@ class FaceLandmarks:
 
     @property
     def box(self) -> np.ndarray:
-        """float32 [4]: x0, y0, x1, y1 round all points, from the forehead to the chin"""
+        """Return x0, y0, x1, y1 round all points, from the forehead to the chin, float32 [4]."""
         return np.concatenate([self.points[:, :2].min(0), self.points[:, :2].max(0)])
 
     def score(self, name: str) -> float:
@@ -99,14 +99,14 @@ class FaceLandmarks:
 
     @property
     def mouth_opening(self) -> float:
-        """How far the inner lips are apart, in widths of the mouth: 0 closed, about 0.5 wide open"""
+        """Return how far the inner lips are apart, in widths of the mouth: 0 closed, about 0.5 wide open."""
         gap = np.linalg.norm(self.points[UPPER_LIP_INNER] - self.points[LOWER_LIP_INNER])
         return float(gap / np.linalg.norm(self.points[RIGHT_MOUTH_CORNER] - self.points[LEFT_MOUTH_CORNER]))
 
     @property
     def lid_openings(self) -> tuple[float, float]:
-        """How far the lids of the right and of the left eye are apart, in widths of the eye: below 0.1 closed, about
-        0.3 open"""
+        """Return how far the lids of the right and the left eye are apart, in widths of the eye: 0.1 closed, 0.3
+        open."""
 
         def opening(lids, outer, inner) -> float:
             gaps = [np.linalg.norm(self.points[upper] - self.points[lower]) for upper, lower in lids]
@@ -122,7 +122,7 @@ class FaceLandmarks:
 
 
 def find_landmarks(image: np.ndarray, box: Sequence[float] | None = None) -> FaceLandmarks | None:
-    """The geometry of a picture's face, or None where there is none.
+    """Find the geometry of a picture's face; None where there is none.
 
     image: uint8 [H, W, 3] RGB.
     box: x0, y0, x1, y1 round the wanted face in pixels, tight (`Face.box` or `FaceLandmarks.box`); None takes the
@@ -141,7 +141,7 @@ def find_landmarks(image: np.ndarray, box: Sequence[float] | None = None) -> Fac
 def follow_landmarks(
     frames: Iterable[np.ndarray], box: Sequence[float] | None = None
 ) -> Iterator[FaceLandmarks | None]:
-    """`find_landmarks` for the frames of one shot: each starts where the last one was found, in half the time.
+    """Yield `find_landmarks` for the frames of one shot: each starts where the last one was found, in half the time.
 
     frames: uint8 [H, W, 3] RGB each; box: the wanted face in the first. Yields None for frames without it.
     """
@@ -154,14 +154,14 @@ def follow_landmarks(
 
 
 def check_picture(image: np.ndarray) -> None:
-    """Raises InputError unless it is uint8 [H, W, 3]"""
+    """Raise InputError unless the picture is uint8 [H, W, 3]."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         got = f"{image.dtype} of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise InputError("a picture, uint8 [height, width, 3]", got, "Convert it to 8-bit RGB.")
 
 
 def first_square(image: np.ndarray, box: Sequence[float] | None) -> Square | None:
-    """Where to look first: round the detector's find in the picture, or near the box; None without a face"""
+    """Return where to look first: round the detector's find in the picture, or near the box; None without a face."""
     height, width = image.shape[:2]
     if box is None:
         whole = Square(np.array([width, height]) / 2, float(max(height, width)), 0.0)
@@ -183,8 +183,7 @@ def first_square(image: np.ndarray, box: Sequence[float] | None) -> Square | Non
 
 
 def find_faces(image: np.ndarray, where: Square) -> list[Square]:
-    """A square for every face in a part of a picture, upright with the head, as large as the landmark network wants
-    it"""
+    """Find the faces in a part of a picture: squares upright with the head, as large as the landmark network wants."""
     import torch
 
     from .landmarker import DETECTOR_SIDE, load_landmarker
@@ -204,7 +203,7 @@ def find_faces(image: np.ndarray, where: Square) -> list[Square]:
 
 
 def merged(boxes: np.ndarray, scores: np.ndarray) -> list[np.ndarray]:
-    """One box a face: the score-weighted mean of those that overlap, the most certain first.
+    """Merge boxes to one a face: the score-weighted mean of those that overlap, the most certain first.
 
     boxes: [N, 16], as `FaceDetector` gives them; scores: [N].
     """
@@ -222,7 +221,7 @@ def merged(boxes: np.ndarray, scores: np.ndarray) -> list[np.ndarray]:
 
 
 def find_small_faces(image: np.ndarray) -> list[Square]:
-    """dlib's finds: the network's detector misses faces below about a seventh of the picture's side"""
+    """Find faces with dlib: the network's detector misses those below about a seventh of the picture's side."""
     from ..errors import MissingDependencyError
     from .faces import detect
 
@@ -234,7 +233,7 @@ def find_small_faces(image: np.ndarray) -> list[Square]:
 
 
 def look(image: np.ndarray, where: Square) -> FaceLandmarks | None:
-    """What the networks see in a square; None where that is no face"""
+    """Run the networks on a square; None where that is no face."""
     import torch
 
     from .landmarker import CROP_SIDE, load_landmarker
@@ -252,7 +251,7 @@ def look(image: np.ndarray, where: Square) -> FaceLandmarks | None:
 
 
 def square_of_points(points: np.ndarray) -> Square:
-    """The square to look at for points [478, 3]: upright with the eyes, MARGIN times as large as what it holds"""
+    """Return the square for points [478, 3]: upright with the eyes, MARGIN times as large as what it holds."""
     across = points[LEFT_EYE_OUTER, :2] - points[RIGHT_EYE_OUTER, :2]
     upright = Square(np.zeros(2), 1.0, float(np.arctan2(across[1], across[0])))
     turned = points[:, :2].astype(np.float64) @ upright.axes.T
@@ -261,7 +260,7 @@ def square_of_points(points: np.ndarray) -> Square:
 
 
 def cut(image: np.ndarray, where: Square, side: int):
-    """A square of a picture uint8 [H, W, 3] as float32 [1, 3, side, side] in 0..1, black beyond the picture"""
+    """Cut a square out of a picture uint8 [H, W, 3]: float32 [1, 3, side, side] in 0..1, black beyond the picture."""
     import torch
     import torch.nn.functional as F
     from PIL import Image
@@ -301,7 +300,7 @@ class Fit(NamedTuple):
 
 @lru_cache(maxsize=1)
 def average_face() -> tuple[np.ndarray, np.ndarray]:
-    """A face that looks straight ahead, float64 [468, 3] in centimetres, and what each point counts in a fit, [468].
+    """Return a frontal face, float64 [468, 3] in centimetres, and each point's weight in a fit, [468].
 
     MediaPipe's canonical face, turned down by PITCH_OFFSET: of 88 rendered people, 576 views within 40 degrees of yaw
     and 25 of pitch, the pitch came out 4.9 (standard error 0.4) too high without; of 189 portraits of members of
@@ -316,7 +315,7 @@ def average_face() -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit_face(points: np.ndarray) -> Fit:
-    """The similarity that brings the average face nearest to points [478 or 468, 3], weighted least squares.
+    """Fit the similarity that brings the average face nearest to points [478 or 468, 3], weighted least squares.
 
     Umeyama 1991, "Least-squares estimation of transformation parameters between two point patterns".
     """
@@ -334,7 +333,7 @@ def fit_face(points: np.ndarray) -> Fit:
 
 
 def head_pose(points: np.ndarray) -> Pose:
-    """From where the head of points [478, 3] is seen, degrees.
+    """Return from where the head of points [478, 3] is seen, degrees.
 
     On 240 renders of 40 other people than PITCH_OFFSET comes from, within 40 degrees of yaw and 25 of pitch, the yaw is
     1.5 off in the mean, the pitch 3.4: people's profiles lean by 4 (standard deviation), and the fit cannot know how
@@ -355,7 +354,7 @@ def head_pose(points: np.ndarray) -> Pose:
 
 
 def core_landmarks(found: dict, frame: int = 0, box: Sequence[float] | None = None) -> FaceLandmarks | None:
-    """The geometry of one face out of what ComfyUI's own Detect Face Landmarks node gives (type FACE_LANDMARKS).
+    """Read one face's geometry from ComfyUI's own Detect Face Landmarks node (type FACE_LANDMARKS).
 
     found: "frames", a list of faces for each picture; of a face, "landmarks_xy" [478, 2] in pixels of the picture,
         "landmarks_3d" [478, 3] in another scale, "blendshapes" by name, "presence" as a logit.

@@ -9,7 +9,7 @@ from ..errors import CheckpointError, MissingDependencyError
 
 
 def find_file(names: Sequence[str], folders: Sequence[str | Path], wanted: str, source: str) -> Path:
-    """The first of the files that lies in one of the folders; `source` says where it comes from, for the error."""
+    """Return the first of the files that lies in one of the folders; `source` is for the error."""
     for folder in folders:
         for name in names:
             if (Path(folder) / name).is_file():
@@ -24,7 +24,7 @@ def find_file(names: Sequence[str], folders: Sequence[str | Path], wanted: str, 
 
 
 def open_onnx(path: Path, wanted: str):
-    """An onnxruntime session on the CPU. Raises CheckpointError for a file that is damaged or none."""
+    """Open an onnxruntime session on the CPU. Raises CheckpointError for a file that is damaged or none."""
     try:
         import onnxruntime
     except ImportError as error:

@@ -2,28 +2,91 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import FaceError, InputError
 
 BACKGROUND = 127.5  # grey behind transparent pixels: neither face nor hair is that flat
+REFUSED = ("EPS", "WMF")  # Pillow hands these to other programs
+LARGE = 50_000_000  # pixels; more cost seconds and gigabytes and show no more of a face
+SURE = 0.25  # a detector's score; below it turned photos show faces that are none
+DOUBTFUL = 0.5  # a photo with a better face is taken to be upright
+TURNS = (
+    (1, "one lying on its side", "Turn it by 90 degrees to the left"),
+    (3, "one lying on its side", "Turn it by 90 degrees to the right"),
+    (2, "one standing on its head", "Turn it by 180 degrees"),
+)
 RANGE_SLACK = 0.1  # resampling overshoots 0..1 a little; more means another scale
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """uint8 [H, W, 3 or 4], turned as the camera held it. Raises InputError where there is no picture."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    """Read a photo: uint8 [H, W, 3 or 4], turned as the camera held it.
+
+    Grey pictures of 10 to 32 bits are scaled to 8 by the fewest bits that hold their values, float ones of 0..1, 0..255
+    or 0..65535 likewise. Of moving pictures the first is taken. Above LARGE pixels the picture is shrunk by a whole
+    number. Raises InputError where there is no picture, and for more than Pillow's limit of 178 million pixels.
+    """
+    from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as picture:
-            upright = ImageOps.exif_transpose(picture)
-            return np.asarray(upright.convert("RGBA" if "A" in upright.getbands() else "RGB"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, about broken EXIF and sizes near its limit
+            Image.init()
+            with Image.open(path, formats=[name for name in Image.OPEN if name not in REFUSED]) as picture:
+                shrink = math.ceil(math.sqrt(picture.width * picture.height / LARGE))
+                if shrink > 1:
+                    picture.draft("RGB", (picture.width // shrink, picture.height // shrink))  # JPEG: while decoding
+                    shrink = math.ceil(math.sqrt(picture.width * picture.height / LARGE))
+                upright = ImageOps.exif_transpose(picture)
+                if upright.mode[0] in "IF":
+                    upright = Image.fromarray(_grey(np.asarray(upright)))
+                transparent = "A" in upright.getbands() or "transparency" in upright.info
+                upright = upright.convert("RGBA" if transparent else "RGB")
+                return np.asarray(upright.reduce(shrink) if shrink > 1 else upright)
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError("a picture", f"no file at {path}", "Check the path.") from None
-    except (UnidentifiedImageError, OSError) as error:
+    except Image.DecompressionBombError:
+        raise InputError(
+            f"a picture of at most {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels",
+            f"{path}, which is larger",
+            "Make it smaller first.",
+        ) from None
+    except Exception as error:  # noqa: BLE001  Pillow raises nearly anything over a broken file
+        if isinstance(error, MemoryError):
+            raise
         raise InputError("a picture", f"{path}, which cannot be read ({error})", "Try a PNG or JPEG.") from None
+
+
+def _grey(pixels: np.ndarray) -> np.ndarray:
+    """Grey values of more than 8 bits, or floats, [H, W] -> uint8 [H, W]."""
+    if not np.isfinite(pixels).all():
+        raise InputError("a picture of finite values", "NaN or infinite pixels", "Export it again.")
+    low, high = float(pixels.min()), float(pixels.max())
+    if np.issubdtype(pixels.dtype, np.floating):
+        full = next((full for full in (1, 255, 65535) if high <= full * (1 + RANGE_SLACK)), 0)
+    else:
+        full = next((2**bits - 1 for bits in (8, 10, 12, 14, 16, 32) if high < 2**bits), 0)
+    if not full or low < -RANGE_SLACK * full:
+        raise InputError("float values within 0..1, 0..255 or 0..65535", f"{low:g}..{high:g}", "Export it again.")
+    return np.clip(np.round(pixels.astype(np.float32) * (255 / full)), 0, 255).astype(np.uint8)
+
+
+def refuse_turned(image: np.ndarray, faces: list, detect: Callable[[np.ndarray], list]) -> None:
+    """Raise FaceError where a face is found once a photo uint8 [H, W, 3] is turned, and `detect` found none in it as it
+    is, or one of which it is far less certain."""
+    best = max((face.score for face in faces), default=0.0)
+    if best >= DOUBTFUL:
+        return
+    for quarters, got, fix in TURNS:
+        if any(face.score >= max(SURE, 3 * best) for face in detect(np.rot90(image, quarters).copy())):
+            raise FaceError("a photo that stands upright", got, f"{fix} and save it again.")
 
 
 def as_rgb(image) -> np.ndarray:
@@ -33,6 +96,8 @@ def as_rgb(image) -> np.ndarray:
     laid over grey), or any of the last three with a leading 1. Raises InputError for other shapes and kinds, NaN or
     infinite values, floats beyond 0..1.
     """
+    if hasattr(image, "is_floating_point") and image.is_floating_point():
+        image = image.float()  # NumPy has no bfloat16
     pixels = np.asarray(image)
     if pixels.ndim == 4 and pixels.shape[0] == 1:
         pixels = pixels[0]

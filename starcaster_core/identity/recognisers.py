@@ -12,7 +12,6 @@ from ..errors import InputError
 from .align import three_points
 from .embed import embed
 from .faces import Face, detect, face_at
-from .pose import portrait_yaw
 
 
 class Dlib:
@@ -20,15 +19,18 @@ class Dlib:
     detect = staticmethod(detect)
     face_at = staticmethod(face_at)
     embed = staticmethod(embed)
-    yaw = staticmethod(portrait_yaw)
 
     def eyes_and_mouth(self, face: Face) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Image-left eye, image-right eye and (estimated) middle of the mouth, [2] each, for the FFHQ crop."""
+        """Return image-left eye, image-right eye and (estimated) middle of the mouth, [2] each, for the FFHQ crop."""
         return three_points(np.asarray(face.points, np.float64))
 
 
 def load_recogniser(backend: str, folders: Sequence[str | Path] = ()):
-    """backend: a model's `identity_backend`. folders: where the files of "arcface" may lie; "dlib" brings its own."""
+    """Load a recogniser.
+
+    backend: a model's `identity_backend`. folders: where the files of "arcface" may lie; "dlib" brings its own.
+    Raises InputError for another backend, CheckpointError where a file is missing.
+    """
     if backend == "dlib":
         return Dlib()
     if backend == "arcface":

@@ -28,16 +28,18 @@ class Scrfd:
             raise refuse(path, f"{WANTED}: scores, boxes and points at strides 8, 16, 32", f"{outputs} outputs")
 
     def detect(self, image: np.ndarray) -> list[Face]:
-        """Every face in a picture uint8 [H, W, 3], the most certain first; `Face.points` are image-left eye,
-        image-right eye, nose, image-left and image-right corner of the mouth."""
-        for share in (1.0, 0.5):  # a face that fills the picture is found when it fills less of the square
-            scale = share * SIDE / max(image.shape[:2])
+        """Find every face in a picture uint8 [H, W, 3], the most certain first.
+
+        `Face.points` are image-left eye, image-right eye, nose, image-left and image-right corner of the mouth."""
+        for fraction in (1.0, 0.5):  # a face that fills the picture is found when it fills less of the square
+            scale = fraction * SIDE / max(image.shape[:2])
             if found := self.search(resized(image, scale), scale):
                 return found
         return []
 
     def search(self, image: np.ndarray, scale: float) -> list[Face]:
-        """image: `scale` times the picture, at most SIDE pixels either way; faces in the picture's own pixels."""
+        """Find faces in an image, `scale` times the picture and at most SIDE pixels either way; in the picture's
+        pixels."""
         square = np.zeros((SIDE, SIDE, 3), np.float32)
         height, width = image.shape[:2]
         square[:height, :width] = image
@@ -49,7 +51,7 @@ class Scrfd:
 
 
 def decode(outputs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores, box sides and points of each stride -> those above CERTAIN: [N], [N, 4] and [N, 5, 2] in pixels.
+    """Decode scores, box sides and points of each stride; those above CERTAIN: [N], [N, 4] and [N, 5, 2] in pixels.
 
     A side is so many strides from the anchor's centre, a point so many strides beside it.
     """
@@ -71,7 +73,7 @@ def decode(outputs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def without_doubles(scores: np.ndarray, boxes: np.ndarray) -> Iterator[int]:
-    """Indices of the finds to keep, the most certain first."""
+    """Return the indices of the detections to keep, the most certain first."""
     left = np.argsort(-scores, kind="stable")
     while left.size:
         best, left = left[0], left[1:]
@@ -80,7 +82,7 @@ def without_doubles(scores: np.ndarray, boxes: np.ndarray) -> Iterator[int]:
 
 
 def overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of one box [4] with others [N, 4]"""
+    """Return the intersection over union of one box [4] with others [N, 4]."""
     low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
     shared = np.clip(high - low, 0, None).prod(1)
     areas = (others[:, 2:] - others[:, :2]).prod(1) + (box[2:] - box[:2]).prod()

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..conventions import CAMERA_RADIUS, FOCAL_LENGTH, PRINCIPAL_POINT
 from ..presets import ConditioningConfig
 
 
@@ -60,8 +61,9 @@ class CameraTokens(nn.Module):
     """The 25 numbers of a camera (16 of world_from_cam, 9 of the intrinsics) -> a few tokens for that frame."""
 
     # The frontal camera of FFHQ/EG3D and the size of departures from it; the network sees (x - frontal) / size.
-    FRONTAL = (1, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 2.7, 0, 0, 0, 1, 4.2647, 0, 0.5, 0, 4.2647, 0.5, 0, 0, 1)
-    SIZE = (1, 1, 1, 2.7) * 4 + (1,) * 9
+    FRONTAL = (1, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, CAMERA_RADIUS, 0, 0, 0, 1)
+    FRONTAL += (FOCAL_LENGTH, 0, PRINCIPAL_POINT, 0, FOCAL_LENGTH, PRINCIPAL_POINT, 0, 0, 1)
+    SIZE = (1, 1, 1, CAMERA_RADIUS) * 4 + (1,) * 9
 
     def __init__(self, config: ConditioningConfig, token_dim: int):
         super().__init__()

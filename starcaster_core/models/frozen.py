@@ -6,13 +6,16 @@ The autoencoder, the speech encoder, the lip reader, and the networks that evalu
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from torch import nn
 
 from ..errors import CheckpointError
 from ..files import atomic_write
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def save_frozen(path: Path, kind: str, network: nn.Module, config: dict, facts: dict) -> None:
@@ -29,11 +32,16 @@ def save_frozen(path: Path, kind: str, network: nn.Module, config: dict, facts: 
 
 
 def load_frozen(
-    path: str | Path, kind: str, build: Callable[[dict], nn.Module], default: dict | None = None
-) -> nn.Module:
+    path: str | Path,
+    kind: str,
+    build: Callable[[dict], Network],
+    default: dict | None = None,
+    renamed: Mapping[str, str] | None = None,
+) -> Network:
     """Read a network in eval mode, without gradients; build: configuration -> network.
 
-    default: the configuration of files without one, which earlier versions wrote for some kinds.
+    default: the configuration of files without one, which earlier versions wrote for some kinds. renamed: beginnings of
+    weights' names in files of earlier versions -> today's.
     Raises CheckpointError for a file that is missing, damaged, of another kind, or does not fit.
     """
     from safetensors import SafetensorError, safe_open
@@ -52,13 +60,21 @@ def load_frozen(
         raise CheckpointError(wanted, f"{path.name}, which says it is: {found}", "Choose the right file.")
     try:
         network = build(json.loads(metadata[kind]) if kind in metadata else default)
-        network.load_state_dict(weights)
+        network.load_state_dict({rename(name, renamed or {}): tensor for name, tensor in weights.items()})
     except (TypeError, ValueError, RuntimeError) as error:
         # A wrong network has hundreds of missing weights: the first line says enough.
         raise CheckpointError(
             f"a {kind} this version understands", f"{path.name} ({str(error).splitlines()[0]})", "Train it anew."
         ) from None
     return network.eval().requires_grad_(False)
+
+
+def rename(name: str, renamed: Mapping[str, str]) -> str:
+    """Replace the beginning of a name: the first of `renamed` that it begins with."""
+    for old, new in renamed.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 def facts_of(path: str | Path) -> dict:

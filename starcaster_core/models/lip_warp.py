@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..conventions import smoothstep
 from .extensions.portrait_warp import warp
 
 # MediaPipe's numbers, each row from the subject's right corner to the left one; corners belong to the upper lip.
@@ -63,8 +64,7 @@ def lip_directions(points: np.ndarray) -> np.ndarray:
     across = (x - middle[0]) / half
     lens = np.clip(1 - across**2, 0, 1)  # the opening's shape
     down, up = 1 - UPPER_SHARE, UPPER_SHARE
-    below = np.clip((y - middle[1]) / max(points[CHIN, 1] - middle[1], 1e-6), 0, 1)
-    below = below * below * (3 - 2 * below)
+    below = smoothstep((y - middle[1]) / max(points[CHIN, 1] - middle[1], 1e-6))
     jaw = 1 - (1 - below) * (1 - np.exp(-((across / JAW_WIDTH) ** 2)))
     ways = np.where(y > middle[1], down * jaw, 0.0)
     upper, lower = list(UPPER), list(LOWER)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from ..conventions import SAMPLE_RATE
+from ..conventions import FPS, SAMPLE_RATE
 from ..types import Speech
 
 LOUD = 0.9  # quantile of the frames that counts as loud
@@ -16,7 +16,7 @@ SYLLABLE, PHRASE = 0.32, 1.2  # seconds over which loudness is averaged: of an a
 PAUSE, PAUSE_SECONDS = 0.15, 0.24  # loudness below which nobody speaks, and for how long
 
 
-def frame_loudness(samples: np.ndarray, sample_rate: int, frames: int, fps: float = 25.0) -> np.ndarray:
+def frame_loudness(samples: np.ndarray, sample_rate: int, frames: int, fps: float = FPS) -> np.ndarray:
     """Return the root mean square of each frame's sound over that of a loud frame: samples [N] -> float [frames], about
     0..1."""
     width = int(round(sample_rate / fps))

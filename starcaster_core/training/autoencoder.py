@@ -26,7 +26,7 @@ LATENT_NOISE = 0.05
 
 
 def load_frames(folder: Path, split: str, per_clip: int) -> Tensor:
-    """uint8 [N, 3, S, S]: evenly spaced frames of every clip of a split"""
+    """Load evenly spaced frames of every clip of a split, uint8 [N, 3, S, S]."""
     frames = []
     for clip in read_clips(folder, split):
         rows = np.linspace(0, len(clip.frames) - 1, per_clip).round().astype(int)
@@ -35,7 +35,7 @@ def load_frames(folder: Path, split: str, per_clip: int) -> Tensor:
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """uint8 [B, 3, S, S] -> float -1..1: colour cast, contrast, brightness, mirroring, and zooms of up to two."""
+    """Augment uint8 [B, 3, S, S] -> float in -1..1: colours, contrast, brightness, mirroring, zooms of up to two."""
     batch, _, side, _ = images.shape
     x = images.float() / 127.5 - 1
 
@@ -64,14 +64,14 @@ def reconstruction_loss(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def psnr(predicted: Tensor, target: Tensor) -> float:
-    """dB, images -1..1"""
+    """Return the PSNR in dB of images in -1..1."""
     error = (predicted.clamp(-1, 1) - target).square().mean()
     return float(10 * torch.log10(4 / error))
 
 
 @torch.no_grad()
 def evaluate(model: PatchAutoencoder, images: Tensor) -> dict[str, float]:
-    """PSNR over held-out images, uint8 [N, 3, S, S], over the whole frame and over the lower middle (the mouth)."""
+    """Measure the PSNR of images uint8 [N, 3, S, S], over the frame and over the lower middle (the mouth)."""
     target = images.float() / 127.5 - 1
     predicted = torch.cat([model.decode(model.encode(part)) for part in target.split(32)])
     side = target.shape[-1]
@@ -94,7 +94,7 @@ def run(data: Path, out: Path, minutes: float, seed: int, config: AutoencoderCon
         (out / "autoencoder.linear.json").write_text(json.dumps(linear))
         print("principal components alone:", linear, flush=True)
 
-    def loss_of_step(step: int):
+    def compute_loss(step: int):
         generator = step_generator(seed, "autoencoder", step)
         chosen = torch.randint(len(images), (24,), generator=generator)
         target = augment(images[chosen], generator).contiguous(memory_format=torch.channels_last)
@@ -104,7 +104,7 @@ def run(data: Path, out: Path, minutes: float, seed: int, config: AutoencoderCon
             predicted = model.decode(latents + noise)
         return reconstruction_loss(predicted.float(), target), {}
 
-    train(model, loss_of_step, LoopSettings(minutes, learning_rate=1e-3, ema=0.995), out, "autoencoder")
+    train(model, compute_loss, LoopSettings(minutes, learning_rate=1e-3, ema=0.995), out, "autoencoder")
     figures = {
         "linear": json.loads((out / "autoencoder.linear.json").read_text()),
         "trained": evaluate(model, held_out),

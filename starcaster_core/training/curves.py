@@ -31,10 +31,10 @@ class Log:
         self.path, self.name = folder / f"{name}.csv", name
         self.board = open_board(folder / "tensorboard" / name)
         self.terminal = sys.stderr.isatty()
-        self.forget_after(step)
+        self.drop_rows_after(step)
 
     def write(self, row: dict[str, float], done: float) -> None:
-        """row: step, minutes, rate, then what was measured. done: share of the budget."""
+        """Write a row: step, minutes, rate, then what was measured. done: fraction of the budget."""
         new = not self.path.exists()
         with self.path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -51,7 +51,7 @@ class Log:
             print(self.name, json.dumps(told), flush=True)
 
     def show_progress(self, step: int, loss: float, done: float, seconds: float) -> None:
-        """One line that rewrites itself, on a terminal; elsewhere the rows of `write` have to do."""
+        """Rewrite one line on a terminal; elsewhere the rows of `write` have to do."""
         if self.terminal:
             end = "\n" if done >= 1 else ""
             print(f"\r{progress_line(self.name, step, loss, done, seconds)}", end=end, file=sys.stderr, flush=True)
@@ -63,7 +63,7 @@ class Log:
             print(file=sys.stderr)
         draw_curves(self.path, self.path.with_suffix(".png"))
 
-    def forget_after(self, step: int) -> None:
+    def drop_rows_after(self, step: int) -> None:
         if self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:
                 head, *rows = csv.reader(file)
@@ -74,7 +74,7 @@ class Log:
 
 
 def progress_line(name: str, step: int, loss: float, done: float, seconds: float, width: int = 24) -> str:
-    """ "1-motion [######..................]  25%  step 120  loss 0.3412  2:10 left" """
+    """Format progress: "1-motion [######..................]  25%  step 120  loss 0.3412  2:10 left"."""
     filled = round(width * min(done, 1.0))
     minutes, rest = divmod(round(seconds * (1 / max(done, 1e-6) - 1)), 60)
     bar = "#" * filled + "." * (width - filled)
@@ -82,7 +82,7 @@ def progress_line(name: str, step: int, loss: float, done: float, seconds: float
 
 
 def open_board(folder: Path):
-    """A writer of TensorBoard's events, None without TensorBoard"""
+    """Return a writer of TensorBoard's events; None without TensorBoard."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -91,8 +91,8 @@ def open_board(folder: Path):
 
 
 def draw_curves(log: Path, picture: Path) -> None:
-    """Draws the columns of a CSV as a PNG, one below the other, over the steps; steps and positive values on
-    logarithmic scales. Nothing for a log too short for a line, or without Pillow."""
+    """Draw the columns of a CSV as a PNG, one below the other, over the steps; steps and positive values on logarithmic
+    scales. Nothing for a log too short for a line, or without Pillow."""
     try:
         from PIL import Image, ImageDraw
     except ImportError:  # it comes with ComfyUI, but training does without
@@ -124,7 +124,7 @@ def draw_curve(pen, top: int, name: str, steps: np.ndarray, values: np.ndarray) 
 
 
 def read_log(log: Path) -> dict[str, np.ndarray]:
-    """Every column of a log, [N]; nothing where there is no log yet."""
+    """Return every column of a log, [N]; nothing where there is no log yet."""
     if not log.exists():
         return {}
     with log.open(newline="", encoding="utf-8") as file:

@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 
 from ..camera.poses import angles
+from ..conventions import KINDS
 from ..models.starcaster import Starcaster
 from ..sampling.rollout import rollout
 from ..sampling.settings import Conditions, SamplerSettings
 from ..types import CameraPath, Identity, Speech
-from .latents import KINDS, ClipSet
+from .latents import ClipSet
 
 STEPS, COLUMNS, CLIPS = 4, 8, 2  # sampling steps; pictures of a clip; clips: few, for a grid takes time from training
 
 
 def held_out(clips: ClipSet, kinds: tuple[str, ...]) -> list[int]:
-    """CLIPS in all, the first of each kind, of the validation split or, where there are none, of the training split."""
+    """Choose CLIPS in all, the first of each kind, of the validation split or else of the training split."""
     chosen = []
     for kind in kinds:
         rows = clips.where("val", kind).tolist() or clips.where("train", kind).tolist()
@@ -29,8 +30,11 @@ def held_out(clips: ClipSet, kinds: tuple[str, ...]) -> list[int]:
 
 
 def conditions_of(model: Starcaster, clips: ClipSet, index: int, frames: int, portrait: int) -> Conditions:
-    """What a user would give for the first `frames` of a clip: a portrait, which is frame number `portrait` of the
-    clip, its speech where it talks, its camera where that moves."""
+    """Return what a user would give for the first `frames` of a clip: portrait, speech where it talks, camera where it
+    moves.
+
+    portrait: the number of the frame that is the portrait.
+    """
     kind = KINDS[clips.kind[index]]
     picture = decoded(model, clips.latents[index, portrait][None])[0]
     yaw, speech, camera = 0.0, None, None
@@ -46,7 +50,7 @@ def conditions_of(model: Starcaster, clips: ClipSet, index: int, frames: int, po
 
 
 def decoded(model: Starcaster, latents: Tensor) -> np.ndarray:
-    """latents [T, C, h, w] -> uint8 [T, H, W, 3]"""
+    """Decode latents [T, C, h, w] to frames uint8 [T, H, W, 3]."""
     frames = model.decode_frames(latents.float().transpose(0, 1)[None])
     return (frames * 255).round().to(torch.uint8).numpy()
 
@@ -55,8 +59,8 @@ def decoded(model: Starcaster, latents: Tensor) -> np.ndarray:
 def sample_grid(
     model: Starcaster, clips: ClipSet, chosen: list[int], path: Path, use_reference: bool = True, chunks: int = 1
 ) -> None:
-    """Writes a PNG: for every chosen clip COLUMNS frames of the truth (through the autoencoder), the sampled ones
-    below, of its first `chunks`. Nothing without Pillow."""
+    """Write a PNG: for every chosen clip COLUMNS frames of the truth (through the autoencoder), the sampled ones below,
+    of its first `chunks`. Nothing without Pillow."""
     try:
         from PIL import Image
     except ImportError:

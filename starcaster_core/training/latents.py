@@ -3,13 +3,14 @@
     python -m starcaster_core.training.latents --data DIR --autoencoder A.safetensors --speech P.safetensors --out DIR
 
 Every shard becomes one safetensors file beside the others; shards that are done are not encoded again, so this can be
-called while clips are still being made.
+called while clips are still being made. Clips that are damaged or show no face are left out; `left_out.json` says why.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..command import DEBUG, add_debug, run_command
+from ..conventions import KINDS, SPLITS
 from ..data.performance import BROWS_DOWN, RESTING_BROWS
-from ..data.shards import Clip, find_shards, read_shard
+from ..data.shards import Clip, find_shards, readable_clips
 from ..errors import FaceError, InputError
 from ..files import atomic_write
 from ..head_motion import CHANNELS, normalise
@@ -30,9 +33,6 @@ from ..models.weight_groups import GROUPS
 from ..presets import MINI, ModelConfig
 from .lazy_concat import LazyConcat
 from .loop import autocast, training_device
-
-KINDS = ("temporal", "spatial", "joint")
-SPLITS = ("train", "val", "test")
 
 
 @dataclass
@@ -59,7 +59,7 @@ class ClipSet:
     identity: Tensor
 
     def where(self, split: str, kind: str) -> Tensor:
-        """Indices of the clips of one split and kind"""
+        """Return the indices of the clips of one split and kind."""
         return ((self.split == SPLITS.index(split)) & (self.kind == KINDS.index(kind))).nonzero()[:, 0]
 
 
@@ -69,9 +69,19 @@ EYE_MARGIN = 0.03  # of a picture's side, round the eyes
 FACES_A_CLIP = 5  # frames that a recogniser looks at
 
 
-def encode_shard(shard: Path, model: Starcaster, recogniser=None) -> dict[str, Tensor]:
+def encode_shard(
+    shard: Path, model: Starcaster, recogniser=None, left_out: dict[str, str] | None = None
+) -> dict[str, Tensor]:
+    """Encode the clips of one shard -> the fields of ClipSet; {} where none can be used. left_out: takes why others
+    cannot, by shard or clip."""
     rows: dict[str, list[Tensor]] = {name: [] for name in ClipSet.__annotations__}
-    for clip in read_shard(shard):
+    left_out = {} if left_out is None else left_out
+    for clip in readable_clips([shard], left_out):
+        try:
+            embedding = embedding_of(clip, recogniser)
+        except FaceError as error:
+            left_out[f"{shard}: {clip.key}"] = str(error)
+            continue
         count = len(clip.frames)
         poses = torch.from_numpy(clip.truth["world_from_cam"]).reshape(count, 16)
         lens = torch.from_numpy(clip.truth["intrinsics"]).reshape(count, 9)
@@ -81,15 +91,15 @@ def encode_shard(shard: Path, model: Starcaster, recogniser=None) -> dict[str, T
         rows["mouth"].append(torch.from_numpy(clip.truth["mouth_box"]).float() / clip.frames.shape[1])
         rows["eyes"].append(torch.from_numpy(eye_boxes(clip)) / clip.frames.shape[1])
         rows["head_motion"].append(torch.from_numpy(head_motion_of(clip)))
-        rows["embedding"].append(embedding_of(clip, recogniser))
+        rows["embedding"].append(embedding)
         rows["kind"].append(torch.tensor(KINDS.index(clip.info["kind"])))
         rows["split"].append(torch.tensor(SPLITS.index(clip.info["split"])))
         rows["identity"].append(torch.tensor(clip.info["identity"]))
-    return {name: torch.stack(values).contiguous() for name, values in rows.items()}
+    return {name: torch.stack(values).contiguous() for name, values in rows.items() if values}
 
 
 def eye_boxes(clip: Clip) -> np.ndarray:
-    """One box round both eyes with a margin, float32 [T, 4] in pixels"""
+    """Return one box round both eyes with a margin, float32 [T, 4] in pixels."""
     names, size = clip.info["landmark_names"], clip.info["size"]
     eyes = clip.truth["landmarks"][:, ["eye" in name for name in names]]
     margin = EYE_MARGIN * size
@@ -97,7 +107,7 @@ def eye_boxes(clip: Clip) -> np.ndarray:
 
 
 def head_motion_of(clip: Clip) -> np.ndarray:
-    """float32 [T, len(CHANNELS)], see ClipSet"""
+    """Return the head motion of a clip, float32 [T, len(CHANNELS)], see ClipSet."""
     if "expression" not in clip.truth:
         return np.zeros((len(clip.truth["mouth_box"]), len(CHANNELS)), np.float32)
     weights = dict(zip(clip.info["unit_names"], clip.truth["expression"].T))
@@ -109,7 +119,7 @@ def head_motion_of(clip: Clip) -> np.ndarray:
 
 
 def head_degrees(rotation: np.ndarray) -> np.ndarray:
-    """[T, 3, 3] -> yaw, pitch, roll [T, 3]; undoes `performance.rotations`"""
+    """Convert rotations [T, 3, 3] to yaw, pitch, roll [T, 3]; undoes `head_motion.rotations`."""
     yaw = np.arctan2(rotation[:, 0, 2], rotation[:, 2, 2])
     pitch = np.arcsin(rotation[:, 1, 2])
     roll = np.arctan2(rotation[:, 1, 0], rotation[:, 1, 1])
@@ -117,7 +127,7 @@ def head_degrees(rotation: np.ndarray) -> np.ndarray:
 
 
 def encode_frames(model: Starcaster, frames: np.ndarray) -> Tensor:
-    """uint8 [T, S, S, 3] -> latents [T, C, h, w] on the CPU; resized to the model's size"""
+    """Encode frames uint8 [T, S, S, 3] to latents [T, C, h, w] on the CPU; resized to the model's size."""
     parts = torch.from_numpy(frames).split(FRAMES_AT_ONCE)
     with autocast():
         latents = [model.encode_frames(part.float() / 255)[0].float().cpu() for part in parts]
@@ -125,7 +135,7 @@ def encode_frames(model: Starcaster, frames: np.ndarray) -> Tensor:
 
 
 def encode_sound(model: Starcaster, clip: Clip) -> Tensor:
-    """Features [T, F] of the model's own speech encoder, zeros for a silent clip"""
+    """Return features [T, F] of the model's own speech encoder, zeros for a silent clip."""
     count = len(clip.frames)
     if clip.audio is None:
         return torch.zeros(count, model.config.conditioning.speech_dim)
@@ -133,8 +143,8 @@ def encode_sound(model: Starcaster, clip: Clip) -> Tensor:
 
 
 def embedding_of(clip: Clip, recogniser=None) -> Tensor:
-    """Who is shown, float32 [E]: what came with the clip (dlib), or the mean of what a recogniser (`detect`, `embed`)
-    sees in some of its frames. Raises FaceError where it finds no face."""
+    """Return the embedding of a clip's person, float32 [E]: what came with the clip (dlib), or the mean of what a
+    recogniser (`detect`, `embed`) sees in some of its frames. Raises FaceError where it finds no face."""
     if recogniser is None:
         return torch.from_numpy(clip.truth["embedding"]).float()
     seen = []
@@ -160,20 +170,26 @@ def new_model(config: ModelConfig, vae_file: Path, speech_file: Path, seed: int)
 
 @torch.no_grad()
 def encode_shards(data: Path, out: Path, model: Starcaster, recogniser=None) -> int:
-    """Encodes the shards that are new; returns how many there were. recogniser: None for the embeddings that come with
+    """Encode the shards that are new; return how many there were. recogniser: None for the embeddings that come with
     the clips, dlib's."""
     from safetensors.torch import save_file
 
     out.mkdir(parents=True, exist_ok=True)
     new = [shard for shard in find_shards(data) if not (out / f"{shard.stem}.safetensors").exists()]
+    left_out: dict[str, str] = {}
     for shard in new:
-        with atomic_write(out / f"{shard.stem}.safetensors") as part:
-            save_file(encode_shard(shard, model, recogniser), part)
+        if clips := encode_shard(shard, model, recogniser, left_out):
+            with atomic_write(out / f"{shard.stem}.safetensors") as part:
+                save_file(clips, part)
+    if left_out:
+        with atomic_write(out / "left_out.json") as part:
+            part.write_text(json.dumps(left_out, indent=1), encoding="utf-8")
+        print(json.dumps({"left_out": left_out}), flush=True)
     return len(new)
 
 
 def recogniser_for(config: ModelConfig, folders: list[Path]):
-    """None where the clips' own embeddings (dlib) are what the model understands"""
+    """Load the recogniser of a model; None where the clips' own embeddings (dlib) are what it understands."""
     if config.identity_backend == "dlib":
         return None
     from ..identity import load_recogniser
@@ -182,7 +198,7 @@ def recogniser_for(config: ModelConfig, folders: list[Path]):
 
 
 def load_clips(folder: Path) -> ClipSet:
-    """All encoded shards of a folder. Raises InputError for none, and for those of an earlier version."""
+    """Load all encoded shards of a folder. Raises InputError for none, and for those of an earlier version."""
     from safetensors.torch import load_file
 
     files = sorted(folder.glob("*.safetensors"))
@@ -207,6 +223,7 @@ def main() -> None:
         "--recognisers", type=Path, nargs="+", default=[], help="folders with ArcFace's files, for sd15"
     )
     parser.add_argument("--out", type=Path, required=True)
+    add_debug(parser)
     args = parser.parse_args()
     if args.model:
         model = load_checkpoint(args.model, torch.float32)
@@ -218,4 +235,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("encode clips", main, DEBUG in sys.argv))

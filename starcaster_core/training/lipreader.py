@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..command import DEBUG, add_debug, run_command
 from ..models.lipreader import OPENING_SCALE, LipReader, LipReaderConfig, save_lipreader
 from .loop import LoopSettings, autocast, step_generator, train
-from .mouths import HELD_OUT, REST, VISEMES, Mouths, checkpoint_autoencoder, draw_crops, load_mouths, plain
+from .mouths import HELD_OUT, REST, VISEMES, Mouths, centre_crops, checkpoint_autoencoder, draw_crops, load_mouths
 
 CLIPS, FRAMES = 16, 16  # of a step
 SMOOTHING = 0.1  # neighbouring sounds pull at every mouth: no shape is certain
@@ -30,7 +32,7 @@ def new_reader(seed: int) -> LipReader:
 
 
 def step_loss(reader: LipReader, mouths: Mouths, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-    """The loss of one random batch, and its parts."""
+    """Return the loss of one random batch, and its parts."""
     chosen = torch.randint(len(mouths), (CLIPS,), generator=generator)
     frames = min(FRAMES, mouths.crops.shape[1])
     starts = torch.randint(mouths.crops.shape[1] - frames + 1, (CLIPS,), generator=generator)
@@ -47,9 +49,12 @@ def step_loss(reader: LipReader, mouths: Mouths, generator: torch.Generator) -> 
 
 @torch.no_grad()
 def figures(reader: nn.Module, mouths: Mouths, crops: Tensor) -> dict[str, float]:
-    """How well crops uint8 [N, T, WIDE, WIDE] are read: shares of frames with the right viseme, of all and of those not
-    at rest, beside always saying the commonest one and beside another clip's mouth; correlation of the opening."""
-    readings = [reader(plain(part)) for part in crops.split(16)]
+    """Measure how well crops uint8 [N, T, WIDE, WIDE] are read.
+
+    Fraction of frames with the right viseme, of all and of those not at rest, beside that of always predicting the
+    commonest one and of another clip's mouth; correlation of the opening.
+    """
+    readings = [reader(centre_crops(part)) for part in crops.split(16)]
     said = torch.cat([reading.logits.argmax(dim=-1) for reading in readings])
     opening = torch.cat([reading.opening for reading in readings])
     truth, speech = mouths.visemes, mouths.visemes != REST
@@ -85,22 +90,23 @@ def run(
     """Trains, writes `out`, returns the figures on held-out people, voices and sentences. The autoencoder for decoded
     frames: that of `model`, or `vae`."""
     vae = vae or checkpoint_autoencoder(model)
-    mouths = load_mouths(data, ("train",), vae, seed)
-    held_out = load_mouths(data, HELD_OUT, vae, seed)
+    left_out: dict[str, str] = {}
+    mouths = load_mouths(data, ("train",), vae, seed, left_out)
+    held_out = load_mouths(data, HELD_OUT, vae, seed, left_out)
     reader = new_reader(seed)
 
-    def loss_of_step(step: int):
+    def compute_loss(step: int):
         return step_loss(reader, mouths, step_generator(seed, "lip reader", step))
 
     settings = LoopSettings(minutes, learning_rate=1e-3, weight_decay=0.05, ema=0.995)
-    train(reader, loss_of_step, settings, out.parent, out.stem)
+    train(reader, compute_loss, settings, out.parent, out.stem)
     reader.eval()
     measured = {"rendered": figures(reader, held_out, held_out.crops)}
     if vae:
         measured["decoded"] = figures(reader, held_out, held_out.decoded)
     facts = {"minutes": minutes, "seed": seed, "clips": len(mouths), "model": model, "held_out": measured}
     save_lipreader(out, reader, facts)
-    print(json.dumps(facts), flush=True)
+    print(json.dumps(facts | {"left_out": left_out}), flush=True)
     return measured
 
 
@@ -111,9 +117,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="file to write, .safetensors")
     parser.add_argument("--minutes", type=float, default=10, help="time budget, all resumed runs together")
     parser.add_argument("--seed", type=int, default=0)
+    add_debug(parser)
     args = parser.parse_args()
     run(args.data, args.out, args.minutes, args.seed, args.model)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("train the lip reader", main, DEBUG in sys.argv))

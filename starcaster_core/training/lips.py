@@ -17,11 +17,11 @@ WINDOW = 0.5  # of the picture's side: a mouth and what the decoder looks at bes
 
 class LipLoss:
     """Call with latents [B, C, T, h, w] as the UNet sees them, predicted and true, and mouth boxes [B, T, 4] (x0, y0,
-    x1, y1 as shares of the picture) -> mean squared distance of the reader's features, scalar. Gradients reach
+    x1, y1 as fractions of the picture) -> mean squared distance of the reader's features, scalar. Gradients reach
     `predicted`.
 
-    window: share of the picture's side that is decoded. frame_by_frame: decode one frame at a time, and again for the
-    gradient, so that no more than one frame's activations are ever in memory."""
+    window: fraction of the picture's side that is decoded. frame_by_frame: decode one frame at a time, and again for
+    the gradient, so that no more than one frame's activations are ever in memory."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class LipLoss:
         return (self.features(predicted, boxes) - meant).square().mean()
 
     def features(self, latents: Tensor, boxes: Tensor) -> Tensor:
-        """[B, T, F]"""
+        """Return the lip reader's features [B, T, F] of latents."""
         around, boxes = cut_windows(latents, boxes, self.window)
         batch, _, frames, _, _ = around.shape
         raw = around.transpose(1, 2).flatten(0, 1) / self.scaling_factor
@@ -52,11 +52,14 @@ class LipLoss:
         return self.reader.features(pictures, boxes)
 
 
-def cut_windows(latents: Tensor, boxes: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """The square window of latents [B, C, T, h, w] round each clip's mouth, `share` of the side, and the boxes as
-    shares of it. One window a clip: the mouth is to move in it."""
+def cut_windows(latents: Tensor, boxes: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+    """Cut the square window round each clip's mouth out of latents [B, C, T, h, w]; return it and the boxes in its
+    units.
+
+    fraction: of the side. One window a clip: the mouth is to move in it.
+    """
     side = latents.shape[-1]
-    width = min(side, max(1, round(share * side)))
+    width = min(side, max(1, round(fraction * side)))
     middle = (boxes[..., :2] + boxes[..., 2:]).mean(dim=1) / 2
     corners = (middle * side - width / 2).round().long().clamp(0, side - width)
     windows = [clip[..., y : y + width, x : x + width] for clip, (x, y) in zip(latents.unbind(0), corners.tolist())]

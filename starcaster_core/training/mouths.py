@@ -1,4 +1,4 @@
-"""Mouths for training: cut out of every clip once, kept in memory as bytes, spoilt anew at every step.
+"""Mouth crops for training: cut out of every clip once, kept in memory as bytes, augmented anew at every step.
 
 Generated frames are softer and less exact than rendered ones, so a clip is also kept as the autoencoder gives it back.
 """
@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.overview import lip_opening
-from ..data.shards import Clip, read_clips
+from ..conventions import KINDS, SPLITS
+from ..data.shards import Clip, find_shards, readable_clips
+from ..data.truth import lip_opening
 from ..data.visemes import SHAPES, shapes_of
 from ..errors import InputError
 from ..models.mouth import SIDE, mouth_crops, steady_squares
@@ -22,8 +23,8 @@ from .loop import autocast
 
 VISEMES = tuple(SHAPES)
 REST = VISEMES.index("rest")
-SPEAKING = ("temporal", "joint")  # kinds of clips that have sound
-HELD_OUT = ("val", "test")
+SPEAKING = tuple(kind for kind in KINDS if kind != "spatial")  # kinds of clips that have sound
+HELD_OUT = SPLITS[1:]
 
 WIDE = 56  # pixels of what is kept: room to shift and scale a crop of SIDE
 ROOM = WIDE / SIDE
@@ -51,20 +52,31 @@ class Mouths:
 
 
 def checkpoint_autoencoder(model: str | None) -> nn.Module | None:
-    """That of 'mini' or of a checkpoint file, in float32; None for None."""
+    """Load the autoencoder of 'mini' or of a checkpoint file, in float32; None for None."""
     from ..models.checkpoint import load_checkpoint
 
     return load_checkpoint(model, torch.float32).vae if model else None
 
 
 @torch.no_grad()
-def load_mouths(folders: list[Path], splits: tuple[str, ...], vae: nn.Module | None = None, seed: int = 0) -> Mouths:
-    """The speaking clips of some splits, of synthetic sets whose clips are equally long. Raises InputError for none."""
+def load_mouths(
+    folders: list[Path],
+    splits: tuple[str, ...],
+    vae: nn.Module | None = None,
+    seed: int = 0,
+    left_out: dict[str, str] | None = None,
+) -> Mouths:
+    """The speaking clips of some splits, of synthetic sets whose clips are equally long. left_out: takes why others
+    cannot be used, by shard or clip. Raises InputError where there is none."""
+    left_out = {} if left_out is None else left_out
     rows: dict[str, list[Tensor]] = {field.name: [] for field in fields(Mouths)}
     generator = torch.Generator().manual_seed(seed)
     for folder in folders:
         for split in splits:
-            for clip in read_clips(folder, split, kinds=SPEAKING):
+            for clip in readable_clips(find_shards(folder), left_out, split, SPEAKING):
+                if reason := unusable(clip, rows["crops"]):
+                    left_out[f"{folder}: {clip.key}"] = reason
+                    continue
                 for name, value in mouths_of(clip, vae, generator).items():
                     rows[name].append(value)
     if not rows["crops"]:
@@ -74,8 +86,19 @@ def load_mouths(folders: list[Path], splits: tuple[str, ...], vae: nn.Module | N
     return Mouths(**{name: torch.stack(values) for name, values in rows.items()})
 
 
+def unusable(clip: Clip, before: list[Tensor]) -> str:
+    """Say why a clip cannot be read lips from; "" where it can. before: the crops of the clips so far."""
+    if clip.audio is None:
+        return "no sound"
+    if "upper_lip_bottom" not in clip.info["landmark_names"]:
+        return "no landmarks of the lips: a clip of a real video"
+    if before and len(clip.frames) != len(before[0]):
+        return f"{len(clip.frames)} frames instead of {len(before[0])}"
+    return ""
+
+
 def mouths_of(clip: Clip, vae: nn.Module | None, generator: torch.Generator) -> dict[str, Tensor]:
-    """The fields of Mouths for one clip, without their first axis."""
+    """Return the fields of Mouths for one clip, without their first axis."""
     frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).float() / 255
     boxes = torch.from_numpy(clip.truth["mouth_box"]).float()[None] / clip.frames.shape[1]
     squares = steady_squares(boxes)[0]
@@ -95,8 +118,11 @@ def mouths_of(clip: Clip, vae: nn.Module | None, generator: torch.Generator) -> 
 
 
 def decoded(frames: Tensor, squares: Tensor, vae: nn.Module, generator: torch.Generator) -> Tensor:
-    """frames [T, 3, S, S] in 0..1 with what is around the squares [T, 4] gone through the latents, which a random
-    amount of noise has made inexact. The rest, most of the time it would take, stays as it was."""
+    """Encode and decode what is around the squares [T, 4] of frames [T, 3, S, S] in 0..1, with random noise on the
+    latents.
+
+    The rest stays as it was, which saves most of the time.
+    """
     side, grid = frames.shape[-1], 16  # a multiple of every autoencoder's patch
     half = (squares[:, 2:] - squares[:, :2]).max() * ROOM / 2
     middle = (squares[:, 2:] + squares[:, :2]) / 2
@@ -113,7 +139,7 @@ def decoded(frames: Tensor, squares: Tensor, vae: nn.Module, generator: torch.Ge
 
 
 def viseme_track(clip: Clip) -> np.ndarray:
-    """int64 [T]: the mouth shape of the sound at each frame's centre; of a diphthong's two, that of its half."""
+    """Return the mouth shape of the sound at each frame's centre, int64 [T]; of a diphthong's two, that of its half."""
     centres = (np.arange(len(clip.frames)) + 0.5) / clip.info["fps"]
     track = np.full(len(centres), REST, np.int64)
     for start, end, symbol in clip.info["phonemes"]:
@@ -124,8 +150,8 @@ def viseme_track(clip: Clip) -> np.ndarray:
     return track
 
 
-def plain(wide: Tensor) -> Tensor:
-    """uint8 [..., WIDE, WIDE] -> the crop in the middle, float [..., SIDE, SIDE] in 0..1, as `mouth_crops` gives it."""
+def centre_crops(wide: Tensor) -> Tensor:
+    """Cut the middle out of uint8 [..., WIDE, WIDE]: float [..., SIDE, SIDE] in 0..1, as `mouth_crops` gives it."""
     margin = (WIDE - SIDE) // 2
     return wide[..., margin : margin + SIDE, margin : margin + SIDE].float() / 255
 
@@ -133,18 +159,18 @@ def plain(wide: Tensor) -> Tensor:
 def draw_crops(
     mouths: Mouths, chosen: Tensor, starts: Tensor, frames: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Stretches of clips, chosen [B] from starts [B], half of them decoded, all of them spoilt.
+    """Draw stretches of clips, chosen [B] from starts [B], half of them decoded, all of them augmented.
 
     -> crops [B, frames, SIDE, SIDE] in 0..1, and how many times a crop's side is its usual one, [B].
     """
     at = starts[:, None] + torch.arange(frames)
     soft = torch.rand(len(chosen), 1, 1, 1, generator=generator) < 0.5
     wide = torch.where(soft, mouths.decoded[chosen[:, None], at], mouths.crops[chosen[:, None], at])
-    return spoil(wide, generator)
+    return augment(wide, generator)
 
 
-def spoil(wide: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """uint8 [B, T, WIDE, WIDE] -> crops [B, T, SIDE, SIDE] in 0..1, and their scales [B].
+def augment(wide: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Augment uint8 [B, T, WIDE, WIDE] -> crops [B, T, SIDE, SIDE] in 0..1, and their scales [B].
 
     A clip's crop is shifted, scaled, mirrored, blurred and given another exposure, the same in all of its frames; each
     frame is shaken a little and has noise of its own.

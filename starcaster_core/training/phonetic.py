@@ -23,14 +23,14 @@ from ..models.checkpoint import BUILT_IN, load_checkpoint
 from ..models.phonetic import CONTEXT, PhoneticEncoder, load_phonetic, save_phonetic
 from ..speech.spectrum import FRAME_SAMPLES, SAMPLE_RATE
 from .loop import LoopSettings, read_progress, train
-from .utterances import HELD_OUT, Labelled, utterances
+from .utterances import HELD_OUT, LabelledUtterance, utterances
 
 FRAMES = 75  # of a training crop
 CROP = (FRAMES + 2 * CONTEXT) * FRAME_SAMPLES
 SPECTRUM = 1 << 16  # fast to transform, and half a second longer than a crop: room for reverberation
 
 
-def crop(clip: Labelled, rng: np.random.Generator, speed: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def crop(clip: LabelledUtterance, rng: np.random.Generator, speed: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Draw a random crop, `speed` times as fast with pitch and formants -> samples [CROP], classes [FRAMES].
 
     It may begin before or end after the utterance; there it is silent.
@@ -85,7 +85,7 @@ def _microphone(frequency: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (10 ** (decibels / 20)).astype(np.float32)
 
 
-def batch(clips: list[Labelled], size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def batch(clips: list[LabelledUtterance], size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Draw an augmented batch: samples [size, CROP] and classes [size, FRAMES]."""
     rows = [crop(clips[i], rng, rng.uniform(0.85, 1.18)) for i in rng.integers(len(clips), size=size)]
     samples = np.stack([augment(samples, rng) for samples, _ in rows])
@@ -100,7 +100,7 @@ def calibrate(encoder: PhoneticEncoder, samples: Tensor) -> None:
 
 
 @torch.no_grad()
-def accuracy(encoder: PhoneticEncoder, clips: list[Labelled], noisy: bool = False) -> dict[str, float]:
+def accuracy(encoder: PhoneticEncoder, clips: list[LabelledUtterance], noisy: bool = False) -> dict[str, float]:
     """Return the fraction of frames whose phoneme is right, of all and of speech, beside always saying the commonest.
 
     noisy: augment the sound. "speech": frames that are not silent.
@@ -175,7 +175,7 @@ def run(
     return result
 
 
-def new_encoder(clips: list[Labelled], seed: int) -> PhoneticEncoder:
+def new_encoder(clips: list[LabelledUtterance], seed: int) -> PhoneticEncoder:
     """Return an encoder with random weights, calibrated on the clips; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -24,11 +24,11 @@ from ..models.starcaster import Starcaster
 from ..presets import PRESETS, ExtensionsConfig
 from .diffusion import DenoisingLoss, draw_batch
 from .distributed import Distributed
+from .gradient_checkpointing import checkpointed_blocks
 from .grids import held_out, sample_grid
 from .latents import ClipSet, load_clips, new_model
 from .lips import LipLoss
 from .loop import PRECISIONS, LoopSettings, autocast, step_generator, train, training_device
-from .memory import recomputing
 from .prepare import LEAST_SHARE, Materials, prepare
 from .recipe import ABLATIONS, Stage, ablate, choose_stages, unfrozen
 from .recipes import RECIPES
@@ -176,7 +176,7 @@ def train_stage(
         sample_grid(model, clips, shown, path, use_reference=stage.reference > 0, chunks=stage.recursion)
 
     budget = replace(budget, learning_rate=stage.learning_rate)
-    with recomputing(model.unet, gradient_checkpointing):
+    with checkpointed_blocks(model.unet, gradient_checkpointing):
         return train(
             model, loss_of_draw, budget, out, stage.name, parameters, before_step, show, discriminator_parameters
         )

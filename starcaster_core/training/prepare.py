@@ -62,9 +62,11 @@ def prepare(
     recognisers: list[Path] = (),
     photos: Path | None = None,
 ) -> Materials:
-    """Makes what is missing in `out`, within its share of `minutes`. init: a model whose own autoencoder and speech
-    encoder are used. photos: folder of aligned photos that are to talk beside the clips (`photo_clips.py`). Without
-    clips to learn from (only `latents` given) there is no lip reader but a given one."""
+    """Make what is missing in `out`, each within its fraction (SHARES) of `minutes`.
+
+    init: a model whose autoencoder and speech encoder are used. photos: folder of aligned photos that are to talk
+    beside the clips (`photo_clips.py`). Without clips (only `latents` given) there is no lip reader but a given one.
+    """
     if clips is None and latents is None:
         clips = out / "clips"
         render(clips, minutes * SHARES["clips"], config.image_size, seed)
@@ -121,8 +123,8 @@ def train_lipreader(model: Starcaster, clips: Path, out: Path, minutes: float, s
 
 
 def render(folder: Path, minutes: float, size: int, seed: int, workers: int = 0) -> None:
-    """Synthetic clips, as many as fit into `minutes`, but at least a shard of the training people and one of held-out
-    ones; nothing where that was done before."""
+    """Render synthetic clips, as many as fit into `minutes`, but at least a shard of the training people and one of
+    held-out ones; nothing where that was done before."""
     done = folder / "rendered.json"
     if done.exists():
         return
@@ -144,13 +146,13 @@ def render(folder: Path, minutes: float, size: int, seed: int, workers: int = 0)
 
 
 def shard_tasks(folder: Path, size: int, seed: int) -> Iterator[tuple[Path, int, int, int, str]]:
-    """Arguments of `make_shard`: the second shard, and every tenth, is of held-out people."""
+    """Return the arguments of `make_shard`: the second shard, and every tenth, is of held-out people."""
     for number in count():
         yield folder, number, size, seed, "val" if number % 10 == 1 else "train"
 
 
 def make_shard(folder: Path, number: int, size: int, seed: int, split: str) -> None:
-    """Clips of the kinds SHARD; in a worker."""
+    """Render a shard of clips of the kinds SHARD, in a worker."""
     from ..data.shards import shard_path, write_shard
     from ..data.synth import Settings, make_clip
 

@@ -16,7 +16,7 @@ from .curves import last_row
 
 
 def stage_log(run: Path) -> list[dict]:
-    """Steps and minutes of every stage, from the logs."""
+    """Return the steps and minutes of every stage, from the logs."""
     return [{"stage": path.stem, **last_row(path)} for path in sorted(run.glob("*.csv"))]
 
 

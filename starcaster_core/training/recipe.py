@@ -17,7 +17,8 @@ CAMERA = ("attn2.camera", "camera_tokens")
 class Stage:
     """One stage of training the denoiser.
 
-    share: of the time budget, beside the other stages that are run. frames: T of a chunk (1 = single images).
+    share: fraction of the time budget, relative to the other stages that are run. frames: T of a chunk (1 = single
+    images).
     clips: batch size of a draw. parts: draws whose gradients add up to a step, 0 = one a process.
     steps: how many make the whole stage, for a recipe that counts steps and not minutes.
     kinds: shares of clip kinds in the batches, each of which is of one kind. Temporal batches hear the speech and see
@@ -71,17 +72,17 @@ class Stage:
 
     @property
     def lead(self) -> int:
-        """Frames before the first chunk that a batch holds"""
+        """Return the frames before the first chunk that a batch holds."""
         return self.context_frames[1] if self.context else 0
 
     @property
     def length(self) -> int:
-        """Frames of a clip that a batch needs: those before, and the chunks"""
+        """Return the frames of a clip that a batch needs: those before, and the chunks."""
         return self.lead + self.recursion * self.frames
 
 
 def choose_stages(stages: tuple[Stage, ...], words: Collection[str]) -> tuple[Stage, ...]:
-    """Those meant by "all", by names ("1-motion") or by numbers ("1"), in the recipe's order."""
+    """Choose stages by "all", names ("1-motion") or numbers ("1"), in the recipe's order."""
     chosen = tuple(stage for stage in stages if {"all", stage.name, stage.name.partition("-")[0]} & set(words))
     if not chosen:
         names = ", ".join(stage.name for stage in stages)
@@ -94,18 +95,20 @@ def without_lips(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
 
 
 def without_self_forcing(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
-    """Teacher forcing: the same rollout, looking back at the clip's own frames"""
+    """Return the stages with teacher forcing: the same rollout, with the clip's own frames as context."""
     return tuple(replace(stage, self_forcing=0.0) for stage in stages)
 
 
 def without_views(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
-    """No temporal-to-spatial adaptation"""
+    """Return the stages without temporal-to-spatial adaptation."""
     return tuple(stage for stage in stages if stage not in only_views(stages))
 
 
 def in_one_stage(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
-    """The paper's stages as one: everything they train at once, on both kinds of clips, as in the one that looks back
-    at its own frames. With the time, or the steps, of all."""
+    """Return the paper's stages as one, with the time, or the steps, of all.
+
+    Everything they train is trained at once, on both kinds of clips, with self-forcing.
+    """
     own = [stage for stage in stages if stage.motion and not stage.student_steps]
     forcing = next(stage for stage in own if stage.recursion > 1)
     share = sum(stage.share for stage in own)
@@ -124,12 +127,12 @@ def in_one_stage(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
 
 
 def only_views(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
-    """Those that see spatial sequences alone"""
+    """Return the stages that see spatial sequences alone."""
     return tuple(stage for stage in stages if {kind for kind, _ in stage.kinds} == {"spatial"})
 
 
 def unfrozen(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
-    """Every stage trains all of the denoiser: what a young backbone cannot draw, no adapter makes up for"""
+    """Return the stages with all of the denoiser trained."""
     return tuple(replace(stage, trainable=()) for stage in stages)
 
 
@@ -143,7 +146,7 @@ ABLATIONS = {
 
 
 def ablate(stages: tuple[Stage, ...], without: Collection[str]) -> tuple[Stage, ...]:
-    """A recipe without some of ABLATIONS"""
+    """Return a recipe without some of ABLATIONS."""
     for name in without:
         stages = ABLATIONS[name](stages)
     return stages

@@ -1,11 +1,10 @@
-"""Gives a trained model another speech encoder, so that it goes on from what it can do and need not learn to hear
-again.
+"""Give a trained model another speech encoder, and refit its speech tokens to it.
 
     python -m starcaster_core.training.speech_transfer --model mini --speech run/phonetic.safetensors --data clips \\
         --minutes 1 --out run/mini-hearing-anew.safetensors
 
-The speech tokens learn to say of the new encoder's features what they said of the old one's, on the sound of the
-training clips. What remains different is for the denoiser's own training: `train --init
+The speech tokens are distilled on the sound of the training clips: from the new encoder's features they predict what
+they were with the old one's. What remains different is for the denoiser's own training: `train --init
 run/mini-hearing-anew.safetensors`.
 """
 
@@ -31,8 +30,8 @@ Pair = tuple[Tensor, Tensor]  # features of one clip by the old and by the new e
 
 
 @torch.no_grad()
-def hear_both(model: Starcaster, encoder: PhoneticEncoder, folders: list[Path], split: str) -> list[Pair]:
-    """Every sounding clip of a split, heard by the model's own encoder and by the new one."""
+def encode_by_both(model: Starcaster, encoder: PhoneticEncoder, folders: list[Path], split: str) -> list[Pair]:
+    """Encode every sounding clip of a split by the model's own encoder and by the new one."""
     clips = (clip for folder in folders for clip in read_clips(folder, split) if clip.audio is not None)
     sounds = (torch.from_numpy(clip.audio.copy()) for clip in clips)
     fps = model.config.fps
@@ -42,24 +41,24 @@ def hear_both(model: Starcaster, encoder: PhoneticEncoder, folders: list[Path], 
 def transfer(
     model: Starcaster, encoder: PhoneticEncoder, pairs: list[Pair], budget: LoopSettings, out: Path, seed: int
 ):
-    """Puts `encoder` into `model`, in place, its speech tokens refitted on `pairs`; state and curve go to `out`."""
+    """Put `encoder` into `model`, in place, and refit its speech tokens on `pairs`; state and curve go to `out`."""
     teacher, student = copy.deepcopy(model.speech_tokens).requires_grad_(False), model.speech_tokens
     student.requires_grad_(True)
     shortest = min(len(old) for old, _ in pairs)
 
-    def loss_of_draw(number: int):
+    def compute_loss(number: int):
         generator = step_generator(seed, "speech transfer", number)
         chosen = torch.randint(len(pairs), (CLIPS_A_STEP,), generator=generator).tolist()
         old, new = (torch.stack([pairs[index][which][:shortest] for index in chosen]) for which in range(2))
         return (student(new) - teacher(old)).square().mean(), {}
 
-    train(student, loss_of_draw, budget, out, "speech-transfer")
+    train(student, compute_loss, budget, out, "speech-transfer")
     model.speech_encoder = encoder
 
 
 @torch.no_grad()
-def explained(before, after, pairs: list[Pair]) -> float:
-    """Share of the variance of the old tokens, across frames, that the new ones give again: 1 - residual / variance"""
+def explained_variance(before, after, pairs: list[Pair]) -> float:
+    """Return the explained variance of the old tokens by the new ones: 1 - residual / variance."""
     meant, said = (
         torch.cat([tokens(pair[which][None])[0] for pair in pairs]) for which, tokens in enumerate((before, after))
     )
@@ -77,9 +76,12 @@ def main() -> None:
     args = parser.parse_args()
     model, encoder = load_checkpoint(args.model, torch.float32), load_encoder(args.speech).eval()
     before = copy.deepcopy(model.speech_tokens)
-    pairs, held_out = (hear_both(model, encoder, args.data, split) for split in ("train", "val"))
+    pairs, held_out = (encode_by_both(model, encoder, args.data, split) for split in ("train", "val"))
     transfer(model, encoder, pairs, LoopSettings(args.minutes, learning_rate=1e-3), args.out.parent, args.seed)
-    figures = {"clips": len(pairs), "explained_held_out": round(explained(before, model.speech_tokens, held_out), 3)}
+    figures = {
+        "clips": len(pairs),
+        "explained_held_out": round(explained_variance(before, model.speech_tokens, held_out), 3),
+    }
     made_with = figures | {"minutes": args.minutes, "seed": args.seed}
     provenance = {"begun_from": Path(args.model).stem, "speech_transfer": made_with}
     save_checkpoint(args.out, model, provenance, dtype=torch.float32)

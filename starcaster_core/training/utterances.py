@@ -1,4 +1,4 @@
-"""What the phonetic encoder is trained and measured on: synthetic speech, with a class for each of its sounds.
+"""Synthetic speech with phoneme labels, to train and to measure the phonetic encoder.
 
 espeak-ng brings many voices, flite voices cut from recordings, and Piper and Kokoro (`natural.py`), where a share of
 them is asked for, voices close to recordings; those cost seconds of computing each and are kept on disk.
@@ -38,9 +38,12 @@ TRAIN_NATURAL = ("piper+joe", "kokoro+jf_alpha", "piper+joe", "kokoro+jf_gongits
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """samples: levelled, int16 [N] (full scale 32767); starts, classes: when each phoneme begins, in samples, and
-    which."""
+class LabelledUtterance:
+    """An utterance and its phonemes.
+
+    samples: levelled, int16 [N] (full scale 32767). starts, classes: int [P], when each phoneme begins, in samples, and
+    its class.
+    """
 
     samples: np.ndarray
     starts: np.ndarray
@@ -51,8 +54,8 @@ class Labelled:
 
 def utterances(
     count: int, seed: int, held_out: bool, natural: float = 0.0, cache: Path | None = None
-) -> list[Labelled]:
-    """`count` utterances, two in five of the training ones of nonsense words.
+) -> list[LabelledUtterance]:
+    """Make `count` utterances, two in five of the training ones of nonsense words.
 
     natural: share of them in natural voices, kept in the folder `cache` for the next time. Of the others every other
     one is by flite, whose voices are cut from recordings (when measuring only every sixth: it is one voice).
@@ -85,7 +88,7 @@ def utterances(
 
 
 def natural_utterance(text: str, voice: str, stretch: float, seed: int, cache: Path | None = None) -> Utterance:
-    """`synthesize_natural`, from the folder `cache` if it has been said before."""
+    """Return `synthesize_natural`, from the folder `cache` if it has been said before."""
     if cache is None:
         return synthesize_natural(text, voice, stretch, seed)
     asked = hashlib.sha256(json.dumps([text, voice, stretch, seed]).encode()).hexdigest()
@@ -101,9 +104,9 @@ def natural_utterance(text: str, voice: str, stretch: float, seed: int, cache: P
         return utterance(kept["pcm"], SAMPLE_RATE, list(zip(kept["starts"].tolist(), kept["symbols"].tolist())))
 
 
-def label(said: Utterance, voice: str = "", text: str = "") -> Labelled:
+def label(said: Utterance, voice: str = "", text: str = "") -> LabelledUtterance:
     gain = levelling_gain(torch.from_numpy(said.samples)).item()
     starts = np.array([round(p.start * SAMPLE_RATE) for p in said.phonemes])
     classes = np.array([class_of(p.symbol) for p in said.phonemes])
     samples = (said.samples * gain * 32767).clip(-32767, 32767).astype(np.int16)
-    return Labelled(samples, starts, classes, voice, text)
+    return LabelledUtterance(samples, starts, classes, voice, text)

@@ -3,7 +3,7 @@
 from .background import Background
 from .formats import FORMATS
 from .info import VideoInfo
-from .names import check_name
+from .names import check_name, check_output
 from .probe import probe
 from .writer import TAG, VideoWriter, as_rate, write_video
 
@@ -15,6 +15,7 @@ __all__ = [
     "VideoWriter",
     "as_rate",
     "check_name",
+    "check_output",
     "probe",
     "write_video",
 ]

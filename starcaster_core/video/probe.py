@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import open_media
 from .info import VideoInfo
 
 
@@ -23,7 +24,7 @@ def probe(path: str | os.PathLike) -> VideoInfo:
     import av
 
     try:
-        with av.open(str(path)) as file:
+        with open_media(path) as file:
             return _probe_container(file, path)
     except (av.error.FFmpegError, OSError) as error:
         raise _no_video(path, str(error)) from error

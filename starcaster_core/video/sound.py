@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..channels import downmix
 from ..errors import AudioError
 
 BLOCK_SECONDS = 1
@@ -15,7 +16,7 @@ class Sound:
     """A waveform that never runs out: after its end there is silence.
 
     waveform: float [C, N] or [1, C, N] in -1..1 (clipped), array or tensor; one channel stays mono, two stereo, more
-        are averaged to mono. N may be 0.
+        are mixed to stereo (`channels.py`). N may be 0.
     rate: its samples a second; kept: the rates that may stay, everything else is resampled to the last of them.
     """
 
@@ -79,4 +80,4 @@ def _checked(waveform, rate: int) -> np.ndarray:
         raise AudioError(
             "sound of finite samples", "NaN or infinite samples", "Look at what made it, or load it again."
         )
-    return samples if samples.shape[0] <= 2 else samples.mean(0, keepdims=True)
+    return downmix(samples)

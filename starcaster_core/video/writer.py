@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ..files import part_beside
 from .background import Background
 from .formats import FORMATS, format_named
 from .info import VideoInfo
+from .names import check_output
 from .pictures import as_frames
 from .sinks import open_sink
 from .sound import Sound
@@ -34,8 +35,9 @@ class VideoWriter:
 
     def __init__(self, path, fps, audio=None, format=None, crf=None, metadata=None):
         """path: the file, or the folder for "png"; see `write_video` for the others."""
-        self._path = Path(path)
-        self._form = format_named(format, self._path)
+        self._form = format_named(format, Path(path))
+        check_output(Path(path), folder=self._form is FORMATS["png"])
+        self._path = Path(os.path.abspath(path))  # so that no part of it looks like a protocol to FFmpeg
         self._fps = as_rate(fps)
         self._crf = _checked_crf(crf, self._form)
         self._metadata = tagged(metadata)
@@ -115,12 +117,15 @@ class VideoWriter:
         return self._sound.take(due)
 
     def _abandon(self) -> None:
-        if self._sink is not None:
-            self._sink.abandon()
+        """Remove what there is. What goes wrong here is passed over: it would hide why the video was given up."""
+        with suppress(Exception):
+            if self._sink is not None:
+                self._sink.abandon()
         if self._part.is_dir():
             shutil.rmtree(self._part, ignore_errors=True)
-        elif self._part.exists():
-            self._part.unlink()
+        else:
+            with suppress(OSError):
+                self._part.unlink()
 
     def _describe(self) -> VideoInfo:
         sound, form = self._sound, self._form

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from corpus import mute_video
 from media import murmur, write_picture, write_sound
 from PIL import Image
 from provision_comfyui import REPO
@@ -29,6 +30,7 @@ def server(comfy_server):
     broken = murmur(1.0)
     broken[5000:5010] = np.nan
     write_sound(folder / "nan.wav", broken)
+    (folder / "mute.mp4").write_bytes(mute_video())
     models = comfy_server.base / "models" / "starcaster"
     whole = (models / "tiny.safetensors").read_bytes()
     (models / "truncated.safetensors").write_bytes(whole[: len(whole) // 2])

@@ -92,9 +92,13 @@ def test_samples_decode_with_core_vae_nodes_and_video_goes_on_to_core_nodes(serv
         "25": node("GetVideoComponents", video=["8", 0]),
         "26": node("ImageFromBatch", image=["25", 0], batch_index=0, length=2),
         "27": node("SaveImage", images=["26", 0], filename_prefix="parts"),
+        "28": node("CreateVideo", images=["25", 0], fps=["25", 2], audio=["25", 1]),
+        "29": node("SaveVideo", video=["28", 0], filename_prefix="whole", format="mp4", codec="h264"),
     }
     files = {path.name.split("_")[0]: path for path in server.output_files(run(server, prompt))}
     assert {"again", "parts", "frame"} <= files.keys()
+    again = probe(next(path for name, path in files.items() if name == "whole"))
+    assert again.frames == 25 and again.fps == 25 and again.audio_codec == "aac", "a folder of frames keeps its sound"
     sizes = {Image.open(path).size for path in files.values() if path.suffix == ".png"}
     assert len(sizes) == 1, "the core VAE nodes keep the size of the frames"
 
@@ -218,9 +222,22 @@ def test_bad_input_gets_a_clear_message_at_its_node(server, quick, case):
     assert outcome.detail["node_type"] == f"STARCaster_{culprit}"
     assert words in outcome.message and outcome.message.startswith("Wanted ")
     assert "Traceback" not in outcome.message and "\n" not in outcome.message
+    assert outcome.texts[-1] == (outcome.detail["node_id"], outcome.message), "it stands below the node as well"
+    assert "." not in outcome.detail["exception_type"], "no path of a module above it"
     frames = "".join(outcome.detail["traceback"])
     assert "starcaster_core" not in frames, "users need no trace through our code for their own mistakes"
     assert not list(server.base.parent.glob("escaped*"))
+
+
+def test_a_video_without_sound_is_no_recording(server, quick):
+    prompt = quick()
+    prompt["2"] = node("GetVideoComponents", video=["20", 0])
+    prompt["20"] = node("LoadVideo", file="mute.mp4")
+    for other in prompt.values():
+        if other["class_type"] in ("STARCaster_AudioEncoder", "STARCaster_VideoCombine"):
+            other["inputs"]["audio"] = ["2", 1]
+    outcome = server.run(prompt)
+    assert outcome.detail["node_type"] == "STARCaster_AudioEncoder" and "the video has no sound" in outcome.message
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.0, "0 seconds"), (600.0, "max_seconds")])

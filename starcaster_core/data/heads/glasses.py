@@ -28,7 +28,7 @@ class Glasses:
 
 
 def sample_glasses(rng: np.random.Generator) -> Glasses:
-    """A frame that exists: thin and metallic, or thick and dark or coloured."""
+    """Draw a frame that exists: thin and metallic, or thick and dark or coloured."""
     thick = rng.random() < 0.5
     metal = rng.uniform(0.15, 0.5) * np.array([1.0, rng.uniform(0.85, 1.0), rng.uniform(0.6, 1.0)])
     plastic = rng.choice([0.01, 0.03, 0.12]) * rng.uniform(0.4, 1.6, 3)
@@ -42,7 +42,7 @@ def sample_glasses(rng: np.random.Generator) -> Glasses:
 
 
 def build_glasses(kind: Glasses, left_eye: np.ndarray, right_eye: np.ndarray, face: float):
-    """Frame and lenses for eyes at `left_eye`, `right_eye` [3] (the middle of the lids), in front of z = `face`.
+    """Build frame and lenses for eyes at `left_eye`, `right_eye` [3] (the middle of the lids), in front of z = `face`.
 
     Returns (vertices [N, 3], normals [N, 3], triangles [F, 3]) of the frame and the same of the lenses.
     """

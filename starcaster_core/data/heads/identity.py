@@ -137,7 +137,7 @@ class HeadIdentity:
 
 
 def sample_identity(kit: HeadKit, seed: int) -> HeadIdentity:
-    """The person of `seed`: the same for the same kit, whatever else was drawn before."""
+    """Draw the person of `seed`: the same for the same kit, whatever else was drawn before."""
     rng = np.random.default_rng([seed, 0x1D])
     male = _sex(rng)
     ancestry = rng.dirichlet([0.45, 0.45, 0.6])

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import MissingDependencyError
+from ...files import atomic_write
 
 CACHE_FORMAT = 2
 KEPT_BELOW_CROWN = 3.6  # decimetres of body kept: down to the upper chest
@@ -40,13 +41,13 @@ class Proxy:
     uv_faces: np.ndarray
 
     def fit(self, base: np.ndarray) -> np.ndarray:
-        """Vertices [N, 3] of the proxy on the base mesh `base` [V, 3]."""
+        """Fit the proxy to the base mesh `base` [V, 3]: vertices [N, 3]."""
         axes = np.arange(3)
         scale = np.abs(base[self.rulers[:, 0], axes] - base[self.rulers[:, 1], axes]) / self.spans
         return self.follow(base) + self.offsets * scale
 
     def follow(self, motion: np.ndarray) -> np.ndarray:
-        """Displacement [..., N, 3] that a displacement of the base `motion` [..., V, 3] causes (scale held fixed)."""
+        """Return the displacement [..., N, 3] that one of the base, `motion` [..., V, 3], causes at fixed scale."""
         return np.einsum("nk,...nkc->...nc", self.weights, motion[..., self.anchors, :])
 
 
@@ -73,7 +74,7 @@ class HeadKit:
     proxies: dict[str, Proxy]
 
     def shape(self, weights: dict[str, float]) -> np.ndarray:
-        """Base vertices [V, 3] under identity targets {"folder/name": weight}."""
+        """Return base vertices [V, 3] under identity targets {"folder/name": weight}."""
         vertices = self.vertices.copy()
         order = {name: i for i, name in enumerate(self.target_names)}
         for name, weight in weights.items():
@@ -82,17 +83,20 @@ class HeadKit:
         return vertices
 
     def unit(self, name: str) -> np.ndarray:
-        """Displacement [V, 3] of the expression unit `name` at full weight."""
+        """Return the displacement [V, 3] of the expression unit `name` at full weight."""
         return self.units[self.unit_names.index(name)]
 
     def index_of(self, source_vertex: int) -> int:
-        """Where vertex `source_vertex` of the original base mesh stands in `vertices`."""
+        """Return where vertex `source_vertex` of the original base mesh stands in `vertices`."""
         return int(np.searchsorted(self.source, source_vertex))
 
 
 def find_kit() -> Path:
-    """The kit's folder: $STARCASTER_HEADS, else ~/.local/share/starcaster/heads, else ../shared/assets/heads beside
-    the checkout. Raises MissingDependencyError where none holds a base.obj."""
+    """Return the kit's folder.
+
+    It is $STARCASTER_HEADS, else ~/.local/share/starcaster/heads, else ../shared/assets/heads beside the checkout.
+    Raises MissingDependencyError where none holds a base.obj.
+    """
     checkout = Path(__file__).resolve().parents[3]
     named = os.environ.get("STARCASTER_HEADS")
     places = [Path(named)] if named else [user_kit_folder(), checkout.parent / "shared" / "assets" / "heads"]
@@ -108,20 +112,18 @@ def find_kit() -> Path:
 
 
 def user_kit_folder() -> Path:
-    """~/.local/share/starcaster/heads, or below $XDG_DATA_HOME."""
+    """Return ~/.local/share/starcaster/heads, or the same below $XDG_DATA_HOME."""
     return Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share")) / "starcaster" / "heads"
 
 
 @lru_cache(maxsize=2)
 def load_kit(root: Path | None = None) -> HeadKit:
-    """The kit at `root` (default: `find_kit()`), parsed once and kept in ~/.cache/starcaster/heads-<hash>.npz."""
+    """Load the kit at `root` (default: `find_kit()`), parsed once and kept in ~/.cache/starcaster/heads-<hash>.npz."""
     root = Path(root) if root else find_kit()
     cache = _cache_file(root)
     if not cache.is_file():
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        partial = cache.with_name(f".{cache.stem}-{os.getpid()}.npz")
-        np.savez(partial, **_parse(root))
-        os.replace(partial, cache)
+        with atomic_write(cache) as part, part.open("wb") as file:
+            np.savez(file, **_parse(root))
     with np.load(cache) as arrays:
         return _assemble(root, dict(arrays))
 
@@ -197,7 +199,7 @@ def _target_name(path: Path) -> str:
 
 
 def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A Wavefront file -> vertices [V, 3], uv [U, 2], triangles [F, 3] of each, and the group name of each triangle."""
+    """Read a Wavefront file: vertices [V, 3], uv [U, 2], triangles [F, 3] of each, each triangle's group."""
     vertices, uv, faces, uv_faces, groups, group = [], [], [], [], [], ""
     for line in path.read_text(errors="ignore").splitlines():
         kind, _, rest = line.partition(" ")
@@ -220,7 +222,7 @@ def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
 
 
 def read_target(path: Path, count: int) -> np.ndarray:
-    """A morph target -> displacement float32 [count, 3] in decimetres; lines are "vertex dx dy dz"."""
+    """Read a morph target: displacement float32 [count, 3] in decimetres; lines are "vertex dx dy dz"."""
     motion = np.zeros((count, 3), np.float32)
     with gzip.open(path, "rt") as lines:
         rows = [fields for fields in map(str.split, lines) if len(fields) == 4 and fields[0].isdigit()]
@@ -231,7 +233,7 @@ def read_target(path: Path, count: int) -> np.ndarray:
 
 
 def read_proxy(path: Path) -> dict[str, np.ndarray]:
-    """An .mhclo file and the mesh it names -> the fields of `Proxy`, anchors numbered as in the full base mesh."""
+    """Read an .mhclo file and the mesh it names: the fields of `Proxy`, anchors numbered as in the full base mesh."""
     anchors, weights, offsets, reading = [], [], [], False
     rulers, spans, mesh = np.zeros((3, 2), int), np.ones(3, np.float32), path.with_suffix(".obj")
     for line in path.read_text(errors="ignore").splitlines():

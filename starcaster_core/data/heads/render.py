@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ...conventions import FOCAL_LENGTH
 from . import shadow
-from .look import Look
+from .lighting import Lighting
 from .rig import HeadRig
 
 VERTEX = """#version 330
@@ -226,31 +227,32 @@ class Renderer:
 
     def draw(
         self,
-        look: Look,
+        lighting: Lighting,
         world_from_cam: np.ndarray,
         intrinsics: np.ndarray,
         turn: np.ndarray | None = None,
         size: int = 128,
     ) -> np.ndarray:
-        """The posed head as uint8 [size, size, 3] RGB. Camera as in `camera.py`; `turn` [3, 3] the head's rotation."""
+        """Draw the posed head, uint8 [size, size, 3] RGB; camera as in `camera/poses.py`, `turn` [3, 3]: its
+        rotation."""
         rig, program, gl = self.loaded.rig, self.program, self.gl
         turn = np.eye(3) if turn is None else turn
-        self._cast_shadow(look.directions[0], turn)
+        self._cast_shadow(lighting.directions[0], turn)
         target = self._target(size)
         target.use()
         gl.enable(gl.DEPTH_TEST)
         gl.disable(gl.BLEND | gl.CULL_FACE)
         gl.front_face = "cw"  # clip space is upside down here, see `_clip_matrix`
         target.clear(depth=1.0)
-        self._draw_backdrop(look, world_from_cam, intrinsics)
+        self._draw_backdrop(lighting, world_from_cam, intrinsics)
         program["clip_from_world"].write(_clip_matrix(world_from_cam, intrinsics).T.astype("f4").tobytes())
         program["turn"].write(turn.T.astype("f4").tobytes())
-        program["shadow_from_world"].write(shadow.light_matrix(look.directions[0]).T.astype("f4").tobytes())
-        program["softness"] = look.softness
+        program["shadow_from_world"].write(shadow.light_matrix(lighting.directions[0]).T.astype("f4").tobytes())
+        program["softness"] = lighting.softness
         program["pivot"], program["eye"] = tuple(rig.pivot), tuple(world_from_cam[:3, 3])
-        program["lights"].write(look.directions.tobytes())
-        program["light_colours"].write(look.colours.tobytes())
-        program["sky"], program["ground"] = tuple(look.sky), tuple(look.ground)
+        program["lights"].write(lighting.directions.tobytes())
+        program["light_colours"].write(lighting.colours.tobytes())
+        program["sky"], program["ground"] = tuple(lighting.sky), tuple(lighting.ground)
         program["saturation"] = rig.identity.skin_saturation
         who, paint = rig.identity, rig.identity.paint
         program["cloth"], program["trim"], program["iris"] = (
@@ -409,21 +411,21 @@ class Renderer:
         target.depth_mask = True
         gl.disable(gl.BLEND)
 
-    def _draw_backdrop(self, look: Look, world_from_cam: np.ndarray, intrinsics: np.ndarray) -> None:
-        key = f"backdrop:{look.background.tobytes().hex()}:{look.background.shape}"
+    def _draw_backdrop(self, lighting: Lighting, world_from_cam: np.ndarray, intrinsics: np.ndarray) -> None:
+        key = f"backdrop:{lighting.background.tobytes().hex()}:{lighting.background.shape}"
         if key not in self.textures:
             for old in [k for k in self.textures if k.startswith("backdrop:")]:
                 self.textures.pop(old).release()
-            height, width, _ = look.background.shape
-            texture = self.gl.texture((width, height), 3, look.background.tobytes(), alignment=1)
-            texture.repeat_x = texture.repeat_y = look.kind == "scene"
+            height, width, _ = lighting.background.shape
+            texture = self.gl.texture((width, height), 3, lighting.background.tobytes(), alignment=1)
+            texture.repeat_x = texture.repeat_y = lighting.kind == "scene"
             texture.filter = self.gl.LINEAR, self.gl.LINEAR
             self.textures[key] = texture
         self.textures[key].use(0)
         away = world_from_cam[:3, 2]
         yaw, pitch = np.arctan2(-away[0], -away[2]), np.arcsin(np.clip(-away[1], -1, 1))
-        view = 0.42 * 4.2647 / intrinsics[0, 0]
-        if look.kind == "gradient":
+        view = 0.42 * FOCAL_LENGTH / intrinsics[0, 0]
+        if lighting.kind == "gradient":
             self.backdrop["shift"], self.backdrop["spread"] = (0.0, 0.35 * float(pitch)), (0.0, 0.25)
         else:
             self.backdrop["shift"], self.backdrop["spread"] = (float(yaw) * 0.8, float(pitch) * 0.8), (view, view)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .camera import FOCAL, RADIUS
+from ...conventions import CAMERA_RADIUS, FOCAL_LENGTH, smoothstep
 from .glasses import build_glasses
 from .identity import Collar, HeadIdentity
 from .kit import HeadKit, Proxy
@@ -89,7 +89,7 @@ class HeadRig:
     landmarks: np.ndarray
 
     def pose(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Positions and unit normals, float32 [N, 3] each, under expression `weights` [52]; the head not yet turned."""
+        """Return positions and normals, float32 [N, 3] each, under expression `weights` [52], before the turn."""
         on = np.flatnonzero(weights)
         positions = self.neutral
         if len(on):
@@ -100,12 +100,12 @@ class HeadRig:
         return positions, normals
 
     def turned(self, points: np.ndarray, follow: np.ndarray, rotation: np.ndarray) -> np.ndarray:
-        """`points` [..., 3] after the head's turn `rotation` [3, 3] about the pivot; `follow` [...] says how much."""
+        """Turn `points` [..., 3] by the head's rotation [3, 3] about the pivot; `follow` [...] says how much."""
         turned = (points - self.pivot) @ np.asarray(rotation, np.float32).T + self.pivot
         return points + follow[..., None] * (turned - points)
 
     def landmark_points(self, positions: np.ndarray, rotation: np.ndarray) -> np.ndarray:
-        """World points [K, 3] of `LANDMARKS` for positions from `pose` and the head's turn."""
+        """Return the points [K, 3] of `LANDMARKS` in the world, for positions from `pose` and the head's turn."""
         points = positions[self.landmarks]
         return self.turned(points, np.ones(len(points), np.float32), rotation)
 
@@ -114,7 +114,7 @@ class HeadRig:
 
 
 def vertex_normals(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit normals [V, 3]: the area-weighted mean over the triangles that meet in a vertex."""
+    """Return unit normals [V, 3]: the area-weighted mean over the triangles that meet in a vertex."""
     a, b, c = (positions[faces[:, k]] for k in range(3))
     e, f = b - a, c - a
     count, total = len(positions), np.zeros_like(positions)
@@ -127,7 +127,7 @@ def vertex_normals(positions: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def build_rig(kit: HeadKit, identity: HeadIdentity) -> HeadRig:
-    """The rig of `identity`: shape, fit the proxies, normalise as FFHQ would crop, and lay out the buffers."""
+    """Build the rig of `identity`: shape, fit the proxies, normalise as FFHQ would crop, and lay out the buffers."""
     base = _close_lips(kit, kit.shape(identity.targets))
     skin = np.unique(kit.faces)
     compact = np.full(len(base), -1)
@@ -193,7 +193,7 @@ def build_rig(kit: HeadKit, identity: HeadIdentity) -> HeadRig:
 
 
 def landmark_vertices(kit: HeadKit) -> np.ndarray:
-    """Kit vertices int [K] of `LANDMARKS`."""
+    """Return the kit vertices of `LANDMARKS`, int [K]."""
     skin = np.unique(kit.faces)
     left = [kit.index_of(v) for v in LEFT_LANDMARKS.values()]
     mirrored = kit.vertices[left] * np.array([-1, 1, 1], np.float32)
@@ -202,7 +202,7 @@ def landmark_vertices(kit: HeadKit) -> np.ndarray:
 
 
 def ffhq_quad(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """FFHQ's crop of an image with `landmarks` [K, 2] (image axes, y down) -> centre [2], half side vector x [2].
+    """Return FFHQ's crop of an image with `landmarks` [K, 2] (y down): centre [2], half side vector x [2].
 
     Karras et al. 2019, the dataset's own alignment: x along eye-to-eye minus the turned eye-to-mouth, of length
     max(2.0 |eye to eye|, 1.8 |eye to mouth|); centre 0.1 eye-to-mouth below the eyes.
@@ -225,13 +225,13 @@ def _normalisation(points: np.ndarray, eyes_at: np.ndarray):
     scale, roll = 0.246, np.eye(3)
     for _ in range(20):  # the scale changes the depth, so a fixed point; converges in a few rounds
         world = (points - origin) @ roll.T * scale
-        depth = RADIUS - world[:, 2:]
-        image = 0.5 + FOCAL * world[:, :2] * [1, -1] / depth
+        depth = CAMERA_RADIUS - world[:, 2:]
+        image = 0.5 + FOCAL_LENGTH * world[:, :2] * [1, -1] / depth
         centre, x = ffhq_quad(image)
         angle = np.arctan2(x[1], x[0])
         c, s = np.cos(angle), np.sin(angle)
         roll = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ roll
-        shift = (centre - 0.5) * [1, -1] * (RADIUS - ORIGIN_BEHIND_EYES * scale) / FOCAL
+        shift = (centre - 0.5) * [1, -1] * (CAMERA_RADIUS - ORIGIN_BEHIND_EYES * scale) / FOCAL_LENGTH
         origin = origin + np.append(shift / scale, 0) @ roll
         scale *= 0.5 / np.linalg.norm(x)
     turn = roll.astype(np.float32)
@@ -264,19 +264,19 @@ def _static(name: str, rest: np.ndarray, uv: np.ndarray, collar: Collar) -> np.n
 
 def _follow(rest: np.ndarray) -> np.ndarray:
     """How much a point turns with the head: the fade lies along the neck, which leans forward under the chin."""
-    return _smoothstep(*NECK, rest[:, 1] + 0.45 * (rest[:, 2] - 0.2))
+    return _rise(*NECK, rest[:, 1] + 0.45 * (rest[:, 2] - 0.2))
 
 
 def _shade(name: str, rest: np.ndarray, uv: np.ndarray) -> np.ndarray:
     """Light that reaches a point: little in the mouth, less towards the throat."""
     z = rest[:, 2]
     if name == "teeth":
-        return 0.10 + 0.75 * _smoothstep(0.95, 1.48, z)
+        return 0.10 + 0.75 * _rise(0.95, 1.48, z)
     if name == "tongue":
-        return 0.04 + 0.28 * _smoothstep(0.85, 1.38, z)
+        return 0.04 + 0.28 * _rise(0.85, 1.38, z)
     if name == "skin":
         cavity = (uv[:, 0] > 0.74) & (uv[:, 0] < 0.96) & (uv[:, 1] < 0.14)
-        return np.where(cavity, 0.02 + 0.26 * _smoothstep(1.05, 1.52, z), 1.0)
+        return np.where(cavity, 0.02 + 0.26 * _rise(1.05, 1.52, z), 1.0)
     return np.ones(len(rest))
 
 
@@ -291,7 +291,7 @@ def _cloth(name: str, rest: np.ndarray, collar: Collar) -> np.ndarray:
 
 def _dress(positions: np.ndarray, cloth: np.ndarray, normals: np.ndarray) -> np.ndarray:
     """Cloth has thickness."""
-    return positions + 0.05 * _smoothstep(-0.02, 0.05, cloth)[:, None] * normals
+    return positions + 0.05 * _rise(-0.02, 0.05, cloth)[:, None] * normals
 
 
 def _close_lips(kit: HeadKit, base: np.ndarray) -> np.ndarray:
@@ -325,9 +325,9 @@ def _paint(kit: HeadKit, skin: np.ndarray) -> np.ndarray:
         motion = sum(np.linalg.norm(kit.unit(unit)[skin], axis=1) for unit in units)
         return motion / motion.max()
 
-    lips = _smoothstep(0.45, 0.85, moved("mouthRollUpper", "mouthRollLower"))
-    lids = _smoothstep(0.15, 0.75, moved("eyeBlinkLeft", "eyeBlinkRight"))
-    chin, above_lip = _smoothstep(0.35, 0.75, moved("jawOpen")), _smoothstep(0.25, 0.7, moved("mouthShrugUpper"))
+    lips = _rise(0.45, 0.85, moved("mouthRollUpper", "mouthRollLower"))
+    lids = _rise(0.15, 0.75, moved("eyeBlinkLeft", "eyeBlinkRight"))
+    chin, above_lip = _rise(0.35, 0.75, moved("jawOpen")), _rise(0.25, 0.7, moved("mouthShrugUpper"))
     return np.column_stack([np.maximum(chin, above_lip) * (1 - lips), lips, lids])
 
 
@@ -363,6 +363,6 @@ def _lowered(hair: np.ndarray, crown: float) -> np.ndarray:
     return hair - above[:, None] * np.float32([0, 0.75, 0])
 
 
-def _smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
+def _rise(low: float, high: float, x: np.ndarray) -> np.ndarray:
+    """Rise smoothly from 0 at `low` to 1 at `high`."""
+    return smoothstep((x - low) / (high - low))

@@ -37,7 +37,7 @@ def light_matrix(direction: np.ndarray) -> np.ndarray:
 
 
 def sky_directions() -> np.ndarray:
-    """Unit vectors [D, 3], evenly spread (a Fibonacci spiral)."""
+    """Return unit vectors [D, 3], evenly spread (a Fibonacci spiral)."""
     index = np.arange(SKY_DIRECTIONS) + 0.5
     y, turn = 1 - 2 * index / SKY_DIRECTIONS, index * np.pi * (3 - np.sqrt(5))
     flat = np.sqrt(1 - y**2)
@@ -45,7 +45,7 @@ def sky_directions() -> np.ndarray:
 
 
 def seen_from(matrix: np.ndarray, depth: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Which of `points` [N, 3] nothing hides in the `depth` picture [S, S] (0 near .. 1 far) taken with `matrix`."""
+    """Return which of `points` [N, 3] nothing hides in `depth` [S, S] (0 near .. 1 far) taken with `matrix`."""
     clip = points @ matrix[:3, :3].T
     side = len(depth)
     column, row = ((clip[:, :2] * 0.5 + 0.5) * side).astype(int).clip(0, side - 1).T
@@ -53,7 +53,7 @@ def seen_from(matrix: np.ndarray, depth: np.ndarray, points: np.ndarray) -> np.n
 
 
 def sky_share(points: np.ndarray, normals: np.ndarray, take) -> np.ndarray:
-    """Share 0..1 [N] of the light of an even sky all round that reaches `points` [N, 3] with unit `normals` [N, 3].
+    """Return the fraction 0..1 [N] of an even sky's light that reaches `points` [N, 3] with unit `normals` [N, 3].
 
     take(matrix) -> depth picture [S, S] of everything that casts shadows.
     """

@@ -99,6 +99,49 @@ def test_a_video_without_sound_is_refused_and_said_so(tmp_path):
     assert report["clips"] == 0 and "refused" in report
 
 
+def test_damaged_videos_are_recorded_and_left_out(tmp_path, monkeypatch):
+    good = tmp_path / "z.mp4"
+    write_video(good, [scene()] * 25, fps=25, sound=click(1, at=0.1))
+    content = good.read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile z.mp4\n")
+    (tmp_path / "text.mkv").write_text("no video " * 99)
+    (tmp_path / "folder.mp4").mkdir()
+    write_video(tmp_path / "fails.mp4", [scene()] * 25, fps=25, sound=click(1, at=0.1))
+    crop = clips.make_clips
+
+    def failing(path, *arguments):
+        made = crop(path, *arguments)
+        yield next(made)
+        if path.name == "fails.mp4":
+            raise RuntimeError("no decoder")
+
+    monkeypatch.setattr(clips, "make_clips", failing)
+    report = run(tmp_path, tmp_path / "out")
+    assert report["z.mp4"]["clips"] == 1 and "refused" not in report["z.mp4"]
+    for name in ("cut.mp4", "empty.mp4", "list.mp4", "text.mkv", "folder.mp4", "fails.mp4"):
+        assert report[name]["clips"] == 0 and report[name]["refused"], name
+    assert "no decoder" in report["fails.mp4"]["refused"]
+    assert len(list(read_clips(tmp_path / "out"))) == 1, "half a shard stays"
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json", ".tar"]
+
+
+def test_long_videos_are_read_to_their_end(tmp_path, monkeypatch):
+    from starcaster_core.speech import audio
+
+    monkeypatch.setattr(audio, "LIMIT_SECONDS", 0.5)
+    write_video(tmp_path / "long.mp4", [scene()] * 25, fps=25, sound=click(1, at=0.9))
+    assert run(tmp_path, tmp_path / "out")["long.mp4"]["clips"] == 1
+
+
+def test_a_report_that_is_none_is_refused(tmp_path):
+    write_video(tmp_path / "a.mp4", [scene()] * 2, fps=25, sound=None)
+    (tmp_path / "report.json").write_text("{")
+    with pytest.raises(InputError, match="report of an earlier run"):
+        run(tmp_path, tmp_path)
+
+
 def test_a_second_run_does_only_what_is_new(tmp_path, monkeypatch):
     write_video(tmp_path / "a.mp4", [scene()] * 25, fps=25, sound=click(1, at=0.1))
     before = run(tmp_path, tmp_path / "out")

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from starcaster_core.camera.poses import world_from_cam
 from starcaster_core.data import faces
-from starcaster_core.data.heads.camera import look_at_origin
 from starcaster_core.data.shards import Clip
 
 
 def turning(size: int) -> Clip:
     """Frame k is seen from 10 k degrees and is k grey levels bright."""
     frames = np.stack([np.full((size, size, 3), k, np.uint8) for k in range(10)])
-    poses = np.stack([look_at_origin(10.0 * k, 0) for k in range(10)])
+    poses = np.stack([world_from_cam(10.0 * k, 0) for k in range(10)])
     return Clip("0001-000000", {"identity": 3}, frames, None, {"world_from_cam": poses})
 
 

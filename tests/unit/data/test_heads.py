@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from starcaster_core.data.heads.camera import default_intrinsics, look_at_origin, project
+from starcaster_core.camera.poses import default_intrinsics, world_from_cam
+from starcaster_core.data.heads.camera import project
 from starcaster_core.data.heads.kit import find_kit, load_kit
 from starcaster_core.data.heads.rig import LANDMARKS, build_rig, ffhq_quad, vertex_normals
 from starcaster_core.data.visemes import shape_vector
@@ -43,7 +44,7 @@ def test_a_missing_kit_says_what_to_get(monkeypatch, tmp_path):
 
 def test_a_frontal_neutral_view_is_its_own_ffhq_crop(rigs):
     for rig in rigs:
-        points = np.array(list(seen(rig, look_at_origin(0, 0)).values()))
+        points = np.array(list(seen(rig, world_from_cam(0, 0)).values()))
         centre, half_side = ffhq_quad(points)
         np.testing.assert_allclose(centre, [0.5, 0.5], atol=1e-4)
         np.testing.assert_allclose(half_side, [0.5, 0.0], atol=1e-4)
@@ -51,12 +52,12 @@ def test_a_frontal_neutral_view_is_its_own_ffhq_crop(rigs):
 
 def test_the_frontal_camera_stands_where_the_convention_says():
     expected = [[1, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 2.7], [0, 0, 0, 1]]
-    np.testing.assert_allclose(look_at_origin(0, 0), expected, atol=1e-6)
+    np.testing.assert_allclose(world_from_cam(0, 0), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("yaw, pitch", [(30, 0), (-50, 10), (70, -35)])
 def test_poses_are_rotations_that_look_at_the_origin(yaw, pitch):
-    pose = look_at_origin(yaw, pitch)
+    pose = world_from_cam(yaw, pitch)
     rotation = pose[:3, :3]
     np.testing.assert_allclose(rotation.T @ rotation, np.eye(3), atol=1e-6)
     assert np.linalg.det(rotation) == pytest.approx(1, abs=1e-6)
@@ -66,7 +67,7 @@ def test_poses_are_rotations_that_look_at_the_origin(yaw, pitch):
 
 def test_positive_yaw_shows_the_subjects_left_and_turns_the_nose_left(rigs):
     for rig in rigs:
-        front, side = seen(rig, look_at_origin(0, 0)), seen(rig, look_at_origin(30, 0))
+        front, side = seen(rig, world_from_cam(0, 0)), seen(rig, world_from_cam(30, 0))
         assert side["nose_tip"][0] < front["nose_tip"][0] - 0.02
         assert front["left_eye_outer"][0] > front["right_eye_outer"][0]
         # the near (left) half of the face takes more room than the far one
@@ -77,7 +78,7 @@ def test_positive_yaw_shows_the_subjects_left_and_turns_the_nose_left(rigs):
 
 def test_a_camera_above_sees_the_nose_lower(rigs):
     for rig in rigs:
-        above, front = seen(rig, look_at_origin(0, 25)), seen(rig, look_at_origin(0, 0))
+        above, front = seen(rig, world_from_cam(0, 25)), seen(rig, world_from_cam(0, 0))
         assert above["nose_tip"][1] - above["nose_bridge"][1] > front["nose_tip"][1] - front["nose_bridge"][1]
 
 
@@ -85,7 +86,7 @@ def test_an_open_jaw_opens_the_lips_and_closed_lips_meet(kit, rigs):
     for rig in rigs:
         gaps = {}
         for shape in ("rest", "closed", "aa", "hiss"):
-            at = seen(rig, look_at_origin(0, 0), shape_vector(shape, kit.unit_names))
+            at = seen(rig, world_from_cam(0, 0), shape_vector(shape, kit.unit_names))
             gaps[shape] = at["lower_lip_top"][1] - at["upper_lip_bottom"][1]
         assert gaps["closed"] < 0.005 and gaps["closed"] <= gaps["rest"] + 1e-3
         assert gaps["aa"] > 0.06 and gaps["aa"] > gaps["hiss"] > gaps["closed"]

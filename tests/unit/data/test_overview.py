@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from starcaster_core.camera.poses import default_intrinsics, world_from_cam
 from starcaster_core.data import overview
-from starcaster_core.data.heads.camera import default_intrinsics, look_at_origin
 from starcaster_core.data.shards import SAMPLE_RATE, Clip, shard_path, write_shard
 from starcaster_core.video import probe
 
@@ -35,7 +35,7 @@ def clip(number: int, kind: str = "temporal", yaw: float = 0.0, shut: tuple[int,
         "landmark_names": ["upper_lip_bottom", "lower_lip_top", "nose_bridge", "chin"],
     }
     truth = {
-        "world_from_cam": np.repeat(look_at_origin(yaw, 0)[None], FRAMES, axis=0),
+        "world_from_cam": np.repeat(world_from_cam(yaw, 0)[None], FRAMES, axis=0),
         "intrinsics": np.repeat(default_intrinsics()[None], FRAMES, axis=0),
         "landmarks": landmarks,
         "embedding": np.full(128, number * 0.1, np.float32),
@@ -83,7 +83,7 @@ def test_previews_play_with_sound_and_the_sheet_shows_every_clip(folder):
 
 def test_the_portraits_show_every_person_once_from_the_front(tmp_path):
     turning = clip(5)
-    turning.truth["world_from_cam"] = np.stack([look_at_origin(yaw, 0) for yaw in np.linspace(-40, 50, FRAMES)])
+    turning.truth["world_from_cam"] = np.stack([world_from_cam(yaw, 0) for yaw in np.linspace(-40, 50, FRAMES)])
     turning.frames[4] = 255  # yaw 0
     write_shard(shard_path(tmp_path, 0), [turning, clip(2), clip(2, "spatial"), clip(3)])
     assert overview.portraits(tmp_path, tmp_path / "faces.png", columns=2, side=32) == 3

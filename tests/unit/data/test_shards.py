@@ -1,10 +1,12 @@
 """Clips on disk come back as they were, shards are whole or absent, and the same set is the same bytes."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -111,6 +113,17 @@ def test_a_folder_of_other_settings_is_refused(tmp_path):
     (tmp_path / "manifest.json").write_text('{"clips": 3, "size": 64}')
     with pytest.raises(InputError, match="--out"):
         synth.make_set(synth.Settings(clips=3), tmp_path)
+
+
+def test_a_set_begun_by_an_earlier_version_goes_on(tmp_path, monkeypatch):
+    """Its manifest called the fraction of degraded clips "filmed"."""
+    monkeypatch.setattr(synth, "load_kit", lambda: None)
+    settings = json.loads(json.dumps(asdict(synth.Settings(clips=0))))
+    settings["filmed"] = settings.pop("degraded")
+    (tmp_path / "manifest.json").write_text(json.dumps(settings))
+    synth.make_set(synth.Settings(clips=0), tmp_path)
+    with pytest.raises(InputError):
+        synth.make_set(synth.Settings(clips=0, degraded=0.1), tmp_path)
 
 
 def test_kinds_are_read_and_typing_errors_explained():

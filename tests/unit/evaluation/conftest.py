@@ -10,8 +10,8 @@ import torch
 
 from starcaster_core.camera import intrinsics, world_from_cam
 from starcaster_core.data.shards import Clip
-from starcaster_core.evaluation.family import mouth_boxes
 from starcaster_core.evaluation.instruments import Instruments
+from starcaster_core.evaluation.metric import mouth_boxes
 
 FRAMES, SIZE = 32, 64
 SYMBOLS = ("p", "A:", "f", "i:", "s", "u:")
@@ -82,13 +82,13 @@ class Loudness:
         track = (track - track.mean()) / track.std().clamp(min=1e-6)
         return torch.nn.functional.normalize(track.unfold(0, 5, 1) + 1e-3, dim=-1)[None]
 
-    def see(self, crops: torch.Tensor) -> torch.Tensor:
+    def embed_video(self, crops: torch.Tensor) -> torch.Tensor:
         return self.embedded(crops[0].mean(dim=(1, 2)))
 
     def spectra(self, samples: torch.Tensor) -> torch.Tensor:
         return samples.unflatten(1, (-1, 640)).std(dim=-1)
 
-    def hear(self, spectra: torch.Tensor) -> torch.Tensor:
+    def embed_audio(self, spectra: torch.Tensor) -> torch.Tensor:
         return self.embedded(spectra[0])
 
 

@@ -1,4 +1,4 @@
-"""Few steps against many: equal ways are at no distance, others are, and errors in the mouth are found there."""
+"""Few steps against many: equal variants are at no distance, others are, and errors in the mouth are found there."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def test_a_model_is_at_no_distance_from_itself_and_at_some_from_another_way():
         identity=torch.tensor([0]),
     )
     two = SamplerSettings(steps=2, guidance_scale=1.0)
-    ways = {MANY: (model, replace(two, steps=3)), OWN: (model, two), "again": (model, two)}
-    figures = measure(model, ways, clips, [0], frames=4)
+    variants = {MANY: (model, replace(two, steps=3)), OWN: (model, two), "again": (model, two)}
+    figures = measure(model, variants, clips, [0], frames=4)
     again = figures["again"]
     assert again[f"to {OWN}: frame"] == 0 and again[f"to {MANY}: frame"] > 0 and again[f"to {TRUTH}: mouth"] > 0
     assert again["motion"] == figures[OWN]["motion"] > 0 and again["seconds"] > 0
@@ -48,8 +48,8 @@ def test_the_teacher_is_compared_in_its_own_and_in_four_steps():
     model = load_checkpoint("tiny", torch.float32)
     student = load_checkpoint("tiny", torch.float32)
     student.config = replace(student.config, steps=4, guidance_scale=1.0, scheduler="ddim")
-    ways = fewstep.ways_to_sample(model, {"student": student}, seed=3)
-    chosen = {name: (s.steps, s.guidance_scale, s.scheduler, s.seed) for name, (_, s) in ways.items()}
+    variants = fewstep.sampling_variants(model, {"student": student}, seed=3)
+    chosen = {name: (s.steps, s.guidance_scale, s.scheduler, s.seed) for name, (_, s) in variants.items()}
     assert chosen[MANY][0] == 25 and chosen[OWN][0] == model.config.steps
     assert chosen["student"] == (4, 1.0, "ddim", 3)
     assert chosen["teacher, 4 steps, no guidance"] == (4, 1.0, "dpmpp", 3)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from starcaster_core.evaluation import frechet
-from starcaster_core.evaluation.footage import VERSIONS, Take
 from starcaster_core.evaluation.instruments import Instruments
+from starcaster_core.evaluation.videos import VERSIONS, EvaluatedClip
 
 
 def cloud(mean, deviations, count=400, seed=0) -> np.ndarray:
@@ -61,13 +61,13 @@ def test_versions_stand_beside_the_two_halves_of_the_truth(make_clip):
         def features(self, frames):
             return frames.mean(dim=(1, 2)).numpy()
 
-    takes = []
+    evaluated_clips = []
     for number in range(6):
         clip = make_clip(number=number)
         truth = torch.from_numpy(clip.frames)
         videos = (truth // 2, truth, truth, truth[:1].expand(truth.shape))
-        takes.append(Take(clip, dict(zip(VERSIONS, videos))))
-    found = frechet.measure(takes, Instruments(probe=Brightness()))
+        evaluated_clips.append(EvaluatedClip(clip, dict(zip(VERSIONS, videos))))
+    found = frechet.measure(evaluated_clips, Instruments(probe=Brightness()))
     assert set(found) == {"frames"} and set(found["frames"]) == {"features", *VERSIONS}
     frames = found["frames"]
     assert frames["decoded"]["mean"] == pytest.approx(0, abs=1e-9)

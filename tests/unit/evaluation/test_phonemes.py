@@ -14,7 +14,7 @@ from starcaster_core.data.phonemes import CLASS_NAMES, SILENCE
 from starcaster_core.data.tts import phoneme_track, synthesize_flite
 from starcaster_core.evaluation import phonemes
 from starcaster_core.evaluation.aligner import align
-from starcaster_core.training.utterances import Labelled
+from starcaster_core.training.utterances import LabelledUtterance
 
 TEXT = "The old man walked slowly to the river. He sat down and looked at the water."
 
@@ -34,7 +34,7 @@ def aligned(flite):
 
 def test_shares_are_of_the_frames_of_speech():
     truth = [np.array([0, 0, 1, 1, 1, 2]), np.array([3, 3, 0, 0])]
-    found = phonemes.named([np.array([0, 1, 1, 1, 5, 2]), np.array([3, 4, 0, 0])], truth)
+    found = phonemes.accuracy([np.array([0, 1, 1, 1, 5, 2]), np.array([3, 4, 0, 0])], truth)
     assert found["frames"] == 6 and found["right"] == 4 / 6 and found["chance"] == 3 / 6
     assert found["pauses_right"] == 3 / 4
     assert found["wrong_input"] == 0  # 3 4 0 0 3 4 for the first, 0 1 1 1 for the second
@@ -42,12 +42,12 @@ def test_shares_are_of_the_frames_of_speech():
 
 def test_the_wrong_input_of_a_single_utterance_is_its_other_half():
     track = np.array([1, 1, 0, 2, 2, 0])
-    assert phonemes.named([track], [track])["wrong_input"] == 0
+    assert phonemes.accuracy([track], [track])["wrong_input"] == 0
 
 
-def test_own_track_reads_the_centres_of_frames():
-    clip = Labelled(np.zeros(3 * 640 + 100, np.int16), np.array([0, 330, 1280]), np.array([0, 7, 9]))
-    assert phonemes.own_track(clip).tolist() == [0, 7, 9, 0]
+def test_phoneme_classes_are_those_at_the_centres_of_frames():
+    clip = LabelledUtterance(np.zeros(3 * 640 + 100, np.int16), np.array([0, 330, 1280]), np.array([0, 7, 9]))
+    assert phonemes.phoneme_classes(clip).tolist() == [0, 7, 9, 0]
 
 
 def test_kinds_are_counted_apart_and_schwa_is_no_mistake_where_the_aligner_has_none():
@@ -59,7 +59,10 @@ def test_kinds_are_counted_apart_and_schwa_is_no_mistake_where_the_aligner_has_n
 
     sound = np.zeros(4 * 640, np.float32)
     own, aligned = np.array([ax, ah, s, SILENCE]), np.array([ah, ah, s, SILENCE])
-    spoken = [phonemes.Spoken("one", sound, own, aligned), phonemes.Spoken("two", sound, own[::-1], None)]
+    spoken = [
+        phonemes.EvaluatedUtterance("one", sound, own, aligned),
+        phonemes.EvaluatedUtterance("two", sound, own[::-1], None),
+    ]
     found = phonemes.figures(Encoder(), spoken)
     assert list(found) == ["one", "one, aligned", "two"]
     assert found["one"]["right"] == 1 / 3 and found["one, aligned"]["right"] == 2 / 3

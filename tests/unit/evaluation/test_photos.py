@@ -26,7 +26,7 @@ def people(tmp_path_factory):
         (folder / name).symlink_to(ASSETS / name)
     Image.fromarray(np.full((128, 128, 3), 90, np.uint8)).save(folder / "wall.jpg")
     (folder / "notes.txt").write_text("no picture")
-    return photos.faces_in(folder)
+    return photos.identities_in(folder)
 
 
 def test_pictures_without_a_face_are_left_out(people):
@@ -65,6 +65,6 @@ def test_every_version_is_measured_and_means_are_over_those_that_were_found(peop
 def test_photos_of_training_are_left_out(tmp_path):
     for number in range(12):
         (tmp_path / f"{number}.png").symlink_to(ASSETS / "portrait.png")
-    held_out = photos.faces_in(tmp_path, held_out=True)
+    held_out = photos.identities_in(tmp_path, held_out=True)
     assert all(split_of("photo", name) == "test" for name in held_out)
-    assert len(held_out) < 12 and len(photos.faces_in(tmp_path, people=3)) == 3
+    assert len(held_out) < 12 and len(photos.identities_in(tmp_path, people=3)) == 3

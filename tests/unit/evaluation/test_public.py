@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from torch import nn
 
 from starcaster_core.errors import CheckpointError, MissingDependencyError
 from starcaster_core.evaluation import csim, lse, public
-from starcaster_core.evaluation.footage import VERSIONS, Take
 from starcaster_core.evaluation.instruments import Instruments
 from starcaster_core.evaluation.public import FILES, PublicWeights, load_public_weights
+from starcaster_core.evaluation.videos import VERSIONS, EvaluatedClip
+from starcaster_core.identity.align import MOUTH_ACROSS, MOUTH_ALONG
+from starcaster_core.models.judges import published_syncnet
 
 
 class Inception(nn.Module):
@@ -37,23 +40,23 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def takes(make_clip):
+def evaluated_clips(make_clip):
     clips = [make_clip(number=n) for n in range(4)]
-    films = [torch.from_numpy(clip.frames) for clip in clips]
-    return [Take(c, dict(zip(VERSIONS, (f // 3, f, f, f[:1].expand(f.shape))))) for c, f in zip(clips, films)]
+    videos = [torch.from_numpy(clip.frames) for clip in clips]
+    return [EvaluatedClip(c, dict(zip(VERSIONS, (f // 3, f, f, f[:1].expand(f.shape))))) for c, f in zip(clips, videos)]
 
 
-def test_fid_and_fvd_come_out_of_their_files(folder, takes):
+def test_fid_and_fvd_come_out_of_their_files(folder, evaluated_clips):
     weights = load_public_weights(folder)
-    found = public.measure(takes, weights)
+    found = public.measure(evaluated_clips, weights)
     assert found["fid"]["decoded"]["mean"] == pytest.approx(0, abs=1e-6) and found["fid"]["generated"]["mean"] > 100
     assert found["fid"]["generated"]["samples"] == 4 * 32 and found["fvd"]["generated"]["samples"] == 4
     assert found["fvd"]["decoded"]["mean"] == pytest.approx(0, abs=1e-6) and found["fvd"]["generated"]["mean"] > 100
     assert list(weights.missing()) == ["arcface.onnx", "syncnet_v2.model"]
 
 
-def test_without_files_the_figures_are_named_that_they_would_give(takes):
-    assert public.measure(takes, PublicWeights()) == {}
+def test_without_files_the_figures_are_named_that_they_would_give(evaluated_clips):
+    assert public.measure(evaluated_clips, PublicWeights()) == {}
     missing = " ".join(f"{file} {meaning}" for file, meaning in PublicWeights().missing().items())
     assert all(name in missing for name in FILES)
     assert all(figure in missing for figure in ("FID", "FVD", "CSIM", "LSE-C", "LSE-D"))
@@ -123,14 +126,46 @@ def test_arcface_sees_the_aligned_face_in_its_own_range(tmp_path, monkeypatch):
     np.testing.assert_allclose(csim.embed(session, picture), np.array([1, -1, -1]) / 3**0.5, atol=1e-3)
 
 
-# LSE ------------------------------------------------------------------------------------------------------------------
+def test_arcface_sees_the_eye_at_its_place_to_a_tenth_of_a_pixel(monkeypatch):
+    """InsightFace puts the left eye at (38.2946, 51.6963), counted from the centre of the first pixel."""
+    import starcaster_core.identity as photos
+
+    places = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.1396, 92.2848]])
+    left, right, mouth = 4 * (places + 0.5)  # of a face four times as large as ArcFace's view
+    across = (right - left) / np.linalg.norm(right - left)
+    down = np.array([-across[1], across[0]])
+    offset = mouth - (left + right) / 2
+    nose = (left + right) / 2 + (offset @ across) / MOUTH_ACROSS * across + (offset @ down) / MOUTH_ALONG * down
+    points = np.stack([left - 12 * across, left + 12 * across, right - 12 * across, right + 12 * across, nose])
+    rows, columns = np.mgrid[:448, :448] + 0.5
+    dot = 255 * np.exp(-((columns - left[0]) ** 2 + (rows - left[1]) ** 2) / (2 * 8**2))
+    picture = np.repeat(dot.astype(np.uint8)[..., None], 3, axis=2)
+    monkeypatch.setattr(photos, "detect", lambda picture: [photos.Face(np.array([90, 90, 330, 430.0]), points, 1.0)])
+    monkeypatch.setattr(photos, "select_face", lambda faces, picture, which: faces[0])
+    views = []
+
+    class Session:
+        def get_inputs(self):
+            return [SimpleNamespace(name="frames")]
+
+        def run(self, outputs, inputs):
+            views.append(inputs["frames"][0, 0] + 1)
+            return [np.ones((1, 4), np.float32)]
+
+    csim.embed(Session(), picture)
+    weight = views[0] / views[0].sum()
+    rows, columns = np.mgrid[:112, :112]
+    np.testing.assert_allclose([(columns * weight).sum(), (rows * weight).sum()], places[0], atol=0.1)
+
+
+# LSE -----------------------------------------------------------------------------------------------------------------
 
 
 def test_cepstra_are_those_of_the_published_pipeline():
     """Row 3 of a 440 Hz tone, as python_speech_features 0.6 gives it"""
     tone = np.round(8000 * np.sin(2 * np.pi * 440 * np.arange(1600) / 16000))
     expected = [19.0659, 26.0455, 9.4321, -7.5677, -21.8786, -29.1863, -25.9009, -15.1599, -0.256, 12.5442, 19.9296]
-    found = lse.mfcc(tone)
+    found = published_syncnet.mfcc(tone)
     assert found.shape == (9, 13)
     np.testing.assert_allclose(found[3], [*expected, 19.1507, 12.2387], atol=1e-4)
 
@@ -138,7 +173,7 @@ def test_cepstra_are_those_of_the_published_pipeline():
 def test_the_published_network_reads_its_own_file(tmp_path):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = lse.PublishedSyncNet().eval()
+        net = published_syncnet.PublishedSyncNet().eval()
     shapes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     assert shapes["netcnnlip.0.weight"] == (96, 3, 5, 7, 7) and shapes["netcnnlip.18.weight"] == (512, 256, 1, 6, 6)
     assert shapes["netcnnaud.18.weight"] == (512, 256, 5, 4) and shapes["netfcaud.3.bias"] == (1024,)
@@ -146,8 +181,14 @@ def test_the_published_network_reads_its_own_file(tmp_path):
     again = load_public_weights(tmp_path).syncnet
     faces, sound = torch.rand(3, 7, 224, 224) * 255, torch.rand(13, 28)
     with torch.no_grad():
-        assert torch.equal(again.see(faces), net.see(faces)) and again.see(faces).shape == (3, 1024)
-        assert torch.equal(again.hear(sound), net.hear(sound)) and again.hear(sound).shape == (3, 1024)
+        assert torch.equal(again.embed_video(faces), net.embed_video(faces)) and again.embed_video(faces).shape == (
+            3,
+            1024,
+        )
+        assert torch.equal(again.embed_audio(sound), net.embed_audio(sound)) and again.embed_audio(sound).shape == (
+            3,
+            1024,
+        )
 
 
 def test_lse_finds_what_belongs_together(make_clip):
@@ -156,14 +197,16 @@ def test_lse_finds_what_belongs_together(make_clip):
     heard = {}
 
     class Same:
-        def hear(self, spectra):
+        def embed_audio(self, spectra):
             loud = (spectra[0] - spectra[0].mean()) / spectra[0].std()
             return loud.unfold(0, 20, 4)
 
-    seen = Same().hear(torch.from_numpy(lse.mfcc(np.round(clip.audio * 32767)).T.astype(np.float32)))
+    seen = Same().embed_audio(
+        torch.from_numpy(published_syncnet.mfcc(np.round(clip.audio * 32767)).T.astype(np.float32))
+    )
     instruments = Instruments(public=PublicWeights(syncnet=Same()))
-    for name, asked in {"own": clip, "wrong": lse.wrong(clip, other)}.items():
-        heard[name] = lse.judge(instruments, seen[:55], asked)
+    for name, asked in {"own": clip, "wrong": lse.negative(clip, other)}.items():
+        heard[name] = lse.score(instruments, seen[:55], asked)
     assert heard["own"]["lse_d"] < 0.5 < heard["wrong"]["lse_d"] and heard["own"]["lse_c"] > 2 * heard["wrong"]["lse_c"]
 
 

@@ -1,4 +1,4 @@
-"""The page: every family, every version, pictures and curves in it, nothing to be fetched."""
+"""The page: every metric, every version, pictures and curves in it, nothing to be fetched."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from starcaster_core.evaluation import drift
-from starcaster_core.evaluation.evaluate import FAMILIES
-from starcaster_core.evaluation.footage import VERSIONS
+from starcaster_core.evaluation.evaluate import METRICS
 from starcaster_core.evaluation.plots import line_plot, path_of, range_bar, ticks
 from starcaster_core.evaluation.report import COLUMNS, KIND_TITLES, number, write_report
+from starcaster_core.evaluation.videos import VERSIONS
 
 
 def measured(mean: float) -> dict:
@@ -23,8 +23,14 @@ def measured(mean: float) -> dict:
 @pytest.fixture
 def results() -> dict:
     versions = {name: measured(0.1 * k) for k, name in enumerate(COLUMNS, start=1)} | {"wrong": None}
-    families = {family.NAME: {name: versions for name in family.FIGURES} for family in FAMILIES}
-    curve = {"title": "lip opening", "x_title": "seconds", "x": [0.0, 0.04], "said": [1.0, 2.0], "meant": [1.5, 1.0]}
+    metrics = {metric.NAME: {name: versions for name in metric.FIGURES} for metric in METRICS}
+    curve = {
+        "title": "lip opening",
+        "x_title": "seconds",
+        "x": [0.0, 0.04],
+        "measured": [1.0, 2.0],
+        "target": [1.5, 1.0],
+    }
     cloud = {"features": "the probe's", **{v: {"mean": 2.0, "error": 0.1, "clips": 3, "samples": 9} for v in VERSIONS}}
     series = {"values": [1.0, None, 3.0], "slope": 2.5, "error": 0.5, "points": 2, "truth": 1.0, "truth_deviation": 0.1}
     return {
@@ -32,7 +38,7 @@ def results() -> dict:
         "clips": dict.fromkeys(KIND_TITLES, 3),
         "people": 5,
         "gallery": 9,
-        **{kind: families for kind in KIND_TITLES},
+        **{kind: metrics for kind in KIND_TITLES},
         "frechet": {"frames": cloud, "lips": cloud, "faces": cloud},
         "public": {"fid": cloud, "fvd": cloud},
         "drift": {"seconds": 3.0, "times": [0, 1, 2], "series": dict.fromkeys(drift.FIGURES, series), "stranger": 0.8},
@@ -78,8 +84,8 @@ def test_the_page_has_everything_and_loads_nothing(tmp_path, results):
     page = Page(text)
     words = " ".join(page.words)
     assert page.open == []
-    for family in FAMILIES:
-        assert family.TITLE in words and all(figure.title in words for figure in family.FIGURES.values())
+    for metric in METRICS:
+        assert metric.TITLE in words and all(figure.title in words for figure in metric.FIGURES.values())
     for expected in (*KIND_TITLES.values(), *COLUMNS.values(), "FID", "FVD", "Drift over 3 seconds", "sharpness"):
         assert expected in words
     assert results["command"] in words and "--syncnet FILE" in words and "see https://example.org/" in words

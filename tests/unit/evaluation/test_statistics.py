@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from starcaster_core.evaluation.statistics import Share, best_lag, correlate, slope, summary
+from starcaster_core.evaluation.statistics import Ratio, best_lag, correlate, slope, summary
 
 
 @pytest.mark.parametrize("lag", [-4, -1, 0, 3])
@@ -33,11 +33,11 @@ def test_the_bootstrap_agrees_with_the_textbook():
 
 
 def test_shares_are_added_before_they_are_divided():
-    assert summary([Share(1, 2), Share(0, 8)])["mean"] == 0.1
+    assert summary([Ratio(1, 2), Ratio(0, 8)])["mean"] == 0.1
 
 
 def test_what_has_no_value_does_not_count():
-    assert summary([]) is None and summary([float("nan")]) is None and summary([Share(0, 0)]) is None
+    assert summary([]) is None and summary([float("nan")]) is None and summary([Ratio(0, 0)]) is None
     assert summary([2.0, float("nan")]) == {"mean": 2.0, "error": None, "low": None, "high": None, "clips": 1}
 
 

@@ -12,12 +12,15 @@ from safetensors.torch import save_file
 
 from starcaster_core.data.shards import Clip, shard_path, write_shard
 from starcaster_core.errors import CheckpointError, InputError
-from starcaster_core.evaluation import syncnet
-from starcaster_core.evaluation.syncnet import REACH, SyncNetConfig, auc, contrast, delay, synchrony
-from starcaster_core.models.frozen import facts_of
+from starcaster_core.evaluation import syncnet as testing
+from starcaster_core.models.frozen import facts_of, save_frozen
+from starcaster_core.models.judges import syncnet
+from starcaster_core.models.judges.syncnet import MAX_OFFSET, SyncNetConfig, synchrony
 from starcaster_core.models.mouth import SIDE
 from starcaster_core.speech.spectrum import FRAME_SAMPLES, MELS, MELS_PER_FRAME
+from starcaster_core.training import syncnet as training
 from starcaster_core.training.mouths import WIDE, Mouths
+from starcaster_core.training.syncnet import auc, contrastive_loss, delayed
 
 FRAMES = 50
 
@@ -57,8 +60,8 @@ def test_an_imposed_delay_is_found_in_hand_made_embeddings(late):
     heard = world[20:66]
     seen = F.normalize(world[20 - late : 66 - late] + 0.1 * torch.randn(46, 16, generator=torch.Generator()), dim=-1)
     found = synchrony(seen, heard)
-    assert found.offset == late and len(found.distances) == 2 * REACH + 1
-    assert found.distance == min(found.distances) == found.distances[late + REACH] < 0.6
+    assert found.offset == late and len(found.distances) == 2 * MAX_OFFSET + 1
+    assert found.distance == min(found.distances) == found.distances[late + MAX_OFFSET] < 0.6
     assert found.confidence == pytest.approx(np.median(found.distances) - found.distance, abs=1e-6) and (
         found.confidence > 0.5
     )
@@ -71,7 +74,7 @@ def test_two_clips_that_have_nothing_in_common_are_far_apart_at_all_offsets():
 
 def test_a_delayed_clip_is_cut_to_what_both_have():
     for late in (-8, 0, 5):
-        seen, heard = delay(track(46), track(46), late)
+        seen, heard = delayed(track(46), track(46), late)
         assert seen.shape == heard.shape == (46 - abs(late), 16)
         assert synchrony(seen, heard).offset == late
 
@@ -95,8 +98,8 @@ def test_a_window_sees_and_hears_its_own_frames_and_no_others(window):
     other_crops[:, 9] = 0
     other_spectra[..., 9 * MELS_PER_FRAME : 10 * MELS_PER_FRAME] = 3
     with torch.no_grad():
-        seen = (net.see(crops) - net.see(other_crops)).abs().amax(dim=(0, 2))
-        heard = (net.hear(spectra) - net.hear(other_spectra)).abs().amax(dim=(0, 2))
+        seen = (net.embed_video(crops) - net.embed_video(other_crops)).abs().amax(dim=(0, 2))
+        heard = (net.embed_audio(spectra) - net.embed_audio(other_spectra)).abs().amax(dim=(0, 2))
     expected = [9 - window < w <= 9 for w in range(20 - window + 1)]
     assert (seen > 1e-4).tolist() == (heard > 1e-4).tolist() == expected
 
@@ -104,8 +107,8 @@ def test_a_window_sees_and_hears_its_own_frames_and_no_others(window):
 def test_contrast_is_least_where_windows_find_their_own():
     own, other = track(40, 1).reshape(2, 20, 16), track(40, 2).reshape(2, 20, 16)
     sharp = torch.tensor(3.0)
-    assert contrast(own, own, sharp) < 1 < 3 < contrast(own, other, sharp)
-    assert contrast(own, own.roll(1, 1), sharp) > contrast(own, own, sharp)
+    assert contrastive_loss(own, own, sharp) < 1 < 3 < contrastive_loss(own, other, sharp)
+    assert contrastive_loss(own, own.roll(1, 1), sharp) > contrastive_loss(own, own, sharp)
 
 
 def test_auc_counts_pairs():
@@ -115,14 +118,14 @@ def test_auc_counts_pairs():
 @pytest.fixture(scope="module")
 def fitted():
     """A net that has seen mouths open with loudness, for some seconds"""
-    net, clips = syncnet.new_syncnet(0, SyncNetConfig(widths=(16, 24, 32), hearing=64)), mouths(8, 0)
+    net, clips = syncnet.new_syncnet(0, SyncNetConfig(widths=(16, 24, 32), audio_width=64)), mouths(8, 0)
     spectra = net.spectra(clips.sound)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(syncnet, "CLIPS", 6)
-        patch.setattr(syncnet, "FRAMES", 20)
+        patch.setattr(training, "CLIPS", 6)
+        patch.setattr(training, "FRAMES", 20)
         for step in range(60):
-            loss, _ = syncnet.step_loss(net, clips, spectra, syncnet.step_generator(0, "test", step))
+            loss, _ = training.step_loss(net, clips, spectra, training.step_generator(0, "test", step))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -132,8 +135,8 @@ def fitted():
 
 def test_it_learns_that_the_mouth_goes_with_the_sound(fitted):
     clips = mouths(8, 1)
-    before = syncnet.figures(syncnet.new_syncnet(0).eval(), clips.crops, clips.sound, range(-4, 5, 4))
-    after = syncnet.figures(fitted, clips.crops, clips.sound, range(-4, 5, 4))
+    before = training.figures(syncnet.new_syncnet(0).eval(), clips.crops, clips.sound, range(-4, 5, 4))
+    after = training.figures(fitted, clips.crops, clips.sound, range(-4, 5, 4))
     assert after["auc_in_place"] > 0.95 and after["auc_distance"] > 0.9 and after["auc_confidence"] > 0.8
     assert after["delay_within_one_frame"] > 0.9 > 0.5 > before["delay_within_one_frame"]
     assert after["true"]["confidence"] > after["other_sound"]["confidence"]
@@ -161,10 +164,22 @@ def test_a_saved_net_is_the_same_again_and_other_files_are_refused(tmp_path, fit
     path = tmp_path / "syncnet.safetensors"
     syncnet.save_syncnet(path, fitted, {"seed": 0})
     again, crops = syncnet.load_syncnet(path), torch.rand(1, 12, SIDE, SIDE)
-    assert torch.equal(again.see(crops), fitted.see(crops)) and again.config == fitted.config
+    assert torch.equal(again.embed_video(crops), fitted.embed_video(crops)) and again.config == fitted.config
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors", {"lip reader": "{}"})
     with pytest.raises(CheckpointError, match="other.safetensors.*lip reader"):
         syncnet.load_syncnet(tmp_path / "other.safetensors")
+
+
+def test_a_file_of_an_earlier_version_still_loads(tmp_path, fitted):
+    """Its names for the encoders and their width were others."""
+    old = syncnet.SyncNet(fitted.config)
+    old.load_state_dict(fitted.state_dict())
+    old.seeing, old.hearing = old.video_encoder, old.audio_encoder
+    del old.video_encoder, old.audio_encoder
+    config = {"window": 5, "widths": [16, 24, 32], "hearing": 64, "embedding": 128}
+    save_frozen(tmp_path / "old.safetensors", "syncnet", old, config, {})
+    again, crops = syncnet.load_syncnet(tmp_path / "old.safetensors"), torch.rand(1, 12, SIDE, SIDE)
+    assert torch.equal(again.embed_video(crops), fitted.embed_video(crops)) and again.config == fitted.config
 
 
 def clip(number: int, split: str) -> Clip:
@@ -185,13 +200,13 @@ def clip(number: int, split: str) -> Clip:
     return Clip(f"{number:04d}", info, grey[..., None].expand(-1, -1, -1, 3).numpy(), few.sound[0].numpy(), truth)
 
 
-def test_the_command_trains_and_tests(tmp_path, monkeypatch):
-    monkeypatch.setattr(syncnet, "CLIPS", 2)
+def test_the_commands_train_and_test(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CLIPS", 2)
     write_shard(shard_path(tmp_path, 0), [clip(n, split) for n, split in enumerate(["train", "train", "val", "test"])])
     file, report = tmp_path / "run" / "syncnet.safetensors", tmp_path / "report.json"
-    syncnet.main(f"train --data {tmp_path} --minutes 0.01 --seed 2 --out {file}".split())
+    training.main(f"--data {tmp_path} --minutes 0.01 --seed 2 --out {file}".split())
     assert facts_of(file)["seed"] == 2 and facts_of(file)["clips"] == 2
-    syncnet.main(f"test --data {tmp_path} --syncnet {file} --out {report}".split())
+    testing.main(f"--data {tmp_path} --syncnet {file} --out {report}".split())
     measured = json.loads(report.read_text())
     assert measured["rendered"] == facts_of(file)["held_out"]
     assert set(measured["still_mouth"]) == {"confidence", "distance"}

@@ -12,8 +12,11 @@ onnx = pytest.importorskip("onnx", reason="needs the package onnx to make test n
 pytest.importorskip("onnxruntime", reason="needs the package onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from starcaster_core.identity.arcface import TEMPLATE, sample, similarity  # noqa: E402
+from starcaster_core.identity.align import ARCFACE_POINTS, similarity  # noqa: E402
+from starcaster_core.identity.arcface import sample  # noqa: E402
 from starcaster_core.identity.scrfd import decode, without_doubles  # noqa: E402
+
+TEMPLATE = ARCFACE_POINTS - 0.5  # as InsightFace counts
 
 # What the toy detector says of every bright cell: sides in strides from its centre, and five points beside it.
 SIDES = np.array([3, 4, 3, 5], np.float32)

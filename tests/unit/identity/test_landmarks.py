@@ -45,23 +45,23 @@ def face(photo):
 
 
 @pytest.fixture(scope="module")
-def stage():
-    from starcaster_core.data.synth import the_stage
+def world():
+    from starcaster_core.data.synth import synthetic_world
 
     try:
-        return the_stage()
+        return synthetic_world()
     except MissingDependencyError as error:
         pytest.skip(str(error))
 
 
-def drawn(stage, person: int, yaw: float = 0.0, pitch: float = 0.0, **weights: float) -> np.ndarray:
-    from starcaster_core.data.heads.camera import default_intrinsics, look_at_origin
-    from starcaster_core.data.heads.look import studio_look
+def drawn(world, person: int, yaw: float = 0.0, pitch: float = 0.0, **weights: float) -> np.ndarray:
+    from starcaster_core.camera.poses import default_intrinsics, world_from_cam
+    from starcaster_core.data.heads.lighting import neutral_lighting
 
-    stage.show(person)
-    names = stage.kit.unit_names
-    stage.renderer.pose(np.array([weights.get(name, 0.0) for name in names], np.float32))
-    return stage.renderer.draw(studio_look(), look_at_origin(yaw, pitch), default_intrinsics(3.0), size=256)
+    world.load_person(person)
+    names = world.kit.unit_names
+    world.renderer.pose(np.array([weights.get(name, 0.0) for name in names], np.float32))
+    return world.renderer.draw(neutral_lighting(), world_from_cam(yaw, pitch), default_intrinsics(3.0), size=256)
 
 
 # Against the original -------------------------------------------------------------------------------------------------
@@ -227,13 +227,13 @@ def test_the_pose_of_a_known_head_is_exact(yaw, pitch):
     np.testing.assert_allclose(fit.scale * head @ fit.rotation.T + fit.shift, seen, atol=1e-4)
 
 
-def test_yaw_and_pitch_of_rendered_heads(stage):
+def test_yaw_and_pitch_of_rendered_heads(world):
     """A person's own profile leans by up to 8 degrees, so the pitch is only right in the mean"""
     asked, found = [], []
     for person in range(4):
         for yaw, pitch in ((0, 0), (-38, 0), (30, 10), (15, -15)):
             asked.append((yaw, pitch))
-            found.append(find_landmarks(drawn(stage, person, yaw, pitch)).pose[:2])
+            found.append(find_landmarks(drawn(world, person, yaw, pitch)).pose[:2])
     yaw_error, pitch_error = (np.array(found) - asked).T
     assert np.abs(yaw_error).mean() < 2.5
     assert abs(pitch_error.mean()) < 4 and np.abs(pitch_error - pitch_error.mean()).mean() < 5
@@ -242,11 +242,11 @@ def test_yaw_and_pitch_of_rendered_heads(stage):
 # Mouth and lids -------------------------------------------------------------------------------------------------------
 
 
-def test_an_open_mouth_and_closed_lids_are_seen(stage):
-    rest, mouth = (find_landmarks(drawn(stage, 3, jawOpen=opening)) for opening in (0.0, 0.7))
+def test_an_open_mouth_and_closed_lids_are_seen(world):
+    rest, mouth = (find_landmarks(drawn(world, 3, jawOpen=opening)) for opening in (0.0, 0.7))
     assert mouth.mouth_opening > rest.mouth_opening + 0.15
     assert mouth.score("jawOpen") > rest.score("jawOpen") + 0.2
-    winking = find_landmarks(drawn(stage, 3, eyeBlinkLeft=1.0))
+    winking = find_landmarks(drawn(world, 3, eyeBlinkLeft=1.0))
     right, left = winking.lid_openings
     assert left < 0.6 * right
     assert winking.score("eyeBlinkLeft") > winking.score("eyeBlinkRight") + 0.2

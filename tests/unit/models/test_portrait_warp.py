@@ -124,7 +124,7 @@ def test_rendered_heads_come_nearer_to_the_truth():
         load_kit()
     except MissingDependencyError as error:
         pytest.skip(f"no head kit: {error}")
-    clip = make_clip(Settings(1, frames=40, size=64, seed=3, kinds=(("temporal", 1.0),), filmed=0.0), 1)
+    clip = make_clip(Settings(1, frames=40, size=64, seed=3, kinds=(("temporal", 1.0),), degraded=0.0), 1)
     frames = torch.from_numpy(clip.frames).movedim(-1, 1).float() / 255
     moved = head_degrees(clip.truth["head_rotation"])
     turned = warp_portrait(frames[:1], rotations(torch.from_numpy(moved - moved[0]))[None])[0]

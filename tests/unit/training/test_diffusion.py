@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from starcaster_core.conventions import KINDS
 from starcaster_core.errors import InputError
 from starcaster_core.models.checkpoint import random_model
 from starcaster_core.presets import PRESETS
@@ -19,7 +20,7 @@ from starcaster_core.training.diffusion import (
     draw_batch,
     draw_reference,
 )
-from starcaster_core.training.latents import KINDS, ClipSet
+from starcaster_core.training.latents import ClipSet
 from starcaster_core.training.portrait import choose_trainable
 from starcaster_core.training.recipe import Stage
 from starcaster_core.training.recipes.mini import MINI_RECIPE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,10 +20,10 @@ from starcaster_core.training.mouths import (
     VISEMES,
     WIDE,
     Mouths,
+    augment,
+    centre_crops,
     draw_crops,
     load_mouths,
-    plain,
-    spoil,
     viseme_track,
 )
 
@@ -84,7 +86,7 @@ def test_loaded_mouths_are_what_the_crops_of_the_frames_are(shards):
     assert len(mouths) == 2 and torch.equal(mouths.decoded, mouths.crops)
     frames = torch.from_numpy(clip(1).frames).permute(0, 3, 1, 2)[None] / 255
     boxes = torch.tensor([44, 80, 84, 104]).expand(1, FRAMES, 4) / 128
-    error = (plain(mouths.crops[1:]) - mouth_crops(frames, boxes)).abs()
+    error = (centre_crops(mouths.crops[1:]) - mouth_crops(frames, boxes)).abs()
     assert error.mean() < 0.005 and error.max() < 0.2  # the video's loss, most at the mouth's edges
     # The box is 40 pixels wide, and so is the crop: a gap of 8 pixels is a fifth of it.
     truth = clip(1).truth["landmarks"]
@@ -93,11 +95,21 @@ def test_loaded_mouths_are_what_the_crops_of_the_frames_are(shards):
         load_mouths([shards], ("val",))
 
 
+def test_clips_that_cannot_be_read_are_left_out_and_recorded(tmp_path):
+    real = clip(1)
+    real = replace(real, key="real", info=real.info | {"landmark_names": ["nose_base"]})
+    write_shard(shard_path(tmp_path, 0), [clip(0), real])
+    shard_path(tmp_path, 1).write_bytes(b"no shard")
+    left_out: dict[str, str] = {}
+    assert len(load_mouths([tmp_path], ("train",), left_out=left_out)) == 1
+    assert [reason[:8] for reason in left_out.values()] == ["no landm", "Wanted a"]
+
+
 def test_spoilt_crops_repeat_and_say_their_scale():
     disc = torch.zeros(8, 2, WIDE, WIDE, dtype=torch.uint8)
     rows, columns = np.mgrid[:WIDE, :WIDE]
     disc[:, :, torch.from_numpy(np.hypot(rows - 27.5, columns - 27.5) < 10)] = 255
-    first, second = (spoil(disc, torch.Generator().manual_seed(5)) for _ in range(2))
+    first, second = (augment(disc, torch.Generator().manual_seed(5)) for _ in range(2))
     assert torch.equal(first[0], second[0]) and first[0].shape == (8, 2, SIDE, SIDE)
     assert first[0].min() >= 0 and first[0].max() <= 1
     for crop, scale in zip(first[0][:, 0], first[1]):
@@ -158,7 +170,7 @@ def test_a_loss_on_the_features_moves_the_frames_towards_the_truth(reader):
 
 def test_what_is_read_does_not_depend_on_the_clips_beside_it():
     reader = training.new_reader(0).eval()
-    crops = plain(gaps(3, 0).crops)
+    crops = centre_crops(gaps(3, 0).crops)
     torch.testing.assert_close(reader(crops).features[1:2], reader(crops[1:2]).features, atol=1e-4, rtol=1e-3)
 
 
@@ -166,7 +178,7 @@ def test_a_saved_reader_is_the_same_again(tmp_path):
     reader = training.new_reader(3).eval()
     save_lipreader(tmp_path / "lips.safetensors", reader, {"seed": 3})
     again = load_lipreader(tmp_path / "lips.safetensors")
-    crops = plain(gaps(2, 0).crops)
+    crops = centre_crops(gaps(2, 0).crops)
     assert all(torch.equal(a, b) for a, b in zip(reader(crops), again(crops)))
     assert again.config.visemes == VISEMES and facts_of(tmp_path / "lips.safetensors") == {"seed": 3}
     assert not any(parameter.requires_grad for parameter in again.parameters())

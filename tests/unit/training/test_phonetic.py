@@ -17,7 +17,7 @@ from starcaster_core.models.phonetic import CLASSES, CONTEXT, PhoneticEncoder, l
 from starcaster_core.speech.spectrum import FRAME_SAMPLES
 from starcaster_core.training import phonetic as training
 from starcaster_core.training.loop import LoopSettings
-from starcaster_core.training.phonetic import CLASS_NAMES, CROP, FRAMES, Labelled, augment, crop
+from starcaster_core.training.phonetic import CLASS_NAMES, CROP, FRAMES, LabelledUtterance, augment, crop
 
 
 def test_the_head_has_a_class_for_every_phoneme():
@@ -29,7 +29,7 @@ def test_labels_stay_with_their_sound(speed):
     """A clip that is silent, then loud: the crop's loud samples are those of the frames labelled loud."""
     samples = np.zeros(8 * 16_000, np.int16)
     samples[4 * 16_000 :] = 20_000
-    clip = Labelled(samples, np.array([0, 4 * 16_000]), np.array([0, 5]))
+    clip = LabelledUtterance(samples, np.array([0, 4 * 16_000]), np.array([0, 5]))
     rng = np.random.default_rng(1)
     seen = set()
     for _ in range(20):
@@ -69,7 +69,7 @@ def test_calibration_gives_bands_of_mean_0_and_deviation_1():
     assert normalised.mean().abs() < 1e-3 and (normalised.std() - 1).abs() < 1e-2
 
 
-def _speech_like(count: int, seed: int, held_out: bool, *natural) -> list[Labelled]:
+def _speech_like(count: int, seed: int, held_out: bool, *natural) -> list[LabelledUtterance]:
     """Tones of four pitches, each a class of its own: learnt within a few steps, and no synthesizer is needed."""
     rng = np.random.default_rng([seed, held_out])
     clips = []
@@ -77,7 +77,7 @@ def _speech_like(count: int, seed: int, held_out: bool, *natural) -> list[Labell
         classes = rng.integers(0, 4, 20)
         hertz = np.repeat(np.array([0, 300, 900, 2500])[classes], 3200)
         tone = 8000 * np.sin(2 * np.pi * np.cumsum(hertz) / 16_000)
-        clips.append(Labelled(tone.astype(np.int16), np.arange(20) * 3200, classes))
+        clips.append(LabelledUtterance(tone.astype(np.int16), np.arange(20) * 3200, classes))
     return clips
 
 

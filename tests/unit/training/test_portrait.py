@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from starcaster_core.conventions import KINDS
 from starcaster_core.data.shards import shard_path, write_shard
 from starcaster_core.models.attention_cache import cache_condition
 from starcaster_core.models.checkpoint import load_checkpoint, random_model, read_checkpoint, save_checkpoint
 from starcaster_core.presets import PRESETS, ExtensionsConfig
 from starcaster_core.training import portrait
 from starcaster_core.training.diffusion import DenoisingLoss, draw_batch
+from starcaster_core.training.gradient_checkpointing import checkpointed_blocks
 from starcaster_core.training.grids import decoded, held_out, sample_grid
-from starcaster_core.training.latents import KINDS, ClipSet, encode_shards, load_clips
+from starcaster_core.training.latents import ClipSet, encode_shards, load_clips
 from starcaster_core.training.loop import LoopSettings
-from starcaster_core.training.memory import recomputing
 from starcaster_core.training.portrait import (
     begun_model,
     choose_trainable,
@@ -56,6 +58,37 @@ def test_clips_are_encoded_once_and_keep_their_kind(tmp_path, model, clip):
     torch.testing.assert_close(clips.eyes[1, 0], torch.tensor([0.345, 0.345, 0.655, 0.405]))
     assert not clips.head_motion.any()  # nobody knows
     assert encode_shards(tmp_path, latents, model) == 0
+
+
+def test_damaged_and_faceless_clips_are_left_out_and_recorded(tmp_path, model, clip):
+    class Finds:
+        name = "somebody"
+
+        def detect(self, image):
+            return [] if image.mean() < 60 else ["a face"]
+
+        def embed(self, image, face):
+            return np.ones(128, np.float32)
+
+    one, other = clip(0, "temporal"), clip(1, "temporal")
+    dark = replace(one, frames=np.zeros_like(one.frames), key="dark")
+    light = replace(other, frames=np.full_like(other.frames, 200), key="light")
+    write_shard(shard_path(tmp_path, 0), [dark, light])
+    write_shard(shard_path(tmp_path, 1), [light, light])
+    content = shard_path(tmp_path, 1).read_bytes()
+    shard_path(tmp_path, 1).write_bytes(content[: len(content) * 2 // 3])
+    shard_path(tmp_path, 2).write_bytes(b"no shard")
+    latents = tmp_path / "latents"
+    encode_shards(tmp_path, latents, model, Finds())
+    assert [len(load_file(latents / f"shard-0000{number}.safetensors")["kind"]) for number in (0, 1)] == [1, 1]
+    assert not (latents / "shard-00002.safetensors").exists()
+    left_out = json.loads((latents / "left_out.json").read_text())
+    assert [name.removeprefix(f"{tmp_path}/") for name in left_out] == [
+        "shard-00000.tar: dark",
+        "shard-00001.tar",
+        "shard-00002.tar",
+    ]
+    assert len(load_clips(latents).kind) == 2
 
 
 STUDENT = "4-student.safetensors"
@@ -218,7 +251,7 @@ def test_an_interrupted_stage_goes_on_to_the_very_bit(tmp_path, stage, monkeypat
     )
 
 
-def test_recomputing_activations_changes_no_gradient():
+def test_checkpointed_activations_change_no_gradient():
     stage, clips = replace(RECIPES["mini"][3], **SMALL, reference=1.0, context=1.0), clips_in_memory()
     batch = draw_batch(clips, stage, "train", 2, torch.Generator().manual_seed(0))
 
@@ -231,7 +264,7 @@ def test_recomputing_activations_changes_no_gradient():
             kept += tensor.numel()
             return tensor
 
-        with recomputing(model.unet, enabled):
+        with checkpointed_blocks(model.unet, enabled):
             with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
                 cost = DenoisingLoss(model, stage)(batch, torch.Generator().manual_seed(1))[0]
             cost.backward()

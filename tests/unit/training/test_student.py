@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from starcaster_core import generate, pipeline
+from starcaster_core.conventions import KINDS
 from starcaster_core.models.attention_cache import cache_condition
 from starcaster_core.models.checkpoint import random_model, save_checkpoint
 from starcaster_core.models.discriminator import Discriminator, DiscriminatorConditions
@@ -25,7 +26,7 @@ from starcaster_core.training import adversarial, diffusion, portrait
 from starcaster_core.training import student as module
 from starcaster_core.training.adversarial import adversarial_losses
 from starcaster_core.training.diffusion import DenoisingLoss, draw_batch
-from starcaster_core.training.latents import KINDS, ClipSet
+from starcaster_core.training.latents import ClipSet
 from starcaster_core.training.loop import LoopSettings
 from starcaster_core.training.portrait import choose_trainable
 from starcaster_core.training.recipe import Stage

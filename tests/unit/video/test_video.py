@@ -235,7 +235,7 @@ def test_a_missing_encoder_is_explained(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_is_explained(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StarcasterError, match="permissions"):
+    with pytest.raises(StarcasterError, match="a folder to write into"):
         write_video(tmp_path / "file" / "out.mp4", pictures(), FPS)
 
 
@@ -277,8 +277,8 @@ def test_bad_sound_is_refused(tmp_path, sound, words):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_surround_becomes_mono(tmp_path):
-    assert write_video(tmp_path / "a.mp4", pictures(), FPS, tone(1, 48000, channels=6)).channels == 1
+def test_surround_becomes_stereo(tmp_path):
+    assert write_video(tmp_path / "a.mp4", pictures(), FPS, tone(1, 48000, channels=6)).channels == 2
 
 
 def test_unknown_formats_and_files_without_video_are_refused(tmp_path):

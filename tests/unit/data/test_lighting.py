@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from starcaster_core.data.heads import shadow
-from starcaster_core.data.heads.film import Film, develop, sample_film
+from starcaster_core.data.heads.degradation import CameraDegradation, degrade, sample_degradation
 from starcaster_core.data.heads.glasses import Glasses, build_glasses
-from starcaster_core.data.heads.look import sample_look
+from starcaster_core.data.heads.lighting import sample_lighting
 from starcaster_core.errors import MissingDependencyError
 
-FAULTLESS = Film(np.ones(3), gamma=1.0, saturation=1.0, vignette=0.0, blur=0.0, grain=0.0, coarse=0.0)
+FAULTLESS = CameraDegradation(np.ones(3), gamma=1.0, saturation=1.0, vignette=0.0, blur=0.0, grain=0.0, coarse=0.0)
 
 
 def plate_above(matrix: np.ndarray) -> np.ndarray:
@@ -57,25 +57,25 @@ def test_spectacles_are_symmetric_and_stand_before_the_eyes():
         assert triangles.min() == 0 and triangles.max() == len(vertices) - 1
         assert vertices[:, 0].max() == pytest.approx(-vertices[:, 0].min(), abs=0.01)
     assert lenses[0][:, 2].min() > 1.45
-    for eye in (left, right):  # each eye looks through a lens
+    for eye in (left, right):  # each eye scenes through a lens
         around = lenses[0][np.abs(lenses[0][:, 0] - eye[0]) < 0.3]
         assert around[:, 0].min() < eye[0] < around[:, 0].max() and around[:, 1].min() < eye[1] < around[:, 1].max()
 
 
 def test_a_faultless_camera_changes_nothing():
     frames = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
-    np.testing.assert_array_equal(develop(frames, FAULTLESS, 5), frames)
+    np.testing.assert_array_equal(degrade(frames, FAULTLESS, 5), frames)
 
 
 def test_grain_is_as_strong_as_said_new_in_every_frame_and_repeatable():
     from dataclasses import replace
 
     frames = np.full((2, 64, 64, 3), 40, np.uint8)
-    noisy = develop(frames, replace(FAULTLESS, grain=6.0), 5)
-    np.testing.assert_array_equal(noisy, develop(frames, replace(FAULTLESS, grain=6.0), 5))
+    noisy = degrade(frames, replace(FAULTLESS, grain=6.0), 5)
+    np.testing.assert_array_equal(noisy, degrade(frames, replace(FAULTLESS, grain=6.0), 5))
     assert noisy.astype(float).std() == pytest.approx(6.0 * (1.2 - 0.7 * 40 / 255), rel=0.1)
     assert np.abs(noisy[0].astype(float) - noisy[1]).mean() > 3
-    coarse = develop(frames, replace(FAULTLESS, grain=6.0, coarse=0.8), 5)[0, ..., 0].astype(float)
+    coarse = degrade(frames, replace(FAULTLESS, grain=6.0, coarse=0.8), 5)[0, ..., 0].astype(float)
     neighbours = np.corrcoef(coarse[:, :-1].ravel(), coarse[:, 1:].ravel())[0, 1]
     assert neighbours > 0.4 > abs(np.corrcoef(noisy[0, :, :-1, 0].ravel(), noisy[0, :, 1:, 0].ravel())[0, 1])
 
@@ -84,60 +84,60 @@ def test_corners_of_a_bad_lens_are_darker_and_a_seed_is_a_camera():
     from dataclasses import replace
 
     frames = np.full((1, 33, 33, 3), 200, np.uint8)
-    dim = develop(frames, replace(FAULTLESS, vignette=0.25), 1)[0, ..., 0]
+    dim = degrade(frames, replace(FAULTLESS, vignette=0.25), 1)[0, ..., 0]
     assert dim[16, 16] == 200 and dim[0, 0] == pytest.approx(150, abs=1)
-    assert sample_film(3).grain == sample_film(3).grain != sample_film(4).grain
+    assert sample_degradation(3).grain == sample_degradation(3).grain != sample_degradation(4).grain
 
 
 def test_places_behind_people_meet_themselves_at_the_edges():
-    looks = [look for look in map(sample_look, range(30)) if look.kind == "scene"]
-    assert len(looks) > 8
-    for look in looks:
-        picture = look.background.astype(float)
+    scenes = [lighting for lighting in map(sample_lighting, range(30)) if lighting.kind == "scene"]
+    assert len(scenes) > 8
+    for lighting in scenes:
+        picture = lighting.background.astype(float)
         inside = np.abs(np.diff(picture, axis=1)).mean()
         assert np.abs(picture[:, 0] - picture[:, -1]).mean() < 4 * inside + 4
 
 
 @pytest.fixture(scope="module")
-def stage():
-    from starcaster_core.data.synth import Stage
+def world():
+    from starcaster_core.data.synth import SyntheticWorld
 
     try:
-        return Stage()
+        return SyntheticWorld()
     except MissingDependencyError as error:
         pytest.skip(str(error))
 
 
-def test_lips_of_everybody_meet_at_rest(stage):
+def test_lips_of_everybody_meet_at_rest(world):
     from starcaster_core.data.heads.identity import sample_identity
     from starcaster_core.data.heads.rig import LANDMARKS, build_rig
 
     upper, lower = LANDMARKS.index("upper_lip_bottom"), LANDMARKS.index("lower_lip_top")
     for person in range(12):
-        rig = build_rig(stage.kit, sample_identity(stage.kit, person))
+        rig = build_rig(world.kit, sample_identity(world.kit, person))
         points = rig.neutral[rig.landmarks] / rig.scale
         assert abs(points[upper, 1] - points[lower, 1]) < 0.01, person
 
 
-def test_the_head_casts_a_shadow_on_the_neck(stage, monkeypatch):
+def test_the_head_casts_a_shadow_on_the_neck(world, monkeypatch):
     from dataclasses import replace
 
-    from starcaster_core.data.heads.camera import default_intrinsics, look_at_origin
-    from starcaster_core.data.heads.look import studio_look
+    from starcaster_core.camera.poses import default_intrinsics, world_from_cam
+    from starcaster_core.data.heads.lighting import neutral_lighting
 
-    rig = stage.show(1)
-    stage.renderer.pose(np.zeros(len(rig.morphs), np.float32))
-    above = studio_look().directions.copy()
+    rig = world.load_person(1)
+    world.renderer.pose(np.zeros(len(rig.morphs), np.float32))
+    above = neutral_lighting().directions.copy()
     above[0] = [0, 0.94, 0.34]
-    look = replace(studio_look(), directions=above)
+    lighting = replace(neutral_lighting(), directions=above)
 
     def neck() -> float:
-        picture = stage.renderer.draw(look, look_at_origin(0, 0), default_intrinsics(3.4), size=128)
+        picture = world.renderer.draw(lighting, world_from_cam(0, 0), default_intrinsics(3.4), size=128)
         return float(picture[104:114, 54:74].mean())
 
     shaded = neck()
-    monkeypatch.setattr(stage.renderer.loaded, "casters", [])
-    monkeypatch.setattr(stage.renderer.loaded, "shadow_of", b"")
+    monkeypatch.setattr(world.renderer.loaded, "casters", [])
+    monkeypatch.setattr(world.renderer.loaded, "shadow_of", b"")
     assert shaded < 0.9 * neck()
 
 

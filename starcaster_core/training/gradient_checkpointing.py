@@ -1,4 +1,4 @@
-"""Time for memory: activations of the denoiser are computed again in the backward pass instead of being kept."""
+"""Gradient checkpointing: activations of the denoiser are computed again in the backward pass instead of being kept."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ BLOCKS = (ResidualBlock, SpatialTransformer, MotionModule)
 
 
 @contextmanager
-def recomputing(unet: nn.Module, enabled: bool = True) -> Iterator[None]:
-    """Within it, the residual, spatial and temporal blocks of a UNet keep their inputs alone (Chen et al. 2016); what
-    comes out and what flows back are the same."""
+def checkpointed_blocks(unet: nn.Module, enabled: bool = True) -> Iterator[None]:
+    """Let the residual, spatial and temporal blocks of a UNet keep their inputs alone (Chen et al. 2016).
+
+    Outputs and gradients are the same.
+    """
     blocks = [module for module in unet.modules() if isinstance(module, BLOCKS)] if enabled else []
     for block in blocks:
-        block.forward = forgetful(block.forward)
+        block.forward = checkpointed(block.forward)
     try:
         yield
     finally:
@@ -30,9 +32,9 @@ def recomputing(unet: nn.Module, enabled: bool = True) -> Iterator[None]:
             del block.forward
 
 
-def forgetful(forward):
+def checkpointed(forward):
     def run(*args, **kwargs):
-        if not torch.is_grad_enabled():  # the reference pass, which also notes what it sees
+        if not torch.is_grad_enabled():  # the reference pass, which also records features
             return forward(*args, **kwargs)
         return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 

@@ -1,4 +1,4 @@
-"""The light and the background of a clip, drawn from a seed."""
+"""Lighting and background of a clip, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Look:
-    """directions float32 [3, 3]: unit vectors to key, fill and rim light in the world; colours float32 [3, 3].
+class Lighting:
+    """Lights and background.
 
-    sky, ground float32 [3]: light from above and from below. background uint8 [h, w, 3]: a few colours, drawn smoothly
-    over the whole surround (a plain one is 1x1).
+    directions: float32 [3, 3], unit vectors to key, fill and rim light in the world. colours: float32 [3, 3], of those
+    lights. sky, ground: float32 [3], ambient light from above and below. background: uint8 [h, w, 3], stretched
+    smoothly over the whole surround (a plain one is 1x1). kind: of the background: plain, gradient or scene. softness:
+    radius of the key light's shadow edge, fraction of the shadow map.
     """
 
     directions: np.ndarray
@@ -21,11 +23,11 @@ class Look:
     ground: np.ndarray
     background: np.ndarray
     kind: str
-    softness: float = 0.006  # radius of the key light's shadow edge, as a share of the shadow map
+    softness: float = 0.006
 
 
-def sample_look(seed: int) -> Look:
-    """Light rig and background of `seed`."""
+def sample_lighting(seed: int) -> Lighting:
+    """Draw lights and background."""
     rng = np.random.default_rng([seed, 0x100C])
     side = rng.choice([-1, 1])
     key = _direction(side * rng.uniform(5, 60), rng.uniform(5, 50))
@@ -42,7 +44,7 @@ def sample_look(seed: int) -> Look:
     )
     ambient = rng.uniform(0.22, 0.46)
     background, kind = _background(rng)
-    return Look(
+    return Lighting(
         directions=np.array([key, fill, rim], np.float32),
         colours=colours.astype(np.float32),
         sky=_tinted(rng.normal(0, 0.05), ambient).astype(np.float32),
@@ -53,9 +55,9 @@ def sample_look(seed: int) -> Look:
     )
 
 
-def studio_look() -> Look:
-    """Even light on plain grey: for identity embeddings and portraits."""
-    return Look(
+def neutral_lighting() -> Lighting:
+    """Return even light before a grey background: for identity embeddings and portraits."""
+    return Lighting(
         directions=np.array([_direction(25, 30), _direction(-45, 10), _direction(-150, 35)], np.float32),
         colours=np.array([[0.95, 0.93, 0.90], [0.32, 0.33, 0.36], [0.35, 0.36, 0.40]], np.float32),
         sky=np.array([0.31, 0.32, 0.34], np.float32),
