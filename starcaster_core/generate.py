@@ -17,7 +17,7 @@ from .errors import InputError, shown
 from .frame_sizes import FRAMES, LARGEST, SMALLEST
 from .presets import SCHEDULERS
 from .sampling.settings import SamplerSettings
-from .signals import ending_at_once, interruptible
+from .signals import ending_at_once
 from .types import Identity
 
 FileName = str | os.PathLike
@@ -87,7 +87,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help=f"the video to write: {', '.join(SUFFIXES)}")
 
 
-@interruptible()
 def run(args: argparse.Namespace) -> None:
     """Generate the video that the arguments describe. Raises InputError and its kinds for what cannot be used."""
     with ending_at_once():

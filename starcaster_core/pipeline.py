@@ -359,9 +359,12 @@ def write_chunks(
 
 
 def keep_unfinished(writer: VideoWriter, path: Path, say: Callable[[str], None]) -> None:
-    """Turn what a stopped render has written into a playable video beside the one that was wanted."""
-    beside = path.with_name(f"{path.stem}{UNFINISHED}{path.suffix}")
+    """Turn what a stopped render has written into a playable video beside the one that was wanted, of a free name."""
     with suppress(Exception):  # where nothing was written, or the disk failed; what stopped the render matters more
+        beside, number = path.with_name(f"{path.stem}{UNFINISHED}{path.suffix}"), 1
+        while os.path.lexists(beside):
+            number += 1
+            beside = path.with_name(f"{path.stem}{UNFINISHED}_{number}{path.suffix}")
         info = writer.close(beside)
         say(f"What was finished is in {beside}: {info.seconds:.2f} s.")
 

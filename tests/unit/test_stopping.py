@@ -77,6 +77,14 @@ def test_a_stopped_render_leaves_a_playable_file_and_goes_on(model, conditions, 
     assert names(tmp_path) == {"o.unfinished.mp4", "o.mp4"}, "the journal is gone"
 
 
+def test_what_a_stopped_render_leaves_is_never_written_over_another_file(model, conditions, tmp_path):
+    (tmp_path / "o.unfinished.mp4").write_text("of the user")
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.save_video(tmp_path / "o.mp4", model, conditions, SETTINGS, progress=Stop(KeyboardInterrupt(), 2))
+    assert (tmp_path / "o.unfinished.mp4").read_text() == "of the user"
+    assert names(tmp_path) == {"o.unfinished.mp4", "o.unfinished_2.mp4"}
+
+
 def test_a_render_stopped_before_its_first_frame_leaves_nothing(model, conditions, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         pipeline.save_video(tmp_path / "o.mp4", model, conditions, SETTINGS, progress=Stop(KeyboardInterrupt(), 0))
