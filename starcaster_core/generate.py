@@ -79,6 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--no-journal", action="store_true", help="do not keep finished chunks, with which a stopped render goes on"
     )
+    how.add_argument("--keep-journal", action="store_true", help="keep them when the video is whole, for --redo")
+    how.add_argument(
+        "--redo", type=int, nargs="+", metavar="CHUNK", help="of a kept journal, make these chunks again, from 1 on"
+    )
+    how.add_argument("--redo-seed", type=int, default=None, help="of the chunks made again; default: --seed plus 1")
     parser.add_argument("--out", type=Path, required=True, help=f"the video to write: {', '.join(SUFFIXES)}")
 
 
@@ -113,6 +118,8 @@ def run(args: argparse.Namespace) -> None:
         progress=show_progress,
         execution=execution,
         journal=None if args.no_journal else args.out.parent / JOURNAL,
+        keep_journal=args.keep_journal or bool(args.redo),
+        redo=chunks_to_redo(args, conditions.frames, model.config.chunk_frames),
         say=say,
     )
     print(
@@ -222,6 +229,18 @@ def choose_camera(args: argparse.Namespace) -> CameraMove | str | None:
     if args.camera in PRESETS:
         return CameraMove(args.camera, yaw=args.yaw, pitch=args.pitch, period=args.period)
     return args.camera
+
+
+def chunks_to_redo(args: argparse.Namespace, frames: int, chunk_frames: int) -> dict[int, int]:
+    """Return the seeds of the chunks to make again, by index. Raises InputError for chunks that there are not."""
+    chunks = -(-frames // chunk_frames)
+    if wrong := [chunk for chunk in args.redo or () if not 1 <= chunk <= chunks]:
+        raise InputError(f"--redo with chunks from 1 to {chunks}", str(wrong[0]), "Count in chunks, not in seconds.")
+    if args.redo and args.no_journal:
+        raise InputError("--redo with a journal", "--no-journal", "Leave it out.")
+    seed = (args.seed + 1) % 2**64 if args.redo_seed is None else args.redo_seed
+    SamplerSettings(seed=seed)  # checks it
+    return {chunk - 1: seed for chunk in args.redo or ()}
 
 
 def say(sentence: str) -> None:

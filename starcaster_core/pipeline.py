@@ -302,6 +302,7 @@ def save_video(
     size: int | None = None,
     decode: FrameDecoder | None = None,
     journal: FileName | None = None,
+    keep_journal: bool = False,
     say: Callable[[str], None] = lambda sentence: None,
     **options,
 ) -> VideoInfo:
@@ -309,8 +310,8 @@ def save_video(
 
     offload: keep the UNet in main memory and one block at a time on the device. decode: a `frame_decoder` made before;
     frame and size then say nothing. journal: a folder for the finished chunks, with which the same call goes on if this
-    one stops; they are removed once the video is whole. say: told in a sentence where a render resumes and what a
-    stopped one leaves. The others: as in `generate_frames`.
+    one stops; they are removed once the video is whole, unless keep_journal. say: told in a sentence where a render
+    resumes and what a stopped one leaves. The others: as in `generate_frames`, and `redo` as in `rollout`.
 
     A render that stops leaves its frames beside `path` as a video, `name.unfinished.mp4` for `name.mp4`.
     """
@@ -324,7 +325,7 @@ def save_video(
             chunks = generate_latents(model, conditions, settings, journal=kept, **options)
             info = write_chunks(path, model, chunks, getattr(conditions, "sound", None), decode, say)
             if info.frames == conditions.frames:  # not where `should_stop` ended it
-                kept.remove()
+                kept.finish() if keep_journal else kept.remove()
             return info
 
 

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..head_motion import POSE_CHANNELS, random_head_motion
 from ..models.extensions import FramePose, Reference, open_reference, prepare_chunk
 from ..models.extensions.portrait_warp import camera_at
@@ -23,6 +24,8 @@ from .journal import NoJournal
 from .samplers import make_sampler
 from .schedules import predict_clean, seeded_generator
 from .settings import Conditions, SamplerSettings
+
+SEAM = 4  # frames over which a chunk that was made again becomes the one that the next chunk follows
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ def rollout(
     should_stop: Callable[[], bool] | None = None,
     execution: Execution | None = None,
     journal: NoJournal | None = None,
+    redo: Mapping[int, int] | None = None,
 ) -> Iterator[Chunk]:
     """Yield the video's chunks in order, the last one trimmed to `conditions.frames`.
 
@@ -73,11 +77,13 @@ def rollout(
     ends; chunks yielded stay good.
     execution: how the network is called; no influence on the video but for rounding.
     journal: from `open_journal`; chunks it holds are handed out as they are, new ones are written to it.
+    redo: chunks to make again, by index, and the seed of their own noise. The others come from the journal as they are.
     The global random generator is neither read nor changed.
-    Raises StarcasterError for a chunk with NaN or infinite numbers; those before are kept.
+    Raises StarcasterError for a chunk with NaN or infinite numbers; those before are kept. Raises InputError where a
+    chunk is to be made again that is not in the journal.
     """
     settings, journal = settings or SamplerSettings.of(model.config), journal or NoJournal()
-    length = model.config.chunk_frames
+    length, redo = model.config.chunk_frames, redo or {}
     chunks = count_chunks(conditions.frames, length)
     model.unet.merge_adapters()
     try:
@@ -86,19 +92,25 @@ def rollout(
         previous = None
         for index in range(chunks):
             start = index * length
-            latents = journal.read(index)
-            if latents is None:
+            kept = latents = journal.read(index)
+            if latents is None or index in redo:
+                if index in redo and kept is None:
+                    raise nothing_kept(index)
                 # 1. Condition: who, seen from where, saying what, after which frames.
                 context = cache_context(model, settings, subject, previous)
                 branches = cache_branches(model, conditions, settings, subject, context, start)
 
                 # 2. Denoise, from noise to clean latents.
                 report = partial(report_step, model, progress, index, chunks, settings.steps)
-                latents = denoise(network, branches, settings, index, report, should_stop or (lambda: False))
+                stop, seed = should_stop or (lambda: False), redo.get(index)
+                latents = denoise(network, branches, settings, index, report, stop, seed=seed)
                 if latents is None:
                     return
                 check_finite(latents, place(model.config, index))
-                journal.write(index, latents)
+                if kept is None:
+                    journal.write(index, latents)
+                elif index + 1 not in (chunks, *redo):
+                    latents = lead_over(latents, kept)
             latents = latents.to(model.device)
 
             # 3. Hand out.
@@ -235,18 +247,40 @@ def cache_context(model, settings: SamplerSettings, subject: SubjectCache, previ
     return model.cache_frames(previous[:, :, -count:], subject.identity)
 
 
+def lead_over(latents: Tensor, kept: Tensor) -> Tensor:
+    """Blend the end of a chunk made again into that of the kept one [1, C, N, h, w], which the next one follows."""
+    weight = torch.linspace(0, 1, SEAM + 1, device=latents.device)[1:, None, None]
+    end = torch.lerp(latents[:, :, -SEAM:], kept[:, :, -SEAM:].to(latents), weight)
+    return torch.cat([latents[:, :, :-SEAM], end], dim=2)
+
+
+def nothing_kept(index: int) -> InputError:
+    return InputError(
+        "a kept render with the same settings, to make chunks of it again",
+        f"none with chunk {index + 1}",
+        "Render once and keep the journal.",
+    )
+
+
 # Every step -----------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
 def denoise(
-    network: Network, branches: list[Branch], settings: SamplerSettings, index: int, report, stop, begin=None
+    network: Network,
+    branches: list[Branch],
+    settings: SamplerSettings,
+    index: int,
+    report,
+    stop,
+    begin=None,
+    seed: int | None = None,
 ) -> Tensor | None:
     """Sample a chunk from noise to clean latents [1, C, N, h, w], float32; None when told to stop.
 
     begin: (step, clean latents) to begin not from noise but with that step, from these latents noised as it expects; as
-    many steps as there are leave them as they are. The sampler counts on the CPU and the device is never waited for, so
-    that it always has work ahead of it.
+    many steps as there are leave them as they are. seed: of the chunk's own noise; None is the settings'. The sampler
+    counts on the CPU and the device is never waited for, so that it always has work ahead of it.
     """
     model = network.model
     config = model.config
@@ -254,14 +288,16 @@ def denoise(
 
     draw = partial(draw_noise, shape, config.extensions.shared_noise)
 
-    def generator(purpose: str, chunk: int = index) -> torch.Generator:
-        return seeded_generator(settings.seed, chunk, purpose)
+    own_seed = settings.seed if seed is None else seed
 
     sampler = make_sampler(settings.scheduler, config.noise, settings.steps)
     timesteps = sampler.timesteps.to(model.device)
-    own, shared = generator("step noise"), generator("shared step noise", chunk=0)
-    latents = draw(generator("initial noise"), generator("shared noise", chunk=0)).to(model.device)
-    latents = latents * sampler.init_noise_sigma
+    own = seeded_generator(own_seed, index, "step noise")
+    shared = seeded_generator(settings.seed, 0, "shared step noise")
+    latents = draw(
+        seeded_generator(own_seed, index, "initial noise"), seeded_generator(settings.seed, 0, "shared noise")
+    )
+    latents = latents.to(model.device) * sampler.init_noise_sigma
     first = 0
     if begin is not None:
         first, clean = begin

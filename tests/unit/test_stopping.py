@@ -98,6 +98,16 @@ def test_the_command_keeps_its_journal_beside_the_video_and_removes_it(command, 
     assert names(tmp_path) == {"me.identity.safetensors", "o.unfinished.mp4", "o.mp4", "p.unfinished.mp4"}
 
 
+def test_the_command_makes_a_chunk_again(command, tmp_path, capsys):
+    assert main([*command, "--keep-journal"]) == 0
+    assert (tmp_path / ".starcaster-journal").exists()
+    assert main([*command, "--redo", "2", "--redo-seed", "7", "--out", str(tmp_path / "p.mp4")]) == 0
+    made = [line for line in capsys.readouterr().err.splitlines() if "done" in line]
+    assert made == [f"chunk {number}/3 done" for number in (1, 2, 3, 2)]
+    for wrong in (["--redo", "4"], ["--redo", "1", "--no-journal"], ["--redo", "1", "--redo-seed", "-1"]):
+        assert main([*command, *wrong]) == 1
+
+
 def test_a_terminated_command_says_one_sentence_and_keeps_its_work(command, tmp_path):
     """The real thing: a process, SIGTERM, what lies on the disk, and a second process."""
     long = [sys.executable, "-m", "starcaster_core", *command, "--seconds", "8"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ from kill_renders import kill_renders
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from starcaster_core.errors import InputError
 from starcaster_core.files import atomic_write, part_beside, sweep_parts
 from starcaster_core.locks import FolderLock
 from starcaster_core.models.checkpoint import load_checkpoint, random_model
@@ -104,6 +106,24 @@ def test_a_damaged_or_foreign_chunk_is_made_again_and_those_behind_it_stay(tmp_p
     assert again == expected and calls == 1
     assert said[-1] == "Resumed at chunk 2 of 4."
     assert (damage == "missing") != any("damaged" in sentence for sentence in said)
+
+
+def test_a_chunk_is_made_again_and_the_others_stay(model, conditions, expected, tmp_path):
+    def redo(**options) -> list[torch.Tensor]:
+        with opened(tmp_path) as journal:
+            return [chunk.latents for chunk in rollout(model, conditions, SETTINGS, journal=journal, **options)]
+
+    with pytest.raises(InputError, match="none with chunk 2"):
+        redo(redo={1: 7})
+    shutil.rmtree(tmp_path)
+    plain, one, two, again = redo(), redo(redo={1: 7}), redo(redo={1: 7, 2: 7}), redo()
+    for index in (0, 2, 3):
+        assert torch.equal(one[index], plain[index])
+    assert not torch.allclose(one[1][:, :, :12], plain[1][:, :, :12])
+    assert torch.equal(one[1][:, :, :12], two[1][:, :, :12]) and not torch.equal(two[2], plain[2])
+    assert torch.equal(one[1][:, :, -1], plain[1][:, :, -1]), "it ends where the next one begins"
+    assert not torch.equal(two[1][:, :, -1], plain[1][:, :, -1]) and torch.equal(two[2][:, :, -1], plain[2][:, :, -1])
+    assert all(torch.equal(a, b) for a, b in zip(again, plain)), "nothing that was kept has changed"
 
 
 def test_renders_killed_at_random_moments_equal_an_undisturbed_one():
