@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import shutil
@@ -131,6 +132,17 @@ def test_renders_killed_at_random_moments_equal_an_undisturbed_one():
     kills = int(os.environ.get("STARCASTER_KILLS", 3))
     killed, ended, differing = kill_renders(kills)
     assert killed == kills and ended > 0 and differing == 0
+
+
+def test_nothing_accumulates_while_a_long_video_is_made(tmp_path):
+    model, held = load_checkpoint("tiny", torch.float32), []
+    conditions = Conditions(Identity(np.ones(128, np.float32)), frames=16 * 12)
+    with opened(tmp_path) as journal:
+        for chunk in rollout(model, conditions, SETTINGS, journal=journal):
+            if chunk.index in (3, 11):
+                gc.collect()
+                held.append(sorted(x.numel() for x in gc.get_objects() if type(x) is torch.Tensor))
+    assert held[0] == held[1]
 
 
 def test_the_key_knows_everything_that_decides_the_latents():

@@ -105,12 +105,13 @@ def test_writing_chunks_gives_the_frames_that_plain_decoding_gives(tmp_path):
 
     model = SimpleNamespace(
         device=torch.device("cpu"),
-        config=SimpleNamespace(fps=25.0, image_size=32),
+        config=SimpleNamespace(fps=25.0, chunk_frames=16, image_size=32),
         reference_decoder=None,
         decode_frames=lambda x: x[0, :3].movedim(0, -1).repeat_interleave(8, 1).repeat_interleave(8, 2),
     )
     values = torch.linspace(0.1, 0.9, 26)[None, None, :, None, None].expand(1, 3, -1, 4, 4)
-    chunks = (SimpleNamespace(latents=part, pose=None) for part in values.split(16, dim=2))
+    parts = values.split(16, dim=2)
+    chunks = (SimpleNamespace(index=index, latents=part, pose=None) for index, part in enumerate(parts))
     info = write_chunks(tmp_path / "a.mp4", model, chunks)
     assert info.frames == probe(tmp_path / "a.mp4").frames == 26
     import av
