@@ -208,6 +208,11 @@ def refuse_way_out(path: Path, folder: Path) -> None:
         raise InputError(f"a place inside {folder}", f"{path}, a link that leads out of it", "Choose another name.")
 
 
+def journal_folder() -> Path:
+    """Where finished chunks of renders are kept, below the output folder."""
+    return Path(folder_paths.get_output_directory()) / MODEL_FOLDER / "journal"
+
+
 def next_output(
     prefix: str, suffix: str, size: tuple[int, int] = (0, 0), node: type[io.ComfyNode] | None = None
 ) -> tuple[Path, str]:

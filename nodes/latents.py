@@ -19,16 +19,22 @@ FRAME_RATE = "starcaster_fps"
 AT_ONCE = 4  # frames decoded at a time: memory does not grow with the video's length, and Cancel is heard in between
 
 
-def pack(core, chunks: Iterable, use_reference: bool) -> dict:
-    """Chunks of a rollout, unit variance [1, C, T, h, w] -> LATENT with samples [T, C, h, w], float32."""
-    raw, motion, cameras = [], [], []
+def pack(core, chunks: Iterable, frames: int, use_reference: bool) -> dict:
+    """Chunks of a rollout, unit variance [1, C, T, h, w] -> LATENT with float32 samples [frames, C, h, w]."""
+    config = core.config
+    samples = torch.empty(frames, config.unet.in_channels, *[config.latent_size] * 2, device=intermediate_device())
+    done, motion, cameras = 0, [], []
     for chunk in chunks:
-        raw.append(core.to_raw(chunk.latents)[0].movedim(1, 0).to(intermediate_device(), torch.float32))
+        raw = core.to_raw(chunk.latents)[0].movedim(1, 0)
+        done = chunk.start + len(raw)
+        samples[chunk.start : done] = raw  # in place: joining a list would take twice the memory
         if chunk.pose is not None:
             motion.append(chunk.pose.head_motion[0].cpu())
         if chunk.pose is not None and chunk.pose.camera is not None:
             cameras.append(chunk.pose.camera[0].cpu())
-    latent = {"samples": torch.cat(raw), USE_REFERENCE: use_reference, FRAME_RATE: core.config.fps}
+    if done < frames:
+        raise RuntimeError(f"the rollout ended after {done} of {frames} frames")
+    latent = {"samples": samples, USE_REFERENCE: use_reference, FRAME_RATE: config.fps}
     for name, parts in ((HEAD_MOTION, motion), (CAMERA, cameras)):
         if parts:
             latent[name] = torch.cat(parts)
@@ -44,9 +50,10 @@ def frames_of(latent: dict) -> torch.Tensor:
 def decoded(core, latent: dict, decode) -> Iterator[torch.Tensor]:
     """Decode a LATENT a few frames at a time, by a `FrameDecoder`: float32 [T, H, W, 3] in 0..1.
 
-    Raises InputError for latents of another model.
+    Raises InputError for latents of another model, StarcasterError for black frames.
     """
     from ..starcaster_core.models.extensions import FramePose
+    from ..starcaster_core.sampling.guards import check_lit, place
 
     samples, channels = frames_of(latent), core.config.unet.in_channels
     if samples.shape[1] != channels:
@@ -66,7 +73,9 @@ def decoded(core, latent: dict, decode) -> Iterator[torch.Tensor]:
         if motion is not None:
             pose = FramePose(motion[None, part], None if cameras is None else cameras[None, part])
         latents = core.from_raw(samples[part]).movedim(0, 1)[None]
-        yield decode(core.like_weights(latents).float(), pose)
+        frames = decode(core.like_weights(latents).float(), pose)
+        check_lit(frames, place(core.config, start // core.config.chunk_frames))
+        yield frames
 
 
 def decoder_for(model, latent: dict, identity, frame: str, size: int | None = None):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..starcaster_core.presets import ModelConfig
 from ..starcaster_core.sampling.samplers import SAMPLERS
 from ..starcaster_core.sampling.settings import Conditions, SamplerSettings
@@ -10,6 +12,7 @@ from .comfy_bridge import (
     CATEGORY,
     SamplingProgress,
     io,
+    journal_folder,
     stop_if_interrupted,
     tell_user,
     user_errors,
@@ -149,21 +152,25 @@ class Sampler(io.ComfyNode):
     @classmethod
     @user_errors
     def execute(cls, model, identity, seconds, speech=None, camera=None, **widgets) -> io.NodeOutput:
-        from ..starcaster_core.pipeline import generate_latents, video_length
+        from ..starcaster_core.pipeline import generate_latents, open_render_journal, video_length
 
-        core = model.core
+        core, tell = model.core, partial(tell_user, cls.hidden.unique_id)
         frames, _ = video_length(core.config.fps, speech, camera, None if speech or camera else seconds)
-        tell_user(cls.hidden.unique_id, " ".join(core.warnings(speech, camera)))
+        tell(" ".join(core.warnings(speech, camera)))
         settings = chosen_settings(core.config, widgets)
-        chunks = generate_latents(
-            model.on_device(),
-            Conditions(identity, speech, camera, frames),
-            settings,
-            progress=SamplingProgress(cls.hidden.unique_id),
-            should_stop=stop_if_interrupted,
-            execution=model.execution,
-        )
-        return io.NodeOutput(pack(core, chunks, settings.use_reference))
+        conditions = Conditions(identity, speech, camera, frames)
+        render = model.on_device(), conditions, settings
+        with open_render_journal(journal_folder(), *render, model.execution, tell) as journal:
+            chunks = generate_latents(
+                *render,
+                progress=SamplingProgress(cls.hidden.unique_id),
+                should_stop=stop_if_interrupted,
+                execution=model.execution,
+                journal=journal,
+            )
+            latent = pack(core, chunks, frames, settings.use_reference)
+            journal.finish()
+        return io.NodeOutput(latent)
 
 
 def chosen_settings(config: ModelConfig, widgets: dict) -> SamplerSettings:

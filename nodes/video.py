@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ..starcaster_core.errors import InputError
+from ..starcaster_core.files import sweep_parts
 from ..starcaster_core.frame_sizes import FRAMES
 from ..starcaster_core.types import DEFAULT_FPS
 from ..starcaster_core.video import FORMATS, as_rate, write_video
@@ -136,6 +137,7 @@ class VideoCombine(io.ComfyNode):
         tell_user(cls.hidden.unique_id, " ".join([*warnings, *pace_warnings(fps, format, made_for, count, sound)]))
         slices, size = with_size(slices)
         path, subfolder = next_output(filename_prefix, FORMATS[format].suffix, size, cls)
+        sweep_parts(path.parent)  # what a killed server left
         bar = progress_bar(count, cls.hidden.unique_id)
         write_video(path, _counted(slices, bar), fps, sound, format, crf, workflow_metadata(cls))
         return io.NodeOutput(_as_video(path), ui=_preview(path, subfolder, format))

@@ -1,5 +1,8 @@
 """python -m starcaster_core"""
 
-from .cli import main
+from .signals import ending_at_once
+
+with ending_at_once():
+    from .cli import main
 
 raise SystemExit(main())

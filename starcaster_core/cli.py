@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 
 from .command import DEBUG, add_debug, run_command
+from .signals import ending_at_once
 
 # command -> (module with add_arguments(parser) and run(args), one line of help)
 COMMANDS = {
@@ -48,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     command = next((word for word in arguments if word in COMMANDS), None)
 
     def work() -> None:
-        args = build_parser(command).parse_args(arguments)
+        with ending_at_once():
+            args = build_parser(command).parse_args(arguments)
         import_module(f".{COMMANDS[args.command][0]}", __package__).run(args)
 
     return run_command(command or "start", work, DEBUG in arguments)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import io
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 
 from .errors import StarcasterError, explained
+from .signals import INTERRUPTED, interruptible
 
 DEBUG = "--debug"
 
@@ -29,34 +28,18 @@ def run_command(name: str, work: Callable[[], object], debug: bool) -> int:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name that is no text must not end a finished run
-    before = on_being_told_to_stop(interrupt)
     try:
-        work()
+        with interruptible():
+            work()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except Exception as error:
         if debug:
             traceback.print_exc()
         print(f"error: {explained(error) or unforeseen(name, error)}", file=sys.stderr)
         return 1
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     return 0
-
-
-def on_being_told_to_stop(handler) -> dict:
-    """Handle what the system sends to end a program as Ctrl-C is: temporary files are removed. Return the old
-    handlers."""
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    return {number: signal.signal(number, handler) or signal.SIG_DFL for number in numbers}
-
-
-def interrupt(*_) -> None:
-    raise KeyboardInterrupt
 
 
 def unforeseen(name: str, error: Exception) -> StarcasterError:

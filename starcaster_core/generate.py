@@ -17,6 +17,7 @@ from .errors import InputError, shown
 from .frame_sizes import FRAMES, LARGEST, SMALLEST
 from .presets import SCHEDULERS
 from .sampling.settings import SamplerSettings
+from .signals import ending_at_once, interruptible
 from .types import Identity
 
 FileName = str | os.PathLike
@@ -75,13 +76,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--frame", choices=FRAMES, default="face", help="show the face alone (default), or the whole picture"
     )
     how.add_argument("--size", type=int, default=None, help="side of the face's frames, pixels; default: 512")
+    how.add_argument(
+        "--no-journal", action="store_true", help="do not keep finished chunks, with which a stopped render goes on"
+    )
+    how.add_argument("--keep-journal", action="store_true", help="keep them when the video is whole, for --redo")
+    how.add_argument(
+        "--redo", type=int, nargs="+", metavar="CHUNK", help="of a kept journal, make these chunks again, from 1 on"
+    )
+    how.add_argument("--redo-seed", type=int, default=None, help="of the chunks made again; default: --seed plus 1")
     parser.add_argument("--out", type=Path, required=True, help=f"the video to write: {', '.join(SUFFIXES)}")
 
 
+@interruptible()
 def run(args: argparse.Namespace) -> None:
     """Generate the video that the arguments describe. Raises InputError and its kinds for what cannot be used."""
-    import_networks()
-    from .pipeline import frame_decoder, load_model, prepare, save_video
+    with ending_at_once():
+        import_networks()
+    from .pipeline import JOURNAL, frame_decoder, load_model, prepare, save_video
     from .sampling.execution import Execution
 
     check_settings(args)
@@ -106,6 +117,10 @@ def run(args: argparse.Namespace) -> None:
         decode=decode,
         progress=show_progress,
         execution=execution,
+        journal=None if args.no_journal else args.out.parent / JOURNAL,
+        keep_journal=args.keep_journal or bool(args.redo),
+        redo=chunks_to_redo(args, conditions.frames, model.config.chunk_frames),
+        say=say,
     )
     print(
         f"\n{shown(args.out)}: {info.frames} frames, {info.seconds:.2f} s, made in {time.monotonic() - started:.1f} s"
@@ -214,6 +229,23 @@ def choose_camera(args: argparse.Namespace) -> CameraMove | str | None:
     if args.camera in PRESETS:
         return CameraMove(args.camera, yaw=args.yaw, pitch=args.pitch, period=args.period)
     return args.camera
+
+
+def chunks_to_redo(args: argparse.Namespace, frames: int, chunk_frames: int) -> dict[int, int]:
+    """Return the seeds of the chunks to make again, by index. Raises InputError for chunks that there are not."""
+    chunks = -(-frames // chunk_frames)
+    if wrong := [chunk for chunk in args.redo or () if not 1 <= chunk <= chunks]:
+        raise InputError(f"--redo with chunks from 1 to {chunks}", str(wrong[0]), "Count in chunks, not in seconds.")
+    if args.redo and args.no_journal:
+        raise InputError("--redo with a journal", "--no-journal", "Leave it out.")
+    seed = (args.seed + 1) % 2**64 if args.redo_seed is None else args.redo_seed
+    SamplerSettings(seed=seed)  # checks it
+    return {chunk - 1: seed for chunk in args.redo or ()}
+
+
+def say(sentence: str) -> None:
+    """Print a sentence on a line of its own."""
+    print(f"\n{sentence}" if sys.stderr.isatty() else sentence, file=sys.stderr, flush=True)
 
 
 def show_progress(report) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ import numpy as np
 
 from .conventions import FPS
 from .errors import InputError
+from .files import sweep_parts
 from .sampling.settings import Conditions, SamplerSettings
 from .types import CameraPath, Identity, Speech
 
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
     from .models.extensions import FramePose
     from .models.starcaster import Starcaster
     from .sampling.execution import Execution
+    from .sampling.journal import NoJournal
     from .sampling.rollout import Chunk, ChunkProgress
-    from .video import VideoInfo
+    from .video import VideoInfo, VideoWriter
 
 FileName = str | os.PathLike
 Sound = tuple["torch.Tensor", int]  # waveform [C, N] in -1..1 and its samples a second
@@ -42,6 +44,8 @@ Sound = tuple["torch.Tensor", int]  # waveform [C, N] in -1..1 and its samples a
 CROP_SIZE = 512  # side of an identity's portrait, pixels; the model resizes it
 DEFAULT_SECONDS = 4.0  # of a video that neither speech nor anything else gives a length
 FRAMES_DECODED_AT_ONCE = 4  # between them a cancelled video ends
+JOURNAL = ".starcaster-journal"  # folder beside a video for the chunks of renders that are not finished
+UNFINISHED = ".unfinished"  # before the suffix of what a stopped render leaves
 
 
 # What to load ---------------------------------------------------------------------------------------------------------
@@ -254,10 +258,37 @@ def frame_decoder(
 def generate_latents(
     model: Starcaster, conditions: Conditions, settings: SamplerSettings | None = None, **options
 ) -> Iterator[Chunk]:
-    """Yield chunks of latents of unit variance; arguments as in `generate_frames`."""
+    """Yield chunks of latents of unit variance; arguments as in `generate_frames`, and a `journal`.
+
+    journal: from `open_render_journal`.
+    Raises StarcasterError for a chunk that is not finite or does not move.
+    """
+    from .sampling.guards import guarded
     from .sampling.rollout import rollout
 
-    return rollout(model, conditions, settings or SamplerSettings.of(model.config), **options)
+    chunks = rollout(model, conditions, settings or SamplerSettings.of(model.config), **options)
+    return guarded(chunks, model.config)
+
+
+def open_render_journal(
+    folder: FileName | None,
+    model: Starcaster,
+    conditions: Conditions,
+    settings: SamplerSettings,
+    execution: Execution | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> AbstractContextManager[NoJournal]:
+    """Return a render's journal for a `with` block, see `sampling.journal.open_journal`. folder: None keeps none."""
+    from .sampling.journal import NoJournal, open_journal
+    from .sampling.render_key import render_key
+    from .sampling.rollout import count_chunks
+
+    if folder is None:
+        return nullcontext(NoJournal())
+    config = model.config
+    chunks = count_chunks(conditions.frames, config.chunk_frames)
+    size = chunks * (4 * config.unet.in_channels * config.chunk_frames * config.latent_size**2 + 1024)
+    return open_journal(folder, render_key(model, conditions, settings, execution), chunks, size, say)
 
 
 def save_video(
@@ -270,20 +301,32 @@ def save_video(
     frame: str = "face",
     size: int | None = None,
     decode: FrameDecoder | None = None,
+    journal: FileName | None = None,
+    keep_journal: bool = False,
+    say: Callable[[str], None] = lambda sentence: None,
     **options,
 ) -> VideoInfo:
     """Generate a video and write it with its sound; the format follows the file's ending.
 
     offload: keep the UNet in main memory and one block at a time on the device. decode: a `frame_decoder` made before;
-    frame and size then say nothing. The others: as in `generate_frames`.
+    frame and size then say nothing. journal: a folder for the finished chunks, with which the same call goes on if this
+    one stops; they are removed once the video is whole, unless keep_journal. say: told in a sentence where a render
+    resumes and what a stopped one leaves. The others: as in `generate_frames`, and `redo` as in `rollout`.
+
+    A render that stops leaves its frames beside `path` as a video, `name.unfinished.mp4` for `name.mp4`.
     """
     from .models.offload import BlockOffload
 
     with BlockOffload(model.unet, model.device) if offload else nullcontext():
         settings = settings or SamplerSettings.of(model.config)
         decode = decode or frame_decoder(model, conditions, settings, frame, size)
-        chunks = generate_latents(model, conditions, settings, **options)
-        return write_chunks(path, model, chunks, getattr(conditions, "sound", None), decode)
+        sweep_parts(Path(path).parent)
+        with open_render_journal(journal, model, conditions, settings, options.get("execution"), say) as kept:
+            chunks = generate_latents(model, conditions, settings, journal=kept, **options)
+            info = write_chunks(path, model, chunks, getattr(conditions, "sound", None), decode, say)
+            if info.frames == conditions.frames:  # not where `should_stop` ended it
+                kept.finish() if keep_journal else kept.remove()
+            return info
 
 
 def write_chunks(
@@ -292,21 +335,35 @@ def write_chunks(
     chunks: Iterable[Chunk],
     sound: Sound | None = None,
     decode: FrameDecoder | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> VideoInfo:
     """Write chunks as a video; while one is sampled, a thread decodes and encodes the one before.
 
-    decode: `frame_decoder`; None is the autoencoder alone.
+    decode: `frame_decoder`; None is the autoencoder alone. Where the chunks or the work fail, the frames written until
+    then become a video of their own, and `say` is told. Raises StarcasterError for black frames.
     """
     from .frame_decoder import FrameDecoder
     from .video import Background, VideoWriter
 
-    decode = Decoder(model, decode or FrameDecoder(model, None))
+    decoder = Decoder(model, decode or FrameDecoder(model, None))
     with VideoWriter(Path(path), model.config.fps, sound) as writer:
-        with Background(lambda item: writer.writing(decode(*item))) as worker:
-            for chunk in chunks:
-                for start in range(0, chunk.latents.shape[2], FRAMES_DECODED_AT_ONCE):
-                    worker.put(decode.hand_over(chunk, slice(start, start + FRAMES_DECODED_AT_ONCE)))
+        try:
+            with Background(lambda item: writer.writing(decoder(*item))) as worker:
+                for chunk in chunks:
+                    for start in range(0, chunk.latents.shape[2], FRAMES_DECODED_AT_ONCE):
+                        worker.put(decoder.hand_over(chunk, slice(start, start + FRAMES_DECODED_AT_ONCE)))
+        except BaseException:
+            keep_unfinished(writer, Path(path), say)
+            raise
     return writer.info
+
+
+def keep_unfinished(writer: VideoWriter, path: Path, say: Callable[[str], None]) -> None:
+    """Turn what a stopped render has written into a playable video beside the one that was wanted."""
+    beside = path.with_name(f"{path.stem}{UNFINISHED}{path.suffix}")
+    with suppress(Exception):  # where nothing was written, or the disk failed; what stopped the render matters more
+        info = writer.close(beside)
+        say(f"What was finished is in {beside}: {info.seconds:.2f} s.")
 
 
 class Decoder:
@@ -315,20 +372,24 @@ class Decoder:
     def __init__(self, model: Starcaster, decode: FrameDecoder):
         import torch
 
+        from .sampling.guards import check_lit, place
+
         self.model, self.decode, self.cuda = model, decode, torch.cuda
+        self.check_lit, self.place = check_lit, place
         self.stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
 
     def hand_over(self, chunk: Chunk, frames: slice):
-        """In the sampling thread: return latents [1, C, T, h, w], their pose, and the moment they will be ready."""
+        """In the sampling thread: return latents [1, C, T, h, w], their pose and place, and when they will be ready."""
         pose = None if chunk.pose is None else chunk.pose[frames]
         ready = None if self.stream is None else self.cuda.current_stream(self.model.device).record_event()
-        return chunk.latents[:, :, frames], pose, ready
+        return chunk.latents[:, :, frames], pose, self.place(self.model.config, chunk.index), ready
 
-    def __call__(self, latents: torch.Tensor, pose: FramePose | None, ready) -> np.ndarray:
+    def __call__(self, latents: torch.Tensor, pose: FramePose | None, where: str, ready) -> np.ndarray:
         """In the other thread: return frames float32 [T, H, W, 3] in 0..1."""
-        if self.stream is None:
-            return self.decode(latents, pose).numpy()
-        with self.cuda.stream(self.stream):
-            self.stream.wait_event(ready)
-            latents.record_stream(self.stream)
-            return self.decode(latents, pose).numpy()
+        with nullcontext() if self.stream is None else self.cuda.stream(self.stream):
+            if self.stream is not None:
+                self.stream.wait_event(ready)
+                latents.record_stream(self.stream)
+            frames = self.decode(latents, pose)
+        self.check_lit(frames, where)
+        return frames.numpy()

@@ -6,9 +6,10 @@ A checkpoint carries its whole `ModelConfig` as JSON, so a file never depends on
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 
 from .conventions import FPS
+from .ranges import check_ranges
 
 SCHEDULERS = ("dpmpp", "ddim", "lcm")  # names of the samplers in sampling/samplers.py
 
@@ -142,10 +143,11 @@ class ModelConfig:
     def from_dict(data: dict) -> ModelConfig:
         """Return the configuration that `to_dict` wrote, of this or an earlier version.
 
-        Raises TypeError for unknown keys, ValueError for a version that is newer than this package.
+        Raises TypeError for unknown or missing keys, ValueError for a version that is newer than this package and for
+        values of another type or outside their range (`ranges.py`).
         """
         data = upgrade(data)
-        parts = {f.name: f.default for f in fields(ModelConfig)}
+        parts = {f.name: f.default for f in fields(ModelConfig) if f.default is not MISSING}
         types = {
             "unet": UNetConfig,
             "autoencoder": AutoencoderConfig,
@@ -156,9 +158,13 @@ class ModelConfig:
         }
         parts.update(data)
         for name, kind in types.items():
-            if isinstance(parts[name], dict):
+            if isinstance(parts.get(name), dict):
                 parts[name] = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in parts[name].items()})
-        return ModelConfig(**parts)
+            elif not isinstance(parts.get(name), kind) and (name, parts.get(name)) != ("reference_decoder", None):
+                raise ValueError(f"{name} is missing")
+        config = ModelConfig(**parts)
+        check_ranges(config)
+        return config
 
 
 CONFIG_VERSION = 2
@@ -169,12 +175,13 @@ def upgrade(data: dict) -> dict:
 
     Version 1 (it had no number) kept the extensions in three places, under other names.
     """
-    version = data.get("version", 1)
+    if not isinstance(data, dict) or not isinstance(version := data.get("version", 1), int):
+        raise ValueError("no configuration")
     data = {name: value for name, value in data.items() if name != "version"}
     if version > CONFIG_VERSION:
         raise ValueError(f"version {version}, and this package knows {CONFIG_VERSION}")
     if version == 1:
-        unet, noise = dict(data.get("unet") or {}), dict(data.get("noise") or {})
+        unet, noise = (dict(part) if isinstance(part := data.get(name), dict) else {} for name in ("unet", "noise"))
         data["extensions"] = {
             "head_motion_channels": unet.pop("idle_dim", 0),
             "copy_portrait": unet.pop("copy_reference", False),

@@ -22,6 +22,8 @@ from .starcaster import Starcaster
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 BUILT_IN = ("mini",)
 RANDOM = ("tiny",)  # no file: random weights from a fixed seed, for tests
+LARGEST_TEXT = 2**20  # characters of a configuration or a provenance; those that exist have some thousand
+LARGEST_WEIGHT = 1e6
 
 
 def available_checkpoints() -> list[str]:
@@ -67,8 +69,13 @@ def build(
 
     name: for error messages. untrained: `Starcaster.untrained`. Raises CheckpointError for weights that do not fit.
     """
-    with torch.random.fork_rng(devices=[]), SkipInitialisation():  # the user's generator stays as it was
-        model = Starcaster(config)
+    try:
+        with torch.random.fork_rng(devices=[]), SkipInitialisation():  # the user's generator stays as it was
+            model = Starcaster(config)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AssertionError) as error:
+        raise CheckpointError(
+            "a configuration of parts that fit each other", f"{name}: {shorten(str(error))}", "Get the file again."
+        ) from error
     held = {
         key: tensor.to(torch.float32 if key.startswith("speech_encoder.") else dtype, copy=True)
         for key, tensor in weights.items()
@@ -127,7 +134,11 @@ def save_checkpoint(path: str | os.PathLike, model: Starcaster, provenance: dict
 
 
 def read_checkpoint(path: str | os.PathLike) -> tuple[ModelConfig, dict[str, Tensor], dict]:
-    """-> configuration, weights by name, provenance"""
+    """Return the configuration, the weights by name and the provenance.
+
+    Raises CheckpointError for a file that is missing, truncated or something else, values of the configuration outside
+    their ranges, and weights that are not finite floating-point numbers.
+    """
     from safetensors import SafetensorError, safe_open
 
     fix = "Choose a built-in model (mini) or a STARCaster .safetensors file in models/starcaster."
@@ -146,12 +157,55 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[ModelConfig, dict[str, Ten
     if "starcaster" not in metadata:
         raise CheckpointError("a STARCaster checkpoint", f"{Path(path).name}, some other model", fix)
     try:
-        config = ModelConfig.from_dict(json.loads(metadata["starcaster"]))
-    except (TypeError, ValueError) as error:
+        config = ModelConfig.from_dict(parse(metadata["starcaster"]))
+        provenance = parse(metadata.get("provenance", "{}"))
+        if not isinstance(provenance, dict) or not isinstance(provenance.get("untrained", []), list):
+            raise ValueError("a provenance that is none")
+    except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(
-            "a configuration this version understands", f"{Path(path).name} ({error})", "Update the node pack."
+            "a configuration this version understands",
+            f"{Path(path).name} ({shorten(str(error), 200)})",
+            "Update the node pack; if that does not help, the file is damaged: get it again.",
         ) from None
-    return config, weights, json.loads(metadata.get("provenance", "{}"))
+    check_weights(weights, Path(path).name)
+    return config, weights, provenance
+
+
+def parse(text: str):
+    """Return what a JSON text says. Raises ValueError for one above LARGEST_TEXT, RecursionError for a deep one."""
+    if len(text) > LARGEST_TEXT:
+        raise ValueError(f"{len(text)} characters of metadata")
+    return json.loads(text)
+
+
+def check_weights(weights: dict[str, Tensor], file: str) -> None:
+    """Raise CheckpointError for weights that are not finite floating-point numbers below LARGEST_WEIGHT in size."""
+    for name, weight in weights.items():
+        if not weight.is_floating_point():
+            got = f"{name} of {str(weight.dtype).removeprefix('torch.')} in {file}"
+            raise CheckpointError(
+                "floating-point weights", got, "Use the file as training or `assemble` wrote it, or another precision."
+            )
+        if not is_sane(weight):
+            raise CheckpointError(
+                f"finite weights below {LARGEST_WEIGHT:g}",
+                f"others in {name} of {file}",
+                "The file is damaged: get it again.",
+            )
+
+
+def is_sane(weight: Tensor) -> bool:
+    """Return whether all numbers are finite and small enough.
+
+    Without their signs, floats are ordered as their bits are as integers. NumPy compares those many times faster than
+    PyTorch compares half precision on a CPU.
+    """
+    if weight.element_size() not in (2, 4) or weight.dtype == torch.float64:
+        weight = weight.float()
+    kind = torch.int16 if weight.element_size() == 2 else torch.int32
+    limit = torch.tensor(LARGEST_WEIGHT, dtype=weight.dtype).view(kind).item()
+    bits = weight.contiguous().view(kind).numpy()
+    return bits.size == 0 or int((bits & torch.iinfo(kind).max).max()) < limit
 
 
 def cpu_precision() -> torch.dtype:

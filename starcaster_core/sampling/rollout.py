@@ -5,22 +5,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..head_motion import POSE_CHANNELS, random_head_motion
 from ..models.extensions import FramePose, Reference, open_reference, prepare_chunk
 from ..models.extensions.portrait_warp import camera_at
 from ..models.extensions.shared_noise import draw_noise
 from .execution import Execution, Network
+from .guards import check_finite, place
 from .guidance import Branch, GuidanceScales, nest, unguided
+from .journal import NoJournal
 from .samplers import make_sampler
 from .schedules import predict_clean, seeded_generator
 from .settings import Conditions, SamplerSettings
+
+SEAM = 4  # frames over which a chunk that was made again becomes the one that the next chunk follows
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ def rollout(
     progress: Callable[[ChunkProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     execution: Execution | None = None,
+    journal: NoJournal | None = None,
+    redo: Mapping[int, int] | None = None,
 ) -> Iterator[Chunk]:
     """Yield the video's chunks in order, the last one trimmed to `conditions.frames`.
 
@@ -69,37 +76,51 @@ def rollout(
     asked before every network call; when it says True (or raises) the chunk under way is given up and the generator
     ends; chunks yielded stay good.
     execution: how the network is called; no influence on the video but for rounding.
+    journal: from `open_journal`; chunks it holds are handed out as they are, new ones are written to it.
+    redo: chunks to make again, by index, and the seed of their own noise. The others come from the journal as they are.
     The global random generator is neither read nor changed.
+    Raises StarcasterError for a chunk with NaN or infinite numbers; those before are kept. Raises InputError where a
+    chunk is to be made again that is not in the journal.
     """
-    settings = settings or SamplerSettings.of(model.config)
-    length = model.config.chunk_frames
+    settings, journal = settings or SamplerSettings.of(model.config), journal or NoJournal()
+    length, redo = model.config.chunk_frames, redo or {}
     chunks = count_chunks(conditions.frames, length)
     model.unet.merge_adapters()
     try:
         network = Network(model, execution or Execution())
         subject = cache_subject(model, conditions, settings)
-        context = None
+        previous = None
         for index in range(chunks):
             start = index * length
+            kept = latents = journal.read(index)
+            if latents is None or index in redo:
+                if index in redo and kept is None:
+                    raise nothing_kept(index)
+                # 1. Condition: who, seen from where, saying what, after which frames.
+                context = cache_context(model, settings, subject, previous)
+                branches = cache_branches(model, conditions, settings, subject, context, start)
 
-            # 1. Condition: who, seen from where, saying what, after which frames.
-            branches = cache_branches(model, conditions, settings, subject, context, start)
-
-            # 2. Denoise, from noise to clean latents.
-            report = partial(report_step, model, progress, index, chunks, settings.steps)
-            latents = denoise(network, branches, settings, index, report, should_stop or (lambda: False))
-            if latents is None:
-                return
+                # 2. Denoise, from noise to clean latents.
+                report = partial(report_step, model, progress, index, chunks, settings.steps)
+                stop, seed = should_stop or (lambda: False), redo.get(index)
+                latents = denoise(network, branches, settings, index, report, stop, seed=seed)
+                if latents is None:
+                    return
+                check_finite(latents, place(model.config, index))
+                if kept is None:
+                    journal.write(index, latents)
+                elif index + 1 not in (chunks, *redo):
+                    latents = lead_over(latents, kept)
+            latents = latents.to(model.device)
 
             # 3. Hand out.
             frames = min(length, conditions.frames - start)
             yield Chunk(index, start, latents[:, :, :frames], shown_pose(model, conditions, settings, start, frames))
 
-            # 4. Look back, for the next chunk.
-            if index + 1 < chunks:
-                if subject.bank is None:
-                    subject = adopt_first_frame(model, conditions, settings, subject, latents)
-                context = cache_context(model, settings, subject, latents)
+            # 4. Remember, for the next chunk.
+            if subject.bank is None and index + 1 < chunks:
+                subject = adopt_first_frame(model, conditions, settings, subject, latents)
+            previous = latents
     finally:
         model.unet.unmerge_adapters()
 
@@ -215,10 +236,30 @@ def adopt_first_frame(model, conditions, settings, subject: SubjectCache, latent
 
 
 @torch.no_grad()
-def cache_context(model, settings: SamplerSettings, subject: SubjectCache, latents: Tensor) -> list | None:
-    """Return K, V of a chunk's last frames, which the next one looks back at; None for a model that does not."""
+def cache_context(model, settings: SamplerSettings, subject: SubjectCache, previous: Tensor | None) -> list | None:
+    """Return K, V of the last frames of the chunk before, [1, C, N, h, w].
+
+    None for the first chunk, and for a model that does not look back.
+    """
     count = model.config.context_frames if settings.context_frames is None else settings.context_frames
-    return model.cache_frames(latents[:, :, -count:], subject.identity) if count else None
+    if previous is None or not count:
+        return None
+    return model.cache_frames(previous[:, :, -count:], subject.identity)
+
+
+def lead_over(latents: Tensor, kept: Tensor) -> Tensor:
+    """Blend the end of a chunk made again into that of the kept one [1, C, N, h, w], which the next one follows."""
+    weight = torch.linspace(0, 1, SEAM + 1, device=latents.device)[1:, None, None]
+    end = torch.lerp(latents[:, :, -SEAM:], kept[:, :, -SEAM:].to(latents), weight)
+    return torch.cat([latents[:, :, :-SEAM], end], dim=2)
+
+
+def nothing_kept(index: int) -> InputError:
+    return InputError(
+        "a kept render with the same settings, to make chunks of it again",
+        f"none with chunk {index + 1}",
+        "Render once and keep the journal.",
+    )
 
 
 # Every step -----------------------------------------------------------------------------------------------------------
@@ -226,13 +267,20 @@ def cache_context(model, settings: SamplerSettings, subject: SubjectCache, laten
 
 @torch.no_grad()
 def denoise(
-    network: Network, branches: list[Branch], settings: SamplerSettings, index: int, report, stop, begin=None
+    network: Network,
+    branches: list[Branch],
+    settings: SamplerSettings,
+    index: int,
+    report,
+    stop,
+    begin=None,
+    seed: int | None = None,
 ) -> Tensor | None:
     """Sample a chunk from noise to clean latents [1, C, N, h, w], float32; None when told to stop.
 
     begin: (step, clean latents) to begin not from noise but with that step, from these latents noised as it expects; as
-    many steps as there are leave them as they are. The sampler counts on the CPU and the device is never waited for, so
-    that it always has work ahead of it.
+    many steps as there are leave them as they are. seed: of the chunk's own noise; None is the settings'. The sampler
+    counts on the CPU and the device is never waited for, so that it always has work ahead of it.
     """
     model = network.model
     config = model.config
@@ -240,14 +288,16 @@ def denoise(
 
     draw = partial(draw_noise, shape, config.extensions.shared_noise)
 
-    def generator(purpose: str, chunk: int = index) -> torch.Generator:
-        return seeded_generator(settings.seed, chunk, purpose)
+    own_seed = settings.seed if seed is None else seed
 
     sampler = make_sampler(settings.scheduler, config.noise, settings.steps)
     timesteps = sampler.timesteps.to(model.device)
-    own, shared = generator("step noise"), generator("shared step noise", chunk=0)
-    latents = draw(generator("initial noise"), generator("shared noise", chunk=0)).to(model.device)
-    latents = latents * sampler.init_noise_sigma
+    own = seeded_generator(own_seed, index, "step noise")
+    shared = seeded_generator(settings.seed, 0, "shared step noise")
+    latents = draw(
+        seeded_generator(own_seed, index, "initial noise"), seeded_generator(settings.seed, 0, "shared noise")
+    )
+    latents = latents.to(model.device) * sampler.init_noise_sigma
     first = 0
     if begin is not None:
         first, clean = begin

@@ -82,8 +82,11 @@ class VideoWriter:
                 self._sink.add(frame, self._next_sound())
             yield
 
-    def close(self) -> VideoInfo:
-        """Finish the file and give it its name. Raises InputError when no frame was written."""
+    def close(self, path: Path | None = None) -> VideoInfo:
+        """Finish the file and give it its name, or that of `path` in the same folder.
+
+        Raises InputError when no frame was written.
+        """
         if self.info is not None:
             return self.info
         try:
@@ -93,7 +96,7 @@ class VideoWriter:
                 self._sink.finish()
                 if self._path.is_dir():
                     self._path.rmdir()  # an empty one, made beforehand
-                os.replace(self._part, self._path)
+                os.replace(self._part, path or self._path)
         except BaseException:
             self._abandon()
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
 import numpy as np
@@ -158,6 +159,30 @@ def test_cancel_stops_within_a_second_or_so(server, quick):
     slowest = max(later - sooner for sooner, later in zip(steps, steps[1:]))
     assert took < 1 + slowest, f"{took:.2f} s, while a step takes up to {slowest:.2f} s here"
     run(server, portrait_only(quick()))  # and the server is fit for more
+
+
+def test_a_cancelled_prompt_goes_on_where_it_stopped_and_gives_the_same_frames(server, quick):
+    prompt = quick(Sampler={"seed": 21}, VideoCombine={"format": "png", "filename_prefix": "undisturbed"})
+    undisturbed = frames(server, run(server, prompt))
+    journals = server.base / "output" / "starcaster" / "journal"
+    shutil.rmtree(journals)
+    server.post("/free", {"unload_models": True, "free_memory": True})  # nothing is cached: as after a restart
+
+    def press(kind, data):
+        if kind == "progress" and list(journals.rglob("chunk_00000.safetensors")):
+            server.interrupt()
+
+    prompt = quick(Sampler={"seed": 21}, VideoCombine={"format": "png", "filename_prefix": "resumed"})
+    assert server.run(prompt, on_event=press).status == "interrupted"
+    resumed = frames(server, run(server, prompt))
+    assert "Resumed at chunk 2 of 2." in server.log()
+    assert len(resumed) == 25 and resumed == undisturbed
+
+
+def frames(server, outcome) -> list[bytes]:
+    """The pixels of all frames in the folder that was written."""
+    (folder,) = {path.parent for path in server.output_files(outcome)}
+    return [Image.open(path).tobytes() for path in sorted(folder.glob("frame_*.png"))]
 
 
 BAD = {

@@ -150,5 +150,5 @@ def test_giving_up_does_not_hide_why(tmp_path, name, monkeypatch):
 
 def test_temporary_names_are_short_and_hidden(tmp_path):
     with atomic_write(tmp_path / ("x" * 255)) as part:
-        assert part.name.startswith(".") and part.name.endswith(".part") and len(part.name) < 30
+        assert part.name.startswith(".") and part.name.endswith(".part") and len(part.name) < 48
         part.touch()

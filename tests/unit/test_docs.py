@@ -53,6 +53,12 @@ def test_modules_commands_and_files_exist(page):
         assert any(place.is_file() for place in places), name
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_tests_that_are_named_exist(page):
+    for file, test in re.findall(r"`(tests/[\w./-]+\.py)::(\w+)`", page.read_text(encoding="utf-8")):
+        assert f"def {test}(" in (REPO / file).read_text(encoding="utf-8"), test
+
+
 def test_the_index_lists_every_page():
     docs = REPO / "docs"
     for folder, index in ((docs, "index.md"), (docs / "decisions", "README.md")):

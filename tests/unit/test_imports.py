@@ -20,26 +20,29 @@ BASE = {"errors", "conventions", "types", "presets", "files", "channels", "head_
 ALLOWED = {
     "errors": set(),
     "types": {"errors", "conventions"},
-    "presets": {"errors", "conventions"},
+    "presets": {"errors", "conventions", "ranges"},
     "conventions": set(),
     "head_motion": {"conventions", "speech"},  # heads nod to voices
     "files": set(),
     "channels": set(),
+    "locks": set(),
+    "ranges": set(),
+    "signals": set(),
     "frame_sizes": set(),
     **{stream: BASE for stream in STREAMS},
     "models": BASE | {"speech", "camera"},  # `mini` holds its own phonetic encoder, and turns its portrait
-    "sampling": BASE | {"models"},
+    "sampling": BASE | {"models", "locks"},
     "data": BASE | STREAMS,
     "training": BASE | STREAMS | {"models", "sampling", "data", "command"},
     "evaluation": BASE | STREAMS | {"models", "sampling", "data", "training", "pipeline", "frame_decoder"},
     "frame_decoder": BASE | {"models", "identity"},
     "pipeline": BASE | STREAMS | {"models", "sampling", "frame_decoder"},
-    "generate": BASE | STREAMS | {"models", "sampling", "pipeline"},
+    "generate": BASE | STREAMS | {"models", "sampling", "pipeline", "signals"},
     "benchmark": BASE | STREAMS | {"models", "sampling", "pipeline"},
     # The command line reaches a command's module by name, and only that one.
-    "cli": {"command"},
-    "command": {"errors"},
-    "__main__": {"cli"},
+    "cli": {"command", "signals"},
+    "command": {"errors", "signals"},
+    "__main__": {"cli", "signals"},
     "__init__": set(),
 }
 # Inner folders, and who else in the core may import from them. A public speech encoder can be given beside the model.

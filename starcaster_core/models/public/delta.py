@@ -76,7 +76,7 @@ def open_delta(path: str | Path) -> tuple[Path, dict]:
         with safe_open(file, framework="pt") as content:
             facts = json.loads((content.metadata() or {})[METADATA])
             facts["config"] = ModelConfig.from_dict(facts["config"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError):
         raise CheckpointError(TITLE, f"{file.name}, which is none", "Use a file that training wrote as one.") from None
     return file, facts
 

@@ -1,0 +1,198 @@
+"""A render that stops leaves what is finished, playable, and the same command goes on; no signal shows a traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from starcaster_core import pipeline
+from starcaster_core.cli import main
+from starcaster_core.errors import StarcasterError
+from starcaster_core.files import part_beside
+from starcaster_core.identity import save_identity
+from starcaster_core.sampling.settings import Conditions, SamplerSettings
+from starcaster_core.signals import interruptible
+from starcaster_core.types import Identity
+from starcaster_core.video import probe
+
+SETTINGS = SamplerSettings(steps=1, guidance_scale=1.0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return pipeline.load_model("tiny", "cpu")
+
+
+@pytest.fixture
+def conditions():
+    return Conditions(Identity(np.ones(128, np.float32)), frames=40)
+
+
+@pytest.fixture
+def command(tmp_path):
+    save_identity(tmp_path / "me.identity.safetensors", Identity(np.ones(128, np.float32)))
+    words = (
+        f"generate --model tiny --device cpu --identity {tmp_path / 'me.identity.safetensors'} --seconds 1.6 --steps 1"
+    )
+    return [*words.split(), "--out", str(tmp_path / "o.mp4")]
+
+
+def names(folder) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+class Stop:
+    """Progress that raises after so many chunks."""
+
+    def __init__(self, error: BaseException, chunks: int):
+        self.error, self.chunks = error, chunks
+
+    def __call__(self, report):
+        if report.chunk == self.chunks:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")])
+def test_a_stopped_render_leaves_a_playable_file_and_goes_on(model, conditions, tmp_path, error):
+    path, said = tmp_path / "o.mp4", []
+    options = {"journal": tmp_path / "journal", "say": said.append}
+    with pytest.raises(type(error)):
+        pipeline.save_video(path, model, conditions, SETTINGS, progress=Stop(error, 2), **options)
+    assert names(tmp_path) == {"o.unfinished.mp4", "journal"}
+    assert 4 <= probe(tmp_path / "o.unfinished.mp4").frames <= 32
+    assert "o.unfinished.mp4" in said[0]
+    assert said[1] == "2 of 3 chunks are kept: the same render goes on from there."
+    frames, decode = [], pipeline.frame_decoder(model, conditions, SETTINGS)
+    seen = lambda *chunk: frames.append(decode(*chunk)) or frames[-1]  # noqa: E731
+    pipeline.save_video(path, model, conditions, SETTINGS, decode=seen, **options)
+    assert said[2] == "Resumed at chunk 3 of 3."
+    assert torch.equal(torch.cat(frames), torch.cat(list(pipeline.generate_frames(model, conditions, SETTINGS))))
+    assert names(tmp_path) == {"o.unfinished.mp4", "o.mp4"}, "the journal is gone"
+
+
+def test_a_render_stopped_before_its_first_frame_leaves_nothing(model, conditions, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.save_video(tmp_path / "o.mp4", model, conditions, SETTINGS, progress=Stop(KeyboardInterrupt(), 0))
+    assert not names(tmp_path)
+
+
+def test_the_command_keeps_its_journal_beside_the_video_and_removes_it(command, tmp_path, monkeypatch, capsys):
+    from starcaster_core import generate
+
+    monkeypatch.setattr(generate, "show_progress", Stop(KeyboardInterrupt(), 1))
+    assert main(command) == 130
+    assert names(tmp_path) == {"me.identity.safetensors", ".starcaster-journal", "o.unfinished.mp4"}
+    monkeypatch.undo()
+    assert main(command) == 0
+    assert "Resumed at chunk 2 of 3." in capsys.readouterr().err
+    assert names(tmp_path) == {"me.identity.safetensors", "o.unfinished.mp4", "o.mp4"}
+    monkeypatch.setattr(generate, "show_progress", Stop(KeyboardInterrupt(), 1))
+    assert main([*command, "--no-journal", "--out", str(tmp_path / "p.mp4")]) == 130
+    assert names(tmp_path) == {"me.identity.safetensors", "o.unfinished.mp4", "o.mp4", "p.unfinished.mp4"}
+
+
+def test_the_command_makes_a_chunk_again(command, tmp_path, capsys):
+    assert main([*command, "--keep-journal"]) == 0
+    assert (tmp_path / ".starcaster-journal").exists()
+    assert main([*command, "--redo", "2", "--redo-seed", "7", "--out", str(tmp_path / "p.mp4")]) == 0
+    made = [line for line in capsys.readouterr().err.splitlines() if "done" in line]
+    assert made == [f"chunk {number}/3 done" for number in (1, 2, 3, 2)]
+    for wrong in (["--redo", "4"], ["--redo", "1", "--no-journal"], ["--redo", "1", "--redo-seed", "-1"]):
+        assert main([*command, *wrong]) == 1
+
+
+def test_a_terminated_command_says_one_sentence_and_keeps_its_work(command, tmp_path):
+    """The real thing: a process, SIGTERM, what lies on the disk, and a second process."""
+    long = [sys.executable, "-m", "starcaster_core", *command, "--seconds", "8"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(long, stderr=subprocess.PIPE, text=True, env=environment)
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if line.startswith("chunk 3/"):
+            process.terminate()
+    assert process.wait() == 130
+    assert said[-1] == "interrupted\n" and not any("Traceback" in line for line in said)
+    assert "o.unfinished.mp4" in names(tmp_path) and "o.mp4" not in names(tmp_path)
+    assert not list(tmp_path.rglob("*.part"))
+    done = subprocess.run(long, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and "Resumed at chunk" in done.stderr
+    assert probe(tmp_path / "o.mp4").frames == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_command_stopped_while_it_starts_says_so(number):
+    code = f"import os; os.kill(os.getpid(), {int(number)})"
+    starting = f"from starcaster_core.signals import ending_at_once\nwith ending_at_once():\n    {code}"
+    done = subprocess.run([sys.executable, "-c", starting], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        os.kill(os.getpid(), number)
+        threading.Event().wait(1)
+    assert signal.getsignal(number) is before
+
+
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_leftovers_of_dead_renders_are_swept_when_the_next_begins(model, conditions, tmp_path):
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    part = part_beside(tmp_path / "o.mp4")
+    dead = part.with_name(part.name.replace(f"-{os.getpid()}-", f"-{ended.stdout.strip()}-"))
+    dead.write_text("half a video")
+    pipeline.save_video(tmp_path / "o.mp4", model, conditions, SETTINGS)
+    assert names(tmp_path) == {"o.mp4"}
+
+
+# Guards ---------------------------------------------------------------------------------------------------------------
+
+
+def broken(latents: torch.Tensor, kind: str) -> torch.Tensor:
+    if kind == "frozen":
+        return torch.zeros_like(latents)
+    return torch.full_like(latents, float(kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("nan", "NaN or infinite"), ("inf", "NaN or infinite"), ("frozen", "all the same")]
+)
+def test_a_bad_chunk_stops_the_render_and_is_named(model, conditions, tmp_path, monkeypatch, kind, words):
+    plain, reached = model.unet.forward, []
+
+    def forward(latents, *arguments, **options):
+        bad = len(reached) == 2
+        return broken(latents, kind) if bad else plain(latents, *arguments, **options)
+
+    monkeypatch.setattr(model.unet, "forward", forward)
+    settings = SamplerSettings(steps=1, guidance_scale=1.0, context_frames=0)
+    progress = lambda report: reached.append(report.chunk)  # noqa: E731
+    with pytest.raises(StarcasterError, match=rf"{words}.* chunk 3 \(1.28 to 1.92 s\)"):
+        pipeline.save_video(tmp_path / "o.mp4", model, conditions, settings, progress=progress)
+    assert names(tmp_path) == {"o.unfinished.mp4"}
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_black_pictures_stop_the_render(model, conditions, tmp_path, value):
+    decoded = []
+
+    def decode(latents, pose):
+        decoded.append(latents.shape[2])
+        return torch.full((latents.shape[2], 64, 64, 3), 0.5 if len(decoded) < 5 else value)
+
+    with pytest.raises(StarcasterError, match=r"black ones in chunk 2 \(0.64 to 1.28 s\)"):
+        pipeline.save_video(tmp_path / "o.mp4", model, conditions, SETTINGS, decode=decode)
+    assert probe(tmp_path / "o.unfinished.mp4").frames == 16
