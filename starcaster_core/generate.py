@@ -89,13 +89,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Generate the video that the arguments describe. Raises InputError and its kinds for what cannot be used."""
+    check_settings(args)
+    check_files(args)
     with ending_at_once():
         import_networks()
     from .pipeline import JOURNAL, frame_decoder, load_model, prepare, save_video
     from .sampling.execution import Execution
 
-    check_settings(args)
-    check_files(args)
     started = time.monotonic()
     model = load_model(
         args.model, args.device, float8=args.float8, offload=args.offload, audio_encoder=args.audio_encoder

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 from corpus import IDENTITY_FILES, KEYFRAME_TEXTS, LEVEL, RATE, voice
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("dlib")
 
@@ -276,6 +278,32 @@ def test_names_are_filled_in_as_the_frontend_does(module, bridge, monkeypatch, b
     video = combine.execute(25.0, "mp4", 30, prefix, images=torch.zeros(1, 16, 32, 3)).result[0]
     path = Path(video.get_stream_source())
     assert path.name == "32x16_42_00001_.mp4" and path.parent.name == str(datetime.now().year)
+
+
+def test_any_name_is_filled_in_or_refused(module, errors):
+    """Node titles and values are the user's own, and so is the pattern."""
+    fill_in, check_name = module("nodes.names").fill_in, module("starcaster_core.video").check_name
+    word = st.text("ab/.%:\\\0 é", max_size=8)
+    node = st.fixed_dictionaries(
+        {"class_type": word, "inputs": st.dictionaries(word, word | st.integers() | st.none())}
+    )
+    workflow = st.fixed_dictionaries(
+        {"nodes": st.lists(st.none() | st.fixed_dictionaries({"id": word, "title": word}))}
+    )
+
+    @given(
+        word | st.builds("%{}.{}%".format, word, word) | st.builds("%date:{}%".format, st.text("yMdhms-", max_size=9)),
+        st.dictionaries(word, node, max_size=3),
+        st.none() | workflow,
+    )
+    def check(prefix, prompt, workflow):
+        name = fill_in(prefix, prompt, workflow)
+        try:
+            assert ".." not in check_name(name).split("/")
+        except errors.InputError as error:
+            assert str(error).isprintable()
+
+    check()
 
 
 @pytest.mark.parametrize("kind", ["video", "identity"])
