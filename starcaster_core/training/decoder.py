@@ -159,7 +159,7 @@ def recolour(pictures: tuple[Tensor, ...], generator: torch.Generator) -> list[T
 def degrade(drawn: Tensor, generator: torch.Generator) -> Tensor:
     """Make some drawn frames softer, and give most another colour and brightness than the truth."""
     count = len(drawn)
-    soft = F.avg_pool2d(F.pad(drawn, (1, 1, 1, 1), mode="replicate"), 3, 1)  # kornia's box_blur takes four times as long
+    soft = F.avg_pool2d(F.pad(drawn, (1, 1, 1, 1), mode="replicate"), 3, 1)  # quicker than kornia
     drawn = torch.where((torch.rand(count, 1, 1, 1, generator=generator) < 0.25), soft, drawn)
     gain = 1 + 0.05 * torch.randn(count, 3, 1, 1, generator=generator)
     return (drawn * gain + 0.03 * torch.randn(count, 3, 1, 1, generator=generator)).clamp(-1, 1)
