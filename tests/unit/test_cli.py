@@ -71,11 +71,13 @@ def test_a_program_told_to_stop_leaves_nothing_behind(number, monkeypatch, tmp_p
             assert len(list(tmp_path.iterdir())) == 1
             signal.raise_signal(number)
 
+    before = signal.signal(number, signal.default_int_handler)  # one that is ignored, as under nohup, stays so
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
     monkeypatch.setattr(generate, "run", run)
     assert cli.main(ARGUMENTS) == 130 and capsys.readouterr().err == "interrupted\n"
     assert not list(tmp_path.iterdir())
     assert handlers == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP))
+    signal.signal(number, before)
 
 
 def test_errors_of_every_kind_lose_their_module_in_nodes():

@@ -137,8 +137,9 @@ def test_a_terminated_command_says_one_sentence_and_keeps_its_work(command, tmp_
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_command_stopped_while_it_starts_says_so(number):
+    handled = f"import signal; signal.signal({int(number)}, signal.default_int_handler)"  # not ignored, as under nohup
     code = f"import os; os.kill(os.getpid(), {int(number)})"
-    starting = f"from starcaster_core.signals import ending_at_once\nwith ending_at_once():\n    {code}"
+    starting = f"{handled}\nfrom starcaster_core.signals import ending_at_once\nwith ending_at_once():\n    {code}"
     done = subprocess.run([sys.executable, "-c", starting], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
     before = signal.getsignal(number)
