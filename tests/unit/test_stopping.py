@@ -142,11 +142,11 @@ def test_a_command_stopped_while_it_starts_says_so(number):
     starting = f"{handled}\nfrom starcaster_core.signals import ending_at_once\nwith ending_at_once():\n    {code}"
     done = subprocess.run([sys.executable, "-c", starting], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
-    before = signal.getsignal(number)
+    before = signal.signal(number, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt), interruptible():
         os.kill(os.getpid(), number)
         threading.Event().wait(1)
-    assert signal.getsignal(number) is before
+    assert signal.signal(number, before) is signal.default_int_handler
 
 
 def test_an_ignored_signal_stays_ignored():
