@@ -1,25 +1,43 @@
 """Train the part of the reference decoder that reads how far the drawn lips are apart.
 
-It is small and its crops are few, so they are all held in memory and it takes minutes. The landmarker teaches it
-(`decoder_pairs.drawn_gap`): the reader is some twenty times as fast and does not jump between frames.
+    python -m starcaster_core.training.gap_reader --model M --photos DIR --data CLIPS --pairs DIR --out mini.safetensors
+
+It is small and its crops are few, so they are all held in memory and it takes minutes. In pairs (`decoder_pairs.py`)
+the landmarker says how far drawn lips are apart. It misses much of what a soft frame shows, so the command lets the
+model draw photos that follow rendered clips (`photo_clips.py`): there it is known how far the lips are to open.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
+from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..data.shards import read_clips
+from ..head_motion import head_rotations
+from ..identity.landmarks import LEFT_MOUTH_CORNER, RIGHT_MOUTH_CORNER, find_landmarks
+from ..models.checkpoint import build, find_checkpoint, read_checkpoint, save_checkpoint
+from ..models.extensions.portrait_warp import camera_at
 from ..models.reference_decoder import GAP, GapReader, drawn_mouths, geometry_of, move_regions
-from .decoder_pairs import count_pairs
+from ..models.starcaster import Starcaster
+from ..sampling.settings import Conditions
+from ..types import Identity
+from .decoder_pairs import count_pairs, decode_jpeg, draw_frames, photo_files, regions_of, with_chunks_of
+from .photo_clips import lip_motion, still_gaze
 
 STEPS, BATCH, LEARNING_RATE, WARMUP = 2500, 64, 3e-3, 50
 SHIFT = 3  # pixels of the drawn frame: how wrong the mouth's place is
 KEPT = 0.1  # of the crops: kept to measure on
+FRAMES = 16  # drawn of a photo
+KNOWN = 0.75  # of a batch: mouths whose opening is known
 
 
 def read_mouths(files: list[Path]) -> tuple[Tensor, Tensor]:
@@ -49,6 +67,43 @@ def read_mouths(files: list[Path]) -> tuple[Tensor, Tensor]:
     return torch.stack(mouths), torch.stack(gaps)
 
 
+@torch.no_grad()
+def draw_known_mouths(model: Starcaster, photos: Path, data: Path, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Let the model draw training photos that say what rendered clips say: mouths as `read_mouths` gives them, FRAMES a
+    photo, and how far their lips should be apart.
+
+    photos: folder of aligned photos, of which `count` are drawn. data: folder of rendered shards.
+    """
+    from ..identity.embed import embed
+    from ..identity.faces import detect
+
+    with_chunks_of(model, FRAMES)
+    rng = np.random.default_rng([seed, 0x6A9])
+    files = photo_files(photos)
+    clips = cycle(read_clips(data, "train", ("temporal",)))
+    mouths, gaps = [], []
+    for number in rng.permutation(len(files))[:count]:
+        photo = decode_jpeg(files[number].read_bytes())
+        found, faces = find_landmarks(photo), detect(photo)
+        if found is None or not faces:
+            continue
+        clip = next(clips)
+        start = int(rng.integers(0, max(1, len(clip.frames) - FRAMES)))
+        rows = slice(start, start + FRAMES)
+        speech = model.encode_speech(torch.from_numpy(clip.audio.copy()))
+        speech = replace(speech, features=speech.features[rows], loudness=None)
+        motion = still_gaze(clip)[rows]
+        conditions = Conditions(Identity(embed(photo, faces[0]), photo), speech, None, len(motion), motion)
+        drawn = torch.from_numpy(draw_frames(model, conditions, int(rng.integers(2**31)))).permute(0, 3, 1, 2)
+        points = found.points[:, :2] / len(photo)
+        front = camera_at()[None].expand(len(drawn), -1)
+        regions = torch.from_numpy(regions_of(points))[None].expand(len(drawn), -1, -1)
+        mouths.append(drawn_mouths(drawn, move_regions(regions, geometry_of(head_rotations(motion), front, front))))
+        width = float(np.linalg.norm(points[LEFT_MOUTH_CORNER] - points[RIGHT_MOUTH_CORNER]))
+        gaps.append(torch.from_numpy(width * lip_motion(clip)[0][rows]).float())
+    return torch.cat(mouths), torch.cat(gaps)
+
+
 def augment(mouths: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror, shift and recolour crops uint8 [N, 3, h, w]: float32 in about -1..1."""
     count = len(mouths)
@@ -64,29 +119,79 @@ def augment(mouths: Tensor, generator: torch.Generator) -> Tensor:
     return x * (0.8 + 0.4 * draw(count, 3, 1, 1)) + 0.1 * torch.randn(x.shape, generator=generator)
 
 
-def fit_gap_reader(reader: GapReader, files: list[Path], seed: int = 0, steps: int = STEPS) -> float:
+def fit_gap_reader(
+    reader: GapReader,
+    files: list[Path],
+    seed: int = 0,
+    steps: int = STEPS,
+    known: tuple[Tensor, Tensor] | None = None,
+) -> float:
     """Train the reader in place, and return its mean error on crops kept from it, image sides.
 
-    Pairs without a known opening are left out; without any other, the reader stays as it is and the error is NaN.
+    files: pairs; those without a known opening are left out. known: mouths and openings of `draw_known_mouths`, which
+    make KNOWN of every batch, and the first of which are kept. Without anything to learn from, the reader stays as it
+    is and the error is NaN.
     """
     mouths, gaps = read_mouths(files)
-    if len(mouths) < 2 / KEPT:
-        return math.nan
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(mouths), generator=generator)
-    kept, used = order[: round(KEPT * len(order))], order[round(KEPT * len(order)) :]
+    if known is None:
+        if len(mouths) < 2 / KEPT:
+            return math.nan
+        kept, used = order[: round(KEPT * len(order))], order[round(KEPT * len(order)) :]
+        sources = [(used, BATCH)]
+    else:
+        first, count = len(mouths), round(KEPT * len(known[0]) / FRAMES) * FRAMES  # whole photos
+        mouths, gaps = torch.cat([mouths, known[0]]), torch.cat([gaps, known[1]])
+        kept, used = torch.arange(first, first + count), torch.arange(first + count, len(mouths))
+        own = round(KNOWN * BATCH) if len(order) else BATCH
+        sources = [(used, own), (order, BATCH - own)]
     optimizer = torch.optim.AdamW(reader.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
     for step in range(steps):
         rate = min(1.0, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * step / steps))
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * rate
-        chosen = used[torch.randint(len(used), (BATCH,), generator=generator)]
+        chosen = torch.cat(
+            [rows[torch.randint(len(rows), (size,), generator=generator)] for rows, size in sources if size]
+        )
         loss = ((reader(augment(mouths[chosen], generator)) - gaps[chosen]) / GAP).square().mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
         optimizer.step()
     with torch.no_grad():
-        error = (reader(mouths[kept].float() / 127.5 - 1) - gaps[kept]).abs().mean().item()
-    print(json.dumps({"gap_reader": {"mouths": len(used), "error": round(error, 4)}}), flush=True)
+        read = reader(mouths[kept].float() / 127.5 - 1)
+    error = (read - gaps[kept]).abs().mean().item()
+    correlation = torch.corrcoef(torch.stack([read, gaps[kept]]))[0, 1].item()
+    numbers = {"mouths": len(mouths) - len(kept), "error": round(error, 4), "correlation": round(correlation, 3)}
+    print(json.dumps({"gap_reader": numbers}), flush=True)
     return error
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="mini", help="whose reference decoder gets a new reader")
+    parser.add_argument("--photos", type=Path, required=True, help="folder of aligned photos")
+    parser.add_argument("--data", type=Path, required=True, help="folder of shards made by `synth`")
+    parser.add_argument("--pairs", type=Path, help="folder of pairs of rendered scenes, to read renders as well")
+    parser.add_argument("--count", type=int, default=420, help="photos that are drawn")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="the model with its reader, to be written")
+    args = parser.parse_args()
+    config, weights, provenance = read_checkpoint(find_checkpoint(args.model))
+    model = build(config, weights, args.model, untrained=provenance.get("untrained", ()))
+    known = draw_known_mouths(model, args.photos, args.data, args.count, args.seed)
+    model.config = config  # drawing changes the length of its chunks
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(args.seed)
+        reader = GapReader(config.reference_decoder.reader_width)
+    files = sorted(args.pairs.glob("scene-*.safetensors")) if args.pairs else []
+    error = fit_gap_reader(reader, files, args.seed, known=known)
+    model.reference_decoder.gap_reader.load_state_dict(reader.state_dict())
+    made = {"known_mouths": len(known[0]), "seed": args.seed, "error_of_image_sides": round(error, 4)}
+    decoder = provenance.get("reference_decoder", {}) | {"gap_reader": made}
+    save_checkpoint(args.out, model, provenance | {"reference_decoder": decoder})
+
+
+if __name__ == "__main__":
+    main()

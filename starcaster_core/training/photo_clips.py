@@ -64,6 +64,14 @@ def nearer_cameras(clip: Clip) -> np.ndarray:
     return make_path(part * yaw, part * pitch, distance / RADIUS, clip.info["fps"]).vectors()
 
 
+def still_gaze(clip: Clip) -> Tensor:
+    """Return a clip's head motion [T, len(CHANNELS)]: its pose about the mean of it, eyes open and straight ahead."""
+    motion = torch.from_numpy(head_motion_of(clip))
+    motion[:, POSE_CHANNELS:] = 0
+    motion[:, :POSE_CHANNELS] -= motion[:, :POSE_CHANNELS].mean(dim=0)
+    return motion
+
+
 def move_picture(pictures: Tensor, flow: Tensor) -> Tensor:
     """Sample pictures [1 or T, 3, S, S] at place + flow [T, 2, F, F], bicubically: [T, 3, S, S]."""
     moved = F.interpolate(flow, pictures.shape[-2:], mode="bilinear", align_corners=False).movedim(1, -1)
@@ -124,9 +132,7 @@ def photo_clip(photo: np.ndarray, points: np.ndarray, clip: Clip) -> tuple[np.nd
     count, kind = len(clip.frames), clip.info["kind"]
     pixels = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float() / 255
     pixels = F.interpolate(pixels, (SIDE, SIDE), mode="area")
-    motion = torch.from_numpy(head_motion_of(clip))
-    motion[:, POSE_CHANNELS:] = 0
-    motion[:, :POSE_CHANNELS] -= motion[:, :POSE_CHANNELS].mean(dim=0)
+    motion = still_gaze(clip)
     if kind == "spatial":
         frames, moved = pixels.expand(count, -1, -1, -1), np.repeat(points[None], count, axis=0)
     else:

@@ -12,6 +12,7 @@ from starcaster_core.data.shards import Clip, shard_path, write_shard
 from starcaster_core.identity.landmarks import find_landmarks
 from starcaster_core.models.checkpoint import load_checkpoint
 from starcaster_core.models.lip_warp import mouth_gap
+from starcaster_core.training.gap_reader import draw_known_mouths
 from starcaster_core.training.latents import KINDS, load_clips
 from starcaster_core.training.photo_clips import FARTHEST, encode_photos, lip_motion, photo_clip
 
@@ -100,3 +101,14 @@ def test_photos_are_encoded_once_beside_the_renders(photo, tmp_path):
     assert clips.kind.tolist() == [KINDS.index("temporal")] and clips.identity.item() >= 1_000_000
     assert (clips.mouth[..., 2] > clips.mouth[..., 0]).all()
     assert encode_photos(photos, data, out, model) == 0
+
+
+def test_mouths_that_the_model_draws_of_photos_come_with_the_renders_opening(photo, points, tmp_path):
+    photos, data = tmp_path / "photos", tmp_path / "data"
+    photos.mkdir(), data.mkdir()
+    Image.fromarray(photo).save(photos / "a.jpg", quality=95)
+    write_shard(shard_path(data, 0), [clip("joint", 30.0), clip()])
+    mouths, gaps = draw_known_mouths(load_checkpoint("mini", torch.float32), photos, data, 2)
+    assert mouths.shape == (FRAMES, 3, 40, 48) and mouths.float().std() > 5
+    width = np.linalg.norm(points[61] - points[291])
+    np.testing.assert_allclose(gaps, OPENING * width, atol=0.002)
