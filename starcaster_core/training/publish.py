@@ -9,6 +9,9 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from ..models.checkpoint import build, find_checkpoint, read_checkpoint, save_checkpoint
 from ..models.frozen import facts_of
 from ..presets import PRESETS
@@ -20,6 +23,15 @@ def stage_log(run: Path) -> list[dict]:
     return [{"stage": path.stem, **last_row(path)} for path in sorted(run.glob("*.csv"))]
 
 
+def averaged(weights: dict[str, Tensor], before: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Return `share` of the weights and the rest of those before, by name: what fine-tuning forgets comes back
+    (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"). Weights that are new stay as they are."""
+    return {
+        name: torch.lerp(before[name].float(), value.float(), share) if name in before else value
+        for name, value in weights.items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder that training wrote")
@@ -27,6 +39,9 @@ def main() -> None:
     parser.add_argument("--speech", type=Path, help="phonetic.safetensors, for its figures")
     parser.add_argument(
         "--begun-from", help="the checkpoint that the run went on from ('mini'): its provenance is kept"
+    )
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="fraction of the run's weights, 0..1; the rest is --begun-from's"
     )
     parser.add_argument(
         "--shared-noise",
@@ -48,7 +63,9 @@ def main() -> None:
     if helper.exists():  # a run that went on from a checkpoint has none of its own
         provenance["autoencoder"] = facts_of(helper)
     if args.begun_from:
-        provenance["begun_from"] = read_checkpoint(find_checkpoint(args.begun_from))[2]
+        _, before, provenance["begun_from"] = read_checkpoint(find_checkpoint(args.begun_from))
+        if args.share != 1:
+            weights, provenance["share"] = averaged(weights, before, args.share), args.share
     if args.speech:
         provenance["speech_encoder"] = facts_of(args.speech)
     save_checkpoint(args.out, build(config, weights, str(source), untrained=made_with.pop("untrained", ())), provenance)

@@ -67,3 +67,18 @@ def test_a_run_that_went_on_from_a_model_keeps_what_made_that_one(tmp_path, monk
     provenance = read_checkpoint(tmp_path / "shipped.safetensors")[2]
     assert provenance["begun_from"] == {"clips": 768} and provenance["last_stage"] == {"clips": 512}
     assert "autoencoder" not in provenance
+
+
+def test_a_run_s_weights_can_be_averaged_with_those_it_went_on_from(tmp_path, monkeypatch):
+    before, after = random_model(PRESETS["tiny"]), random_model(PRESETS["tiny"])
+    with torch.no_grad():
+        before.unet.conv_in.weight.fill_(1.0), after.unet.conv_in.weight.fill_(2.0)
+    save_checkpoint(tmp_path / "before.safetensors", before, {"clips": 768})
+    save_checkpoint(tmp_path / "3-views.safetensors", after, {"clips": 512}, dtype=torch.float32)
+    out = tmp_path / "shipped.safetensors"
+    arguments = ["--run", str(tmp_path), "--begun-from", str(tmp_path / "before.safetensors"), "--share", "0.7"]
+    monkeypatch.setattr(sys, "argv", ["publish", *arguments, "--out", str(out)])
+    publish.main()
+    _, weights, provenance = read_checkpoint(out)
+    torch.testing.assert_close(weights["unet.conv_in.weight"].float().mean(), torch.tensor(1.7), atol=1e-3, rtol=0)
+    assert provenance["share"] == 0.7
