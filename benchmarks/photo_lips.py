@@ -19,9 +19,9 @@ import torch
 
 from starcaster_core.data.shards import Clip, read_clips
 from starcaster_core.identity import make_identity
-from starcaster_core.identity.landmarks import LEFT_MOUTH_CORNER, RIGHT_MOUTH_CORNER, find_landmarks
+from starcaster_core.identity.landmarks import find_landmarks
 from starcaster_core.models.checkpoint import load_checkpoint
-from starcaster_core.models.lip_warp import mouth_gap
+from starcaster_core.models.lip_warp import mouth_gap, mouth_width
 from starcaster_core.models.starcaster import Starcaster
 from starcaster_core.pipeline import generate_frames
 from starcaster_core.sampling.settings import Conditions, SamplerSettings
@@ -37,8 +37,7 @@ def opening(frame: np.ndarray) -> float:
     found = find_landmarks(frame)
     if found is None:
         return float("nan")
-    width = np.linalg.norm(found.points[LEFT_MOUTH_CORNER, :2] - found.points[RIGHT_MOUTH_CORNER, :2])
-    return mouth_gap(found.points) / float(width)
+    return mouth_gap(found.points) / mouth_width(found.points)
 
 
 def measure(model: Starcaster, photo: np.ndarray, clip: Clip) -> dict[str, float] | None:

@@ -15,14 +15,7 @@ from ..files import atomic_write
 from ..types import Identity
 from .align import ffhq_transform, warp
 from .faces import select_face
-from .landmarks import (
-    LEFT_IRIS,
-    LEFT_MOUTH_CORNER,
-    RIGHT_IRIS,
-    RIGHT_MOUTH_CORNER,
-    FaceLandmarks,
-    find_landmarks,
-)
+from .landmarks import FaceLandmarks, find_landmarks, mouth_and_eyes
 from .pictures import as_rgb, refuse_turned
 from .recognisers import Dlib
 
@@ -84,7 +77,7 @@ def make_identity(
                 "portrait": warp(pixels, crop, size),
                 "photo": pixels,
                 "crop": crop,
-                "regions": regions_of(np.stack([mouth, right_eye, left_eye]), crop, size),
+                "regions": in_portrait(np.stack([mouth, right_eye, left_eye]), crop, size),
                 **look_at(landmarks(pixels, face.box), crop, size),
             }
         embeddings.append(recogniser.embed(pixels, face))
@@ -116,16 +109,14 @@ def look_at(found: FaceLandmarks | None, crop: np.ndarray, size: int) -> dict:
     none or they lie outside the portrait."""
     if found is None:
         return {}
-    corners, eyes = found.points[[RIGHT_MOUTH_CORNER, LEFT_MOUTH_CORNER], :2], found.points[[RIGHT_IRIS, LEFT_IRIS], :2]
-    regions = regions_of(np.concatenate([corners.mean(axis=0, keepdims=True), eyes]), crop, size)
+    regions = in_portrait(mouth_and_eyes(found.points), crop, size)
     if ((regions < 0) | (regions > 1)).any():
         return {}
     return {"yaw": found.pose.yaw, "pitch": found.pose.pitch, "regions": regions}
 
 
-def regions_of(places: np.ndarray, crop: np.ndarray, size: int) -> np.ndarray:
-    """Return where mouth, right and left eye lie in the portrait, float32 [3, 2] in 0..1; places [3, 2]: in the
-    picture."""
+def in_portrait(places: np.ndarray, crop: np.ndarray, size: int) -> np.ndarray:
+    """Return where places [K, 2] of the picture lie in the portrait, float32 [K, 2] in 0..1."""
     return ((places.astype(np.float64) @ crop[:2, :2].T + crop[:2, 2]) / size).astype(np.float32)
 
 

@@ -118,6 +118,13 @@ class FaceLandmarks:
         )
 
 
+def mouth_and_eyes(points: np.ndarray) -> np.ndarray:
+    """Return where the mouth's middle and the irises of the right and the left eye lie, float32 [3, 2], of landmarks
+    [478, 2 or 3] in their units."""
+    corners = points[RIGHT_MOUTH_CORNER, :2] + points[LEFT_MOUTH_CORNER, :2]
+    return np.stack([corners / 2, points[RIGHT_IRIS, :2], points[LEFT_IRIS, :2]]).astype(np.float32)
+
+
 # Finding --------------------------------------------------------------------------------------------------------------
 
 
@@ -371,17 +378,19 @@ def core_landmarks(found: dict, frame: int = 0, box: Sequence[float] | None = No
             "Connect Detect Face Landmarks (MediaPipe), given the same picture.",
         ) from None
     if box is not None:
-        low, high = np.asarray(box, np.float64).reshape(2, 2)
-        middle_of = {id(face): face.box.reshape(2, 2).mean(0) for face in faces}
-        there = [face for face in faces if ((low < middle_of[id(face)]) & (middle_of[id(face)] < high)).all()]
+
+        def middle(of: np.ndarray) -> np.ndarray:
+            return of.reshape(2, 2).mean(0)
+
+        low, high = (wanted := np.asarray(box, np.float64)).reshape(2, 2)
+        there = [face for face in faces if ((low < middle(face.box)) & (middle(face.box) < high)).all()]
         if faces and not there:
             raise InputError(
                 "FACE_LANDMARKS of the face in the photo",
                 f"{len(faces)} faces elsewhere",
                 "Give Detect Face Landmarks (MediaPipe) the same picture, or disconnect it.",
             )
-        middle = (low + high) / 2
-        return min(there, key=lambda face: np.linalg.norm(middle_of[id(face)] - middle), default=None)
+        return min(there, key=lambda face: np.linalg.norm(middle(face.box) - middle(wanted)), default=None)
     return max(faces, key=lambda f: (f.box[2:] - f.box[:2]).max(), default=None)
 
 

@@ -56,6 +56,11 @@ def mouth_gap(points: np.ndarray) -> float:
     return float(np.linalg.norm(points[UPPER_MIDDLE, :2] - points[LOWER_MIDDLE, :2]))
 
 
+def mouth_width(points: np.ndarray) -> float:
+    """Return how far the outer corners of the mouth are apart, in the units of landmarks [478, 2 or 3]."""
+    return float(np.linalg.norm(points[OUTER_UPPER[0], :2] - points[OUTER_UPPER[-1], :2]))
+
+
 def lip_directions(points: np.ndarray) -> np.ndarray:
     """Return how landmarks [478, 2] move when the mouth opens by one: [478, 2]."""
     x, y = points[:, 0], points[:, 1]

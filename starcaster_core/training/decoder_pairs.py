@@ -35,7 +35,7 @@ from ..data.splits import split_of
 from ..errors import InputError
 from ..files import atomic_write
 from ..head_motion import POSE_STD, head_rotations, normalise, random_head_motion, rotations
-from ..identity.landmarks import LEFT_IRIS, LEFT_MOUTH_CORNER, RIGHT_IRIS, RIGHT_MOUTH_CORNER, find_landmarks
+from ..identity.landmarks import FaceLandmarks, find_landmarks, mouth_and_eyes
 from ..models.extensions.portrait_warp import camera_at, pixel_centres, warp, warp_flow
 from ..models.lip_warp import lip_field, mouth_gap
 from ..models.starcaster import Starcaster
@@ -264,12 +264,6 @@ def photo_files(folder: Path, split: str = "train") -> list[Path]:
     return [path for path in found if split_of("photo", path.name) == split]
 
 
-def regions_of(points: np.ndarray) -> np.ndarray:
-    """Return where mouth and eyes lie, float32 [3, 2], of landmarks [478, 2 or 3] in their units."""
-    corners = points[RIGHT_MOUTH_CORNER, :2] + points[LEFT_MOUTH_CORNER, :2]
-    return np.stack([corners / 2, points[RIGHT_IRIS, :2], points[LEFT_IRIS, :2]]).astype(np.float32)
-
-
 def random_field(rng: np.random.Generator, cells: int) -> Tensor:
     """Draw a smooth vector field of unit variance, [1, 2, F, F], with about `cells` bumps a side."""
     coarse = torch.from_numpy(rng.standard_normal((1, 2, cells + 3, cells + 3))).float()
@@ -310,11 +304,26 @@ def inverse_flow(flow: Tensor, steps: int = 12) -> tuple[Tensor, Tensor]:
 
 def warp_picture(picture: np.ndarray, flow: Tensor) -> np.ndarray:
     """Warp uint8 [S, S, 3] by a backward flow [1, 2, F, F]."""
-    pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
-    moved = F.interpolate(flow, pixels.shape[-2:], mode="bilinear", align_corners=False)
-    grid = 2 * (pixel_centres(picture.shape[0], flow.device) + moved.movedim(1, -1)) - 1
-    warped = F.grid_sample(pixels, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+    warped = warp_pictures(torch.from_numpy(picture).permute(2, 0, 1)[None].float(), flow)
     return warped[0].permute(1, 2, 0).clamp(0, 255).round().byte().numpy()
+
+
+def warp_pictures(pictures: Tensor, flow: Tensor) -> Tensor:
+    """Sample pictures [1 or T, 3, S, S] at place + flow [T, 2, F, F], bicubically: [T, 3, S, S]."""
+    moved = F.interpolate(flow, pictures.shape[-2:], mode="bilinear", align_corners=False).movedim(1, -1)
+    grid = 2 * (pixel_centres(pictures.shape[-1], flow.device) + moved) - 1
+    pictures = pictures.expand(len(flow), -1, -1, -1)
+    return F.grid_sample(pictures, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+
+
+def find_person(photo: np.ndarray) -> tuple[FaceLandmarks, np.ndarray] | None:
+    """Return the landmarks and the embedding [128] of the face in a photo uint8 [S, S, 3]; None where either is not
+    found."""
+    from ..identity.embed import embed
+    from ..identity.faces import detect
+
+    found, faces = find_landmarks(photo), detect(photo)
+    return None if found is None or not faces else (found, embed(photo, faces[0]))
 
 
 def photo_pairs(model: Starcaster, photo: np.ndarray, rng: np.random.Generator, variants: int) -> list[Pair]:
@@ -322,15 +331,12 @@ def photo_pairs(model: Starcaster, photo: np.ndarray, rng: np.random.Generator, 
 
     In two of three the photo is the frame, in the others the portrait.
     """
-    from ..identity.embed import embed
-    from ..identity.faces import detect
-
-    found, faces = find_landmarks(photo), detect(photo)
-    if found is None or not faces:
+    person = find_person(photo)
+    if person is None:
         return []
-    embedding = embed(photo, faces[0])
+    found, embedding = person
     points = found.points / len(photo)
-    regions = regions_of(points)
+    regions = mouth_and_eyes(points)
     is_open = found.mouth_opening > OPEN_LIPS
     front = camera_at()[None]
     steps = SamplerSettings.of(model.config).steps
@@ -454,7 +460,7 @@ def clip_pairs(model: Starcaster, frames: list[np.ndarray], rng: np.random.Gener
     if not faces or own is None:
         return []
     points = own.points / SIDE
-    regions = regions_of(points)
+    regions = mouth_and_eyes(points)
     embedding, front, pairs = embed(source, faces[0]), camera_at()[None], []
     steps = SamplerSettings.of(model.config).steps
     with_chunks_of(model, 1)
@@ -497,8 +503,6 @@ def make_shown(model: Starcaster, photos: Path, voice: Path, out: Path, people: 
     """Write what a user would get for photos that are kept from training, to be looked at: two frames of speech each,
     and one with the camera 20 degrees aside. There is no truth: the portrait stands in for it."""
     from ..camera import CameraMove, preset_path
-    from ..identity.embed import embed
-    from ..identity.faces import detect
     from ..speech import load_audio, mono16k
 
     held_out = photo_files(photos, "test")
@@ -507,12 +511,13 @@ def make_shown(model: Starcaster, photos: Path, voice: Path, out: Path, people: 
     front = camera_at()
     for file in held_out[:: max(1, len(held_out) // people)][:people]:
         photo = decode_jpeg(file.read_bytes())
-        found, faces = find_landmarks(photo), detect(photo)
-        if found is None or not faces:
+        person = find_person(photo)
+        if person is None:
             continue
+        found, embedding = person
         points = found.points / len(photo)
-        regions = regions_of(points)
-        identity = Identity(embed(photo, faces[0]), photo, yaw=found.pose.yaw)
+        regions = mouth_and_eyes(points)
+        identity = Identity(embedding, photo, yaw=found.pose.yaw)
         with_chunks_of(model, 16)
         motion = random_head_motion(seed, 40, 16, model.config.fps)
         part = replace(speech, features=speech.features[40:56])

@@ -13,7 +13,6 @@ import argparse
 import json
 import math
 from dataclasses import replace
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +20,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.shards import read_clips
 from ..head_motion import head_rotations
-from ..identity.landmarks import LEFT_MOUTH_CORNER, RIGHT_MOUTH_CORNER, find_landmarks
+from ..identity.landmarks import mouth_and_eyes
 from ..models.checkpoint import build, find_checkpoint, read_checkpoint, save_checkpoint
 from ..models.extensions.portrait_warp import camera_at
+from ..models.lip_warp import mouth_width
 from ..models.reference_decoder import GAP, GapReader, drawn_mouths, geometry_of, move_regions
 from ..models.starcaster import Starcaster
 from ..sampling.settings import Conditions
 from ..types import Identity
-from .decoder_pairs import count_pairs, decode_jpeg, draw_frames, photo_files, regions_of, with_chunks_of
-from .photo_clips import lip_motion, still_gaze
+from .decoder_pairs import count_pairs, decode_jpeg, draw_frames, find_person, photo_files, with_chunks_of
+from .photo_clips import cycle_clips, lip_motion, still_gaze
 
 STEPS, BATCH, LEARNING_RATE, WARMUP = 2500, 64, 3e-3, 50
 SHIFT = 3  # pixels of the drawn frame: how wrong the mouth's place is
@@ -74,33 +73,30 @@ def draw_known_mouths(model: Starcaster, photos: Path, data: Path, count: int, s
 
     photos: folder of aligned photos, of which `count` are drawn. data: folder of rendered shards.
     """
-    from ..identity.embed import embed
-    from ..identity.faces import detect
-
     with_chunks_of(model, FRAMES)
     rng = np.random.default_rng([seed, 0x6A9])
     files = photo_files(photos)
-    clips = cycle(read_clips(data, "train", ("temporal",)))
+    clips = cycle_clips(data, ("temporal",))
     mouths, gaps = [], []
     for number in rng.permutation(len(files))[:count]:
         photo = decode_jpeg(files[number].read_bytes())
-        found, faces = find_landmarks(photo), detect(photo)
-        if found is None or not faces:
+        person = find_person(photo)
+        if person is None:
             continue
+        found, embedding = person
         clip = next(clips)
         start = int(rng.integers(0, max(1, len(clip.frames) - FRAMES)))
         rows = slice(start, start + FRAMES)
         speech = model.encode_speech(torch.from_numpy(clip.audio.copy()))
         speech = replace(speech, features=speech.features[rows], loudness=None)
         motion = still_gaze(clip)[rows]
-        conditions = Conditions(Identity(embed(photo, faces[0]), photo), speech, None, len(motion), motion)
+        conditions = Conditions(Identity(embedding, photo), speech, None, len(motion), motion)
         drawn = torch.from_numpy(draw_frames(model, conditions, int(rng.integers(2**31)))).permute(0, 3, 1, 2)
         points = found.points[:, :2] / len(photo)
         front = camera_at()[None].expand(len(drawn), -1)
-        regions = torch.from_numpy(regions_of(points))[None].expand(len(drawn), -1, -1)
+        regions = torch.from_numpy(mouth_and_eyes(points))[None].expand(len(drawn), -1, -1)
         mouths.append(drawn_mouths(drawn, move_regions(regions, geometry_of(head_rotations(motion), front, front))))
-        width = float(np.linalg.norm(points[LEFT_MOUTH_CORNER] - points[RIGHT_MOUTH_CORNER]))
-        gaps.append(torch.from_numpy(width * lip_motion(clip)[0][rows]).float())
+        gaps.append(torch.from_numpy(mouth_width(points) * lip_motion(clip)[0][rows]).float())
     return torch.cat(mouths), torch.cat(gaps)
 
 

@@ -23,17 +23,18 @@ from torch import Tensor
 from ..camera.path import make_path
 from ..camera.poses import RADIUS, angles
 from ..data.shards import Clip, read_clips
+from ..errors import InputError
 from ..files import atomic_write
 from ..head_motion import POSE_CHANNELS, head_rotations
-from ..identity.landmarks import LEFT_LIDS, LEFT_MOUTH_CORNER, RIGHT_LIDS, RIGHT_MOUTH_CORNER, find_landmarks
+from ..identity.landmarks import LEFT_LIDS, LEFT_MOUTH_CORNER, RIGHT_LIDS, RIGHT_MOUTH_CORNER
 from ..models.checkpoint import load_checkpoint
 from ..models.extensions.portrait_warp import camera_at, pixel_centres, warp_flow
-from ..models.lip_warp import LEFT_CORNER, RIGHT_CORNER, compose, lip_directions, lip_field, lip_flow
+from ..models.lip_warp import compose, lip_field, lip_flow, mouth_width
 from ..models.reference_decoder import move_regions
 from ..models.starcaster import Starcaster
-from .decoder_pairs import BIAS, decode_jpeg, photo_files
+from .decoder_pairs import BIAS, decode_jpeg, find_person, photo_files, warp_pictures
 from .latents import EYE_MARGIN, KINDS, SPLITS, encode_frames, encode_sound, head_motion_of
-from .talking_pairs import STRETCH, STRETCHED, between_lips, stretched_mouth
+from .talking_pairs import STRETCH, STRETCHED, between_lips, move_lips, stretched_mouth
 
 SIDE = 256  # of the frames that are made, pixels
 A_FILE = 32  # photos
@@ -72,14 +73,6 @@ def still_gaze(clip: Clip) -> Tensor:
     return motion
 
 
-def move_picture(pictures: Tensor, flow: Tensor) -> Tensor:
-    """Sample pictures [1 or T, 3, S, S] at place + flow [T, 2, F, F], bicubically: [T, 3, S, S]."""
-    moved = F.interpolate(flow, pictures.shape[-2:], mode="bilinear", align_corners=False).movedim(1, -1)
-    grid = 2 * (pixel_centres(pictures.shape[-1], flow.device) + moved) - 1
-    pictures = pictures.expand(len(flow), -1, -1, -1)
-    return F.grid_sample(pictures, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
-
-
 def rendered_mouth(clip: Clip, row: int, points: np.ndarray) -> Tensor:
     """Return a picture [3, SIDE, SIDE] in 0..1 with the inside of a render's mouth where a photo's lips are.
 
@@ -106,12 +99,10 @@ def talk(photo: Tensor, points: np.ndarray, clip: Clip) -> tuple[Tensor, np.ndar
     """
     field = lip_field(points)
     gaps, stretches = lip_motion(clip)
-    gaps = torch.from_numpy(gaps * np.linalg.norm(points[LEFT_MOUTH_CORNER] - points[RIGHT_MOUTH_CORNER])).float()
+    gaps = torch.from_numpy(gaps * mouth_width(points)).float()
     lips = lip_flow(field.way.expand(len(gaps), -1, -1, -1), field.gap, gaps)
-    frames = move_picture(photo, compose(lips, torch.cat([stretched_mouth(points, s) for s in stretches])))
-    moved = points + (gaps - field.gap).numpy()[:, None, None] * lip_directions(points)
-    middle = (points[RIGHT_CORNER] + points[LEFT_CORNER]) / 2
-    moved[..., 0] = middle[0] + stretches[:, None] * (moved[..., 0] - middle[0])
+    frames = warp_pictures(photo, compose(lips, torch.cat([stretched_mouth(points, s) for s in stretches])))
+    moved = move_lips(points, (gaps - field.gap).numpy(), stretches)
     for row in (gaps > STRETCHED * field.gap.clamp(min=BIAS)).nonzero()[:, 0].tolist():
         inside = F.interpolate(between_lips(moved[row]), (SIDE, SIDE), mode="bilinear", align_corners=False)[0]
         frames[row] = torch.lerp(frames[row], rendered_mouth(clip, row, moved[row]), inside)
@@ -140,7 +131,7 @@ def photo_clip(photo: np.ndarray, points: np.ndarray, clip: Clip) -> tuple[np.nd
     front = camera_at()[None].expand(count, -1)
     camera = front if kind == "temporal" else torch.from_numpy(nearer_cameras(clip))
     turned = warp_flow(camera, head_rotations(motion), front)
-    frames = move_picture(frames, turned)
+    frames = warp_pictures(frames, turned)
     places = torch.from_numpy(moved[:, [*MOUTH, *EYES]]).float()
     places = move_regions(places, turned)
     pictures = (frames.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
@@ -154,18 +145,16 @@ def photo_clip(photo: np.ndarray, points: np.ndarray, clip: Clip) -> tuple[np.nd
 
 def encode_photo(model: Starcaster, photo: np.ndarray, clip: Clip, number: int) -> dict[str, Tensor] | None:
     """Return a row of `latents.ClipSet` of a photo that does what a clip does; None where no face is found."""
-    from ..identity.embed import embed
-    from ..identity.faces import detect
-
-    found, faces = find_landmarks(photo), detect(photo)
-    if found is None or not faces:
+    person = find_person(photo)
+    if person is None:
         return None
+    found, embedding = person
     points = (found.points[:, :2] / len(photo)).astype(np.float64)
     frames, known = photo_clip(photo, points, clip)
     return known | {
         "latents": encode_frames(model, frames).half(),
         "speech": encode_sound(model, clip).half(),
-        "embedding": torch.from_numpy(embed(photo, faces[0])).float(),
+        "embedding": torch.from_numpy(embedding).float(),
         "kind": torch.tensor(KINDS.index(clip.info["kind"])),
         "split": torch.tensor(SPLITS.index("train")),
         "identity": torch.tensor(IDENTITIES + number),
@@ -200,10 +189,16 @@ def encode_photos(photos: Path, data: Path, out: Path, model: Starcaster) -> int
     return done
 
 
-def cycle_clips(data: Path) -> Iterator[Clip]:
-    """Yield a folder's training clips, again and again."""
+def cycle_clips(data: Path, kinds: tuple[str, ...] | None = None) -> Iterator[Clip]:
+    """Yield a folder's training clips, or those of some kinds, again and again. Raises InputError where there is
+    none."""
     while True:
-        yield from read_clips(data, "train")
+        clip = None
+        for clip in read_clips(data, "train", kinds):
+            yield clip
+        if clip is None:
+            wanted = f"a folder with training clips ({', '.join(kinds or KINDS)})"
+            raise InputError(wanted, f"{data} without any", "Make some with `synth`.")
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..data.splits import split_of
 from ..errors import InputError
 from ..head_motion import POSE_STD, head_rotations, random_head_motion
-from ..identity.landmarks import LEFT_IRIS, RIGHT_IRIS, FaceLandmarks, find_landmarks
+from ..identity.landmarks import LEFT_IRIS, RIGHT_IRIS, FaceLandmarks, find_landmarks, mouth_and_eyes
 from ..models.extensions.portrait_warp import camera_at, pixel_centres, warp, warp_flow
 from ..models.lip_warp import (
     INNER_LOWER,
@@ -41,8 +41,8 @@ from .decoder_pairs import (
     Pair,
     draw_frames,
     enlarged,
+    find_person,
     missing_photos,
-    regions_of,
     warp_picture,
     with_chunks_of,
     write_found,
@@ -64,6 +64,15 @@ def stretched_mouth(points: np.ndarray, stretch: float) -> Tensor:
     near = torch.exp(-((away / (1.4 * half)) ** 4).sum(dim=-1))
     across = (1 / stretch - 1) * away[..., 0] * near
     return torch.stack([across, torch.zeros_like(across)])[None]
+
+
+def move_lips(points: np.ndarray, change: np.ndarray, stretch: np.ndarray) -> np.ndarray:
+    """Return landmarks [..., 478, 2] of a mouth [478, 2] that opens by `change` [...] and is `stretch` [...] times as
+    wide."""
+    moved = points + change[..., None, None] * lip_directions(points)
+    middle = (points[RIGHT_CORNER, 0] + points[LEFT_CORNER, 0]) / 2
+    moved[..., 0] = middle + stretch[..., None] * (moved[..., 0] - middle)
+    return moved
 
 
 def between_lips(points: np.ndarray) -> Tensor:
@@ -91,9 +100,7 @@ def pair_of(photo: np.ndarray, points: np.ndarray, drawn: np.ndarray, turn: Tens
     lips = lip_flow(field.way, field.gap, torch.tensor([gap]))
     flow = compose(turned, compose(lips, stretched_mouth(points, stretch)))
     target = warp_picture(photo, flow)
-    moved = points + (gap - field.gap.item()) * lip_directions(points)
-    middle = (points[RIGHT_CORNER] + points[LEFT_CORNER]) / 2
-    moved[:, 0] = middle[0] + stretch * (moved[:, 0] - middle[0])
+    moved = move_lips(points, np.array(gap - field.gap.item()), np.array(stretch))
     known = torch.ones(1, 1, FLOW_SIDE, FLOW_SIDE)
     if gap > STRETCHED * max(field.gap.item(), BIAS):
         between = warp(between_lips(moved), turned)
@@ -101,7 +108,7 @@ def pair_of(photo: np.ndarray, points: np.ndarray, drawn: np.ndarray, turn: Tens
         target = put_between(target, enlarged(drawn), between)
     seen = known[0, 0].numpy()
     at = front[0].numpy()
-    return Pair(photo, target, drawn, flow[0].numpy(), seen, regions_of(points), turn.numpy(), at, at, known=seen)
+    return Pair(photo, target, drawn, flow[0].numpy(), seen, mouth_and_eyes(points), turn.numpy(), at, at, known=seen)
 
 
 def talking_pairs(model: Starcaster, photo: np.ndarray, speech: Speech, rng: np.random.Generator) -> list[Pair]:
@@ -109,19 +116,17 @@ def talking_pairs(model: Starcaster, photo: np.ndarray, speech: Speech, rng: np.
 
     Eyes look straight ahead and stay open.
     """
-    from ..identity.embed import embed
-    from ..identity.faces import detect
-
-    found, faces = find_landmarks(photo), detect(photo)
-    if found is None or not faces:
+    person = find_person(photo)
+    if person is None:
         return []
+    found, embedding = person
     points = (found.points[:, :2] / len(photo)).astype(np.float64)
     start = int(rng.integers(0, max(1, speech.frames - FRAMES)))
     speech = replace(speech, features=speech.features[start : start + FRAMES])
     count = len(speech.features)
     motion = random_head_motion(int(rng.integers(2**31)), 0, count, model.config.fps)
     motion[:, len(POSE_STD) :] = 0
-    conditions = Conditions(Identity(embed(photo, faces[0]), photo), speech, None, count, motion)
+    conditions = Conditions(Identity(embedding, photo), speech, None, count, motion)
     drawn = draw_frames(with_chunks_of(model, FRAMES), conditions, int(rng.integers(2**31)))
     seen = [(row, find_landmarks(enlarged(frame))) for row, frame in enumerate(drawn)]
     seen = [(row, one) for row, one in seen if one is not None]

@@ -9,12 +9,13 @@ from PIL import Image
 
 from starcaster_core.camera.poses import world_from_cam
 from starcaster_core.data.shards import Clip, shard_path, write_shard
+from starcaster_core.errors import InputError
 from starcaster_core.identity.landmarks import find_landmarks
 from starcaster_core.models.checkpoint import load_checkpoint
 from starcaster_core.models.lip_warp import mouth_gap
 from starcaster_core.training.gap_reader import draw_known_mouths
 from starcaster_core.training.latents import KINDS, load_clips
-from starcaster_core.training.photo_clips import FARTHEST, encode_photos, lip_motion, photo_clip
+from starcaster_core.training.photo_clips import FARTHEST, cycle_clips, encode_photos, lip_motion, photo_clip
 
 PORTRAIT = Path(__file__).resolve().parents[3] / "starcaster_core" / "assets" / "portrait.png"
 NAMES = ("right_mouth", "left_mouth", "upper_lip_bottom", "lower_lip_top")
@@ -112,3 +113,11 @@ def test_mouths_that_the_model_draws_of_photos_come_with_the_renders_opening(pho
     assert mouths.shape == (FRAMES, 3, 40, 48) and mouths.float().std() > 5
     width = np.linalg.norm(points[61] - points[291])
     np.testing.assert_allclose(gaps, OPENING * width, atol=0.002)
+
+
+def test_photos_without_clips_to_follow_are_refused(photo, tmp_path):
+    write_shard(shard_path(tmp_path, 0), [clip("spatial")])
+    with pytest.raises(InputError, match="training clips"):
+        next(cycle_clips(tmp_path, ("temporal",)))
+    clips = cycle_clips(tmp_path)
+    assert [next(clips).info["kind"] for _ in range(3)] == ["spatial"] * 3
