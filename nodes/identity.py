@@ -112,9 +112,10 @@ class IdentityLoader(io.ComfyNode):
             backend = model.core.config.identity_backend if model is not None else DEFAULT_BACKEND
             recogniser = load_recogniser(backend, face_model_folders())
             masks = _masks(mask, len(photos))
-            landmarks = find_landmarks
-            if face_landmarks is not None:
-                landmarks = lambda _, box: core_landmarks(face_landmarks, box=box)  # noqa: E731
+
+            def landmarks(photo, box):
+                return find_landmarks(photo, box) if face_landmarks is None else core_landmarks(face_landmarks, box=box)
+
             try:
                 identity = make_identity(
                     photos, PORTRAIT_SIZE, which=face, masks=masks, recogniser=recogniser, landmarks=landmarks

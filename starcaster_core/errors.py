@@ -69,6 +69,12 @@ def explained(error: BaseException) -> StarcasterError | None:
     return None
 
 
+def reason(error: Exception) -> str:
+    """Return why something was left out, for a report: the sentence of an InputError, else the kind of error with what
+    it says."""
+    return shown(error if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
+
+
 _PERMISSION = ("permission to use {name}", "none", "Choose another place, or change the permissions.")
 _FULL = ("room on the disk for {name}", "a full disk", "Delete what you do not need, or write to another disk.")
 _DISK = {

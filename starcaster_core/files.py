@@ -9,6 +9,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 LONGEST_NAME = 255  # bytes; what Linux, macOS and Windows file systems take
@@ -60,6 +61,14 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def numbered(path: Path, suffix: str | None = None) -> Iterator[Path]:
+    """Yield a path and, without end, the same with `_2`, `_3` ... before its suffix."""
+    suffix = path.suffix if suffix is None else suffix
+    stem = path.name.removesuffix(suffix)
+    yield path
+    yield from (path.with_name(f"{stem}_{number}{suffix}") for number in count(2))
 
 
 def sweep_parts(folder: Path) -> int:

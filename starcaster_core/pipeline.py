@@ -22,7 +22,7 @@ import numpy as np
 
 from .conventions import FPS
 from .errors import InputError
-from .files import sweep_parts
+from .files import numbered, sweep_parts
 from .sampling.settings import Conditions, SamplerSettings
 from .types import CameraPath, Identity, Speech
 
@@ -361,10 +361,8 @@ def write_chunks(
 def keep_unfinished(writer: VideoWriter, path: Path, say: Callable[[str], None]) -> None:
     """Turn what a stopped render has written into a playable video beside the one that was wanted, of a free name."""
     with suppress(Exception):  # where nothing was written, or the disk failed; what stopped the render matters more
-        beside, number = path.with_name(f"{path.stem}{UNFINISHED}{path.suffix}"), 1
-        while os.path.lexists(beside):
-            number += 1
-            beside = path.with_name(f"{path.stem}{UNFINISHED}_{number}{path.suffix}")
+        names = numbered(path.with_name(f"{path.stem}{UNFINISHED}{path.suffix}"))
+        beside = next(name for name in names if not os.path.lexists(name))
         info = writer.close(beside)
         say(f"What was finished is in {beside}: {info.seconds:.2f} s.")
 

@@ -26,7 +26,7 @@ from zlib import crc32
 import numpy as np
 
 from ..conventions import FPS, SAMPLE_RATE
-from ..errors import InputError, shown
+from ..errors import InputError, reason
 from ..files import open_media
 from .shards import Clip, shard_path, write_shard
 from .splits import split_of
@@ -262,9 +262,7 @@ def process(path: Path, name: str, shard: Path, frames: int, size: int) -> dict:
     except Exception as error:  # noqa: BLE001  decoders raise nearly anything over a broken file
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise  # no fault of the video
-        return report | {
-            "refused": shown(error if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
-        }
+        return report | {"refused": reason(error)}
     report["clips"] = clips
     report["seconds"] = round(report["clips"] * frames / FPS, 2)
     report["dropped_seconds"] = {reason: round(count / FPS, 2) for reason, count in dropped.items() if count}

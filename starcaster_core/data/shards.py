@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ..conventions import SAMPLE_RATE
-from ..errors import InputError, shown
+from ..errors import InputError, reason
 from ..files import atomic_write
 
 CRF = 10  # about 45 dB on these pictures
@@ -94,7 +94,7 @@ def readable_clips(
         try:
             yield from read_shard(path, split, kinds)
         except Exception as error:  # noqa: BLE001  tar, JSON, NumPy and the decoder raise nearly anything
-            left_out[str(path)] = shown(error if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
+            left_out[str(path)] = reason(error)
 
 
 def _chosen(members: dict[str, bytes], split, kinds, video: bool) -> Iterator[Clip]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..files import atomic_write
+from ..files import atomic_write, numbered
 from ..types import Identity
 from .align import ffhq_transform, warp
 from .faces import select_face
@@ -145,13 +145,9 @@ def save_new_identity(path: str | os.PathLike, identity: Identity) -> Path:
     it. Nothing is written where the file there holds this identity already. Return the path."""
     path = Path(path)
     suffix = next((end for end in SUFFIXES if path.name.endswith(end)), path.suffix)
-    stem, free, number = path.name.removesuffix(suffix), path, 1
-    while os.path.lexists(free):
-        if _is_saved(free, identity):
-            return free
-        number += 1
-        free = path.with_name(f"{stem}_{number}{suffix}")
-    save_identity(free, identity)
+    free = next(one for one in numbered(path, suffix) if not os.path.lexists(one) or _is_saved(one, identity))
+    if not os.path.lexists(free):
+        save_identity(free, identity)
     return free
 
 
