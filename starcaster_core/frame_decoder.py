@@ -169,10 +169,10 @@ class FrameDecoder:
             drawn = F.interpolate(drawn, (DRAWN, DRAWN), mode="bilinear", antialias=drawn.shape[-1] > DRAWN)
         geometry = self.geometry(pose, len(drawn))
         regions = move_regions(self.regions.expand(len(drawn), -1, -1), geometry)
-        decoded = self.decoder(drawn, self.photo, geometry, regions, self.border).frame.clamp(-1, 1)
+        decoded = self.decoder(drawn, self.photo, geometry, regions, self.border).frame.clamp_(-1, 1)
         if self.picture:
             return self.put_back(decoded)
-        shown = (decoded / 2 + 0.5).permute(0, 2, 3, 1).cpu()
+        shown = decoded.mul_(0.5).add_(0.5).permute(0, 2, 3, 1).cpu()
         return shown if self.size in (None, self.side) else resized_frames(shown, self.size)
 
     def geometry(self, pose: FramePose | None, count: int) -> Tensor:

@@ -298,15 +298,15 @@ class ReferenceDecoder(nn.Module):
         mask = torch.sigmoid(logits + self.mask_bias)
         if border is not None:
             mask = 1 - (1 - mask) * resize(border, mask.shape[-1])
-        fill = enlarge(drawn.float(), 2) + painted
-        there = 2 * (pixel_centres(side, flow.device) + resize(flow, side).movedim(1, -1)) - 1
+        drawn_half = enlarge(drawn.float(), 2)
+        fill = drawn_half + painted
+        there = grid(pixel_centres(side, flow.device), resize(2 * flow, side))
         warped = sample_sharply(repeated(photo.picture, count), there)
         large_mask, large_fill = resize(mask, side), resize(fill, side)
         frame = torch.lerp(large_fill, warped, large_mask)
 
         half = warp(repeated(photo.half, count), flow)
-        drawn_half = enlarge(drawn.float(), 2)
-        together = torch.cat([fill, half, mask, drawn_half], dim=1)
+        together = fill, half, mask, drawn_half
         crops = {}
         for index, name in enumerate(REGIONS):
             frame, crops[name] = self.region(name, index, frame, together, photo, flow, regions, large_mask, large_fill)
@@ -318,13 +318,8 @@ class ReferenceDecoder(nn.Module):
         size = crop_size(name)
         corner = corner_of(regions[:, index], size)  # at FULL
         width, height = size
-        seen = torch.cat(
-            [
-                take_crops(together, corner // 2, width // 2, height // 2),
-                repeated(photo.crops[index], count),
-            ],
-            dim=1,
-        )
+        seen = [take_crops(x, corner // 2, width // 2, height // 2) for x in together]
+        seen = torch.cat([*seen, repeated(photo.crops[index], count)], dim=1)
         mirrored = name == "left_eye"  # the eyes share a network: the left one is shown as a right one
         network = self.mouth if name == "mouth" else self.eye
         residual, fill, logits = network(self.like_weights(seen.flip(-1) if mirrored else seen))
@@ -341,7 +336,7 @@ class ReferenceDecoder(nn.Module):
         places = crop_places(at, wide, high, side)
         own = F.grid_sample(flow, 2 * places - 1, padding_mode="border", align_corners=False)
         own = own + stretch(residual, (high, wide))
-        there = 2 * (places + own.movedim(1, -1)) - 1
+        there = grid(places, 2 * own)
         moved = sample_sharply(repeated(photo.picture, count), there)
         base = take_crops(large_mask, at, wide, high).clamp(1e-4, 1 - 1e-4)
         mask = torch.sigmoid(torch.logit(base) + stretch(logits, (high, wide)))
@@ -418,6 +413,12 @@ def stretch(x: Tensor, size: tuple[int, int]) -> Tensor:
     return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
+def grid(places: Tensor, doubled_flow: Tensor) -> Tensor:
+    """Return `grid_sample`'s coordinates of places [..., h, w, 2], moved by half of a flow [N, 2, h, w] (doubled at
+    a small size, where that costs less)."""
+    return (2 * places - 1) + doubled_flow.movedim(1, -1)
+
+
 def resize(x: Tensor, side: int) -> Tensor:
     """Resize [N, C, S, S]: down by areas, up bilinearly."""
     now = x.shape[-1]
@@ -473,8 +474,7 @@ def fade(height: int, width: int, device: torch.device) -> Tensor:
 
 
 def paste(frame: Tensor, crops: Tensor, weights: Tensor, corner: Tensor) -> Tensor:
-    """Put crops [N, C, h, w] into frames [N, C, S, S] with weights [1, h, w]."""
-    frame = frame.clone()
+    """Put crops [N, C, h, w] into frames [N, C, S, S], in place, with weights [1, h, w]."""
     height, width = crops.shape[-2:]
     for n, (left, top) in enumerate(corner.tolist()):
         part = frame[n, :, top : top + height, left : left + width]
