@@ -244,7 +244,7 @@ def _resampled(samples: np.ndarray, rate: float, wanted: int) -> np.ndarray:
     """float32 [N] -> [ceil(N * wanted / rate)]"""
     if rate == wanted:
         return samples
-    import soxr  # what librosa.resample calls; importing librosa's own would cost a second and more
+    import soxr  # what librosa.resample calls, without what that imports
 
     resampled = soxr.resample(np.ascontiguousarray(samples), rate, wanted, quality="HQ")
     length = math.ceil(len(samples) * wanted / rate)  # soxr may give one sample less

