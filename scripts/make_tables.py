@@ -341,6 +341,23 @@ def lip_memory() -> list[str]:
     return table(["decoded", "`mini`: kept, MB", "`mini`: process growth, MB", "`sd15`: kept, GiB"], rows)
 
 
+def soak() -> list[str]:
+    """Tabulate what a long render took, and its memory from the first minute to the end."""
+    run = results("soak")
+    memory = run["memory"]
+    eighths = memory["mib_at_each_eighth"]
+    rows = [
+        ["video, minutes", f"{run['video_minutes']:g}"],
+        ["frames", f"{run['frames']}"],
+        ["by the clock, minutes", f"{run['wall_minutes']:.1f}"],
+        ["processor, minutes", f"{run['processor_minutes']:.1f}"],
+        ["memory after the first minute, MiB", f"{memory['mib_after_first_minute']:.0f}"],
+        ["at a quarter, half, three quarters, the end", ", ".join(f"{eighths[part]:.0f}" for part in (1, 3, 5, 7))],
+        ["largest growth, %", f"{memory['growth_percent']:.1f} (wanted: at most {memory['wanted_percent']:g})"],
+    ]
+    return table(["", f"`{run['command'].split('/')[-1]}`"], rows)
+
+
 def tree() -> list[str]:
     """Draw the packages: each folder, and each file right under the core, with the first line of its docstring."""
     core = REPO / "starcaster_core"
@@ -399,6 +416,7 @@ TABLES = {
     "sd15-flops": sd15_flops,
     "sd15-memory": sd15_memory,
     "lip-memory": lip_memory,
+    "soak": soak,
     "tree": tree,
     "reading-order": reading_order,
 }

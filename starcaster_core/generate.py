@@ -161,8 +161,9 @@ def check_settings(args: argparse.Namespace) -> None:
 
 
 def check_files(args: argparse.Namespace) -> None:
-    """Raise InputError where an input is missing, or an output cannot be written, is an input, or is the other
-    output."""
+    """Raise InputError where an input is missing, or an output cannot be written, is being written by another process,
+    is an input, or is the other output."""
+    from .locks import OutputName
     from .video import check_output
 
     inputs = {"--portrait": args.portrait or (), "--identity": [args.identity], "--speech": [args.speech]}
@@ -180,6 +181,8 @@ def check_files(args: argparse.Namespace) -> None:
             raise InputError(f"{option} to be a new file", f"{path}, which is an input", "Choose another name.")
     if args.save_identity and is_same_file(args.out, args.save_identity):
         raise InputError("two files, --out and --save-identity", "one name for both", "Choose another name for one.")
+    if args.out.parent.is_dir():
+        OutputName(args.out).release()  # known before the model is loaded; `save_video` reserves it
 
 
 def is_same_file(one: FileName, other: FileName) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..command import DEBUG, add_debug, run_command
 from ..models import attention_kernels
 from ..models.attention_cache import ConditionCache, cache_condition
 from ..models.autoencoder import build_autoencoder
@@ -205,13 +207,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, help="the JSON to write (by default benchmarks/results/<preset>-counted.json)"
     )
+    add_debug(parser)
     args = parser.parse_args(arguments)
     out = args.out or Path(f"benchmarks/results/{args.preset}-counted.json")
+    out.parent.mkdir(parents=True, exist_ok=True)  # first, as counting takes a while
     result = json.dumps(account(PRESETS[args.preset]), indent=2)
-    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(result + "\n", encoding="utf-8")
     print(result)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("count", main, DEBUG in sys.argv))

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from ..camera.poses import angles
+from ..command import DEBUG, add_debug, run_command
 from ..identity import detect, embed
 from ..identity.pictures import enlarged
 from .shards import Clip, read_clips
@@ -105,6 +107,7 @@ def main() -> None:
     parser.add_argument("--relit", type=int, default=0, help="how many people to render under four lights each")
     parser.add_argument("--histogram", type=Path, help="picture of the distances to write")
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
+    add_debug(parser)
     args = parser.parse_args()
     asked, people = read_faces(args.data, args.frames)
     same, different = distances(people)
@@ -126,4 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("measure faces", main, DEBUG in sys.argv))

@@ -41,7 +41,11 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def find_shards(folder: str | Path) -> list[Path]:
-    """Return the finished shards of a folder, in order."""
+    """Return the finished shards of a folder, in order. Raises InputError where there is no such folder."""
+    if not Path(folder).is_dir():
+        raise InputError(
+            "a folder of shards", f"{folder}, which is none", "Check the path, or make one with `synth` or `clips`."
+        )
     return sorted(Path(folder).glob("shard-*.tar"))
 
 
@@ -53,6 +57,13 @@ def write_shard(path: Path, clips: Iterable[Clip]) -> None:
                 member = tarfile.TarInfo(f"{clip.key}.{suffix}")  # time, owner and mode are constants
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
+
+
+def no_clips(folder: str | Path, split: str) -> InputError:
+    """Return the error of a folder without clips of a split ("train", "val", "test")."""
+    return InputError(
+        f"clips of the split {split}", f"none in {folder}", "Make more with `synth`, or name another folder."
+    )
 
 
 def read_shard(

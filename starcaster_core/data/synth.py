@@ -15,6 +15,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from ..camera.poses import default_intrinsics, world_from_cam
+from ..command import DEBUG, add_debug, run_command
 from ..conventions import CAMERA_RADIUS, FOCAL_LENGTH, FPS, KINDS, SAMPLE_RATE, SPLITS, smoothstep
 from ..errors import InputError
 from .heads.camera import project
@@ -406,7 +408,12 @@ def parse_kinds(text: str) -> tuple[tuple[str, float], ...]:
     return tuple(pairs)
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser)
-    raise SystemExit(run(parser.parse_args()))
+    add_debug(parser)
+    run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command("synthesise", main, DEBUG in sys.argv))

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..command import DEBUG, add_debug, run_command
 from ..identity import align, as_rgb, detect
 from ..models.checkpoint import load_checkpoint
 from ..training.autoencoder import evaluate, load_frames, psnr
@@ -66,6 +68,7 @@ def main() -> None:
     )
     parser.add_argument("--frames", type=int, default=4, help="of each held-out clip")
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
+    add_debug(parser)
     args = parser.parse_args()
     model = load_checkpoint(args.model, torch.float32)
     sets = {}
@@ -79,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("measure the autoencoder", main, DEBUG in sys.argv))

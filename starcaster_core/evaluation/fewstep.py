@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..command import DEBUG, add_debug, run_command
 from ..conventions import KINDS
 from ..models.checkpoint import load_checkpoint
 from ..models.starcaster import Starcaster
@@ -108,6 +110,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=32, help="of every clip; 32 are two chunks")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
+    add_debug(parser)
     args = parser.parse_args()
     teacher, clips = load_checkpoint(args.teacher), load_clips(args.latents)
     students = {Path(name).stem: load_checkpoint(name) for name in args.student}
@@ -121,4 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("measure few-step students", main, DEBUG in sys.argv))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..command import DEBUG, add_debug, run_command
 from ..data.phonemes import CLASS_NAMES, SILENCE
 from ..models.phonetic import PhoneticEncoder
 from ..speech import load_audio, mono16k
@@ -115,6 +117,7 @@ def main() -> None:
     parser.add_argument("--recordings", type=Path, nargs="+", default=[], help="folders of sound files, words in .txt")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
+    add_debug(parser)
     args = parser.parse_args()
     spoken = list(held_out(args.utterances, args.seed, args.natural, args.cache))
     for folder in args.recordings:
@@ -125,4 +128,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("measure phonemes", main, DEBUG in sys.argv))

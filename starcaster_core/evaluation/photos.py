@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..camera import CameraMove, preset_path
+from ..command import DEBUG, add_debug, run_command
 from ..data.splits import split_of
 from ..errors import FaceError
 from ..frame_decoder import FrameDecoder
@@ -259,6 +261,7 @@ def main() -> None:
     parser.add_argument("--no-views", action="store_true", help="leave the cameras aside out")
     parser.add_argument("--sheet", type=Path, help="picture to write: each photo, then frames of its video")
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
+    add_debug(parser)
     args = parser.parse_args()
     model = load_checkpoint(args.model)
     people = identities_in(args.photos, args.held_out, args.people)
@@ -273,4 +276,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("measure on photos", main, DEBUG in sys.argv))

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
+from ..command import DEBUG, add_debug, run_command
 from ..data.shards import Clip, read_clips
 from ..models.judges.syncnet import SyncNet, load_syncnet
 from ..training.mouths import HELD_OUT, SPEAKING, checkpoint_autoencoder, load_mouths
@@ -34,6 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--syncnet", type=Path, required=True, help="file that `training.syncnet` wrote")
     parser.add_argument("--model", help="'mini' or a checkpoint, for its autoencoder: decoded frames too")
     parser.add_argument("--out", type=Path, help="JSON to write")
+    add_debug(parser)
     args = parser.parse_args(arguments)
     net, vae = load_syncnet(args.syncnet), checkpoint_autoencoder(args.model)
     mouths = load_mouths(args.data, HELD_OUT, vae)
@@ -48,4 +51,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("measure SyncNet", main, DEBUG in sys.argv))

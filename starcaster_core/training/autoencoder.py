@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.shards import read_clips
+from ..command import DEBUG, add_debug, run_command
+from ..data.shards import no_clips, read_clips
 from ..models.autoencoder import PatchAutoencoder, save_autoencoder
 from ..presets import MINI, AutoencoderConfig
 from .loop import LoopSettings, autocast, step_generator, train
@@ -26,11 +28,13 @@ LATENT_NOISE = 0.05
 
 
 def load_frames(folder: Path, split: str, per_clip: int) -> Tensor:
-    """Load evenly spaced frames of every clip of a split, uint8 [N, 3, S, S]."""
+    """Load evenly spaced frames of every clip of a split, uint8 [N, 3, S, S]. Raises InputError without any."""
     frames = []
     for clip in read_clips(folder, split):
         rows = np.linspace(0, len(clip.frames) - 1, per_clip).round().astype(int)
         frames.append(torch.from_numpy(clip.frames[rows]))
+    if not frames:
+        raise no_clips(folder, split)
     return torch.cat(frames).permute(0, 3, 1, 2).contiguous()
 
 
@@ -120,9 +124,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for state, log and weights")
     parser.add_argument("--minutes", type=float, default=10, help="time budget, all resumed runs together")
     parser.add_argument("--seed", type=int, default=0)
+    add_debug(parser)
     args = parser.parse_args()
     run(args.data, args.out, args.minutes, args.seed)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("train the autoencoder", main, DEBUG in sys.argv))

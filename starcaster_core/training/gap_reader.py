@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..command import DEBUG, add_debug, run_command
 from ..head_motion import head_rotations
 from ..identity.landmarks import mouth_and_eyes
 from ..models.checkpoint import build, find_checkpoint, read_checkpoint, save_checkpoint
@@ -173,6 +175,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=420, help="photos that are drawn")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="the model with its reader, to be written")
+    add_debug(parser)
     args = parser.parse_args()
     config, weights, provenance = read_checkpoint(find_checkpoint(args.model))
     model = build(config, weights, args.model, untrained=provenance.get("untrained", ()))
@@ -190,4 +193,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("fit the gap reader", main, DEBUG in sys.argv))

@@ -10,10 +10,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
 
+from ..command import DEBUG, add_debug, run_command
 from ..models.checkpoint import load_checkpoint
 from ..models.starcaster import Starcaster
 from .decoder_pairs import PEOPLE, VARIANTS, make_clip_pairs, make_photo_pairs, make_scenes, make_shown
@@ -61,6 +63,7 @@ def main() -> None:
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    add_debug(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model = load_checkpoint(args.model)
@@ -83,4 +86,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("make pairs", main, DEBUG in sys.argv))

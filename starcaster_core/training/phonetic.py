@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..command import DEBUG, add_debug, run_command
 from ..data.phonemes import CLASS_NAMES, SILENCE
 from ..models.checkpoint import BUILT_IN, load_checkpoint
 from ..models.phonetic import CONTEXT, PhoneticEncoder, load_phonetic, save_phonetic
@@ -208,10 +210,11 @@ def main() -> None:
     parser.add_argument("--natural", type=float, default=0.0, help="share of the utterances in natural voices, 0..1")
     parser.add_argument("--init", help="'mini' or a phonetic.safetensors to go on from, instead of beginning anew")
     parser.add_argument("--bfloat16", action="store_true", help="faster on CPUs that multiply it in hardware only")
+    add_debug(parser)
     args = parser.parse_args()
     how = {"bfloat16": args.bfloat16, "natural": args.natural, "init": args.init}
     print(json.dumps(run(args.minutes, args.out, args.seed, args.utterances, **how), indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("train the phonetic encoder", main, DEBUG in sys.argv))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from ..camera.path import make_path
 from ..camera.poses import RADIUS, angles
+from ..command import DEBUG, add_debug, run_command
 from ..data.shards import Clip, read_clips
 from ..errors import InputError
 from ..files import atomic_write
@@ -207,10 +209,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of shards made by `synth`")
     parser.add_argument("--model", default="mini", help="whose autoencoder and speech encoder encode them")
     parser.add_argument("--out", type=Path, required=True)
+    add_debug(parser)
     args = parser.parse_args()
     model = load_checkpoint(args.model, torch.float32)
     print(json.dumps({"photos": encode_photos(args.photos, args.data, args.out, model)}))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("encode photos", main, DEBUG in sys.argv))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.shards import read_clips
+from ..command import DEBUG, add_debug, run_command
+from ..data.shards import no_clips, read_clips
 from ..data.truth import true_readings
 from ..models.judges.probe import BATCH, READINGS, SCALES, Probe, save_probe
 from .loop import LoopSettings, autocast, step_generator, train
@@ -25,11 +27,14 @@ FRAMES = 48  # of a step
 
 
 def load_examples(folder: Path, split: str, every: int) -> tuple[Tensor, Tensor]:
-    """Return every n-th frame of a split, uint8 [N, 3, S, S], and its true readings [N, 3]."""
+    """Return every n-th frame of a split, uint8 [N, 3, S, S], and its true readings [N, 3]. Raises InputError without
+    any."""
     frames, readings = [], []
     for clip in read_clips(folder, split):
         frames.append(torch.from_numpy(clip.frames[::every]))
         readings.append(torch.from_numpy(true_readings(clip)[::every]))
+    if not frames:
+        raise no_clips(folder, split)
     return torch.cat(frames).movedim(-1, 1).contiguous(), torch.cat(readings)
 
 
@@ -88,9 +93,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    add_debug(parser)
     args = parser.parse_args()
     run(args.data, args.out, args.minutes, args.seed)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("train the probe", main, DEBUG in sys.argv))

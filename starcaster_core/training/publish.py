@@ -6,12 +6,14 @@ python -m starcaster_core.training.publish --run DIR --stage 3-views --out starc
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..command import DEBUG, add_debug, run_command
 from ..models.checkpoint import build, find_checkpoint, read_checkpoint, save_checkpoint
 from ..models.frozen import facts_of
 from ..presets import PRESETS
@@ -50,6 +52,7 @@ def main() -> None:
         "single frames fit any share, and need 1 to keep the face still",
     )
     parser.add_argument("--out", type=Path, required=True)
+    add_debug(parser)
     args = parser.parse_args()
     source = args.run / f"{args.stage}.safetensors"
     config, weights, made_with = read_checkpoint(source)
@@ -73,4 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("publish a model", main, DEBUG in sys.argv))

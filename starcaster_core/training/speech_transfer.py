@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..command import DEBUG, add_debug, run_command
 from ..data.shards import read_clips
 from ..models.checkpoint import load_checkpoint, save_checkpoint
 from ..models.phonetic import PhoneticEncoder
@@ -73,6 +75,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
+    add_debug(parser)
     args = parser.parse_args()
     model, encoder = load_checkpoint(args.model, torch.float32), load_encoder(args.speech).eval()
     before = copy.deepcopy(model.speech_tokens)
@@ -89,4 +92,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("transfer the speech encoder", main, DEBUG in sys.argv))

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..command import DEBUG, add_debug, run_command
 from ..models.judges.syncnet import MAX_OFFSET, Sync, SyncNet, SyncNetConfig, new_syncnet, save_syncnet, synchrony
 from ..speech.spectrum import MELS, MELS_PER_FRAME
 from .loop import LoopSettings, autocast, step_generator, train
@@ -148,9 +150,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--window", type=int, default=SyncNetConfig.window, help="frames of an embedding")
     parser.add_argument("--out", type=Path, required=True, help="file to write, .safetensors")
+    add_debug(parser)
     args = parser.parse_args(arguments)
     run(args.data, args.out, args.minutes, args.seed, args.model, args.window)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("train SyncNet", main, DEBUG in sys.argv))

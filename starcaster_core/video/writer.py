@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InputError, StarcasterError
 from ..files import part_beside
+from ..locks import OutputName
 from .background import Background
 from .formats import FORMATS, format_named
 from .info import VideoInfo
@@ -30,7 +31,8 @@ class VideoWriter:
 
     Frames last exactly 1 / fps each. The sound is cut, or padded with silence, to the length of the pictures. The file
     appears under its name only when all is well: until then it has a temporary name beside it, which is removed when
-    the block is left by an exception. `info` holds the VideoInfo afterwards.
+    the block is left by an exception. `info` holds the VideoInfo afterwards. Meanwhile the name is reserved: the block
+    raises InputError where another writer has it.
     """
 
     def __init__(self, path, fps, audio=None, format=None, crf=None, metadata=None):
@@ -43,6 +45,7 @@ class VideoWriter:
         self._metadata = tagged(metadata)
         has_sound = audio is not None and self._form.audio is not None
         self._sound = Sound(*audio, self._form.rates) if has_sound else None
+        self._name: OutputName | None = None
         self._part = part_beside(self._path)
         self._sink = self._size = self.info = None
         self._frames = self._samples = 0
@@ -52,13 +55,20 @@ class VideoWriter:
             )
 
     def __enter__(self) -> VideoWriter:
+        with suppress(OSError):  # said when the first frame is written
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._name = OutputName(self._path)
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._abandon()
+        try:
+            if kind is None:
+                self.close()
+            else:
+                self._abandon()
+        finally:
+            if self._name is not None:
+                self._name.release()
 
     def write(self, frames) -> None:
         """Append one frame [H, W, 3] or several [T, H, W, 3], uint8 or float 0..1, array or tensor."""

@@ -68,7 +68,7 @@ def test_a_program_told_to_stop_leaves_nothing_behind(number, monkeypatch, tmp_p
     def run(args):
         with VideoWriter(tmp_path / "a", 25, None, "png") as writer:
             writer.write(frames())
-            assert len(list(tmp_path.iterdir())) == 1
+            assert len(list(tmp_path.iterdir())) == 2, "the frames, and the reservation of their name"
             signal.raise_signal(number)
 
     before = signal.signal(number, signal.default_int_handler)  # one that is ignored, as under nohup, stays so

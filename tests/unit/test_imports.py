@@ -25,20 +25,21 @@ ALLOWED = {
     "head_motion": {"conventions", "speech"},  # heads nod to voices
     "files": set(),
     "channels": set(),
-    "locks": set(),
+    "locks": {"errors"},
     "ranges": set(),
     "signals": set(),
     "frame_sizes": set(),
     **{stream: BASE for stream in STREAMS},
-    "models": BASE | {"speech", "camera"},  # `mini` holds its own phonetic encoder, and turns its portrait
+    "video": BASE | {"locks"},
+    "models": BASE | {"speech", "camera", "command"},  # `mini` holds its own phonetic encoder, and turns its portrait
     "sampling": BASE | {"models", "locks"},
-    "data": BASE | STREAMS,
+    "data": BASE | STREAMS | {"command"},
     "training": BASE | STREAMS | {"models", "sampling", "data", "command"},
-    "evaluation": BASE | STREAMS | {"models", "sampling", "data", "training", "pipeline", "frame_decoder"},
+    "evaluation": BASE | STREAMS | {"models", "sampling", "data", "training", "pipeline", "frame_decoder", "command"},
     "frame_decoder": BASE | {"models", "identity"},
     "pipeline": BASE | STREAMS | {"models", "sampling", "frame_decoder"},
-    "generate": BASE | STREAMS | {"models", "sampling", "pipeline", "signals"},
-    "benchmark": BASE | STREAMS | {"models", "sampling", "pipeline"},
+    "generate": BASE | STREAMS | {"models", "sampling", "pipeline", "signals", "locks"},
+    "benchmark": BASE | STREAMS | {"models", "sampling", "pipeline", "command"},
     # The command line reaches a command's module by name, and only that one.
     "cli": {"command", "signals"},
     "command": {"errors", "signals"},

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from dataclasses import replace
 
+from ...command import DEBUG, add_debug, run_command
 from ...presets import PRESETS, ModelConfig
 from ..weight_groups import group_of
 from .assemble import shapes_of
@@ -48,6 +50,7 @@ def table(counts: dict[str, int]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=PRESETS, default="sd15")
+    add_debug(parser)
     config = PRESETS[parser.parse_args().preset]
     if config.speech_encoder == "wav2vec2-base":
         config = replace(config, conditioning=replace(config.conditioning, wav2vec2_inside=True))
@@ -55,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("count parameters", main, DEBUG in sys.argv))
