@@ -15,9 +15,7 @@ from .settings import ON_FAULT
 
 BLACK = 4 / 255  # no pixel of a black frame is brighter
 RETRIES = 2  # times that a chunk is drawn again
-DRIFT = (
-    25  # grey levels of 255; a sound render moves by less than 1 a minute, a camera's view of the background by more
-)
+DRIFT = 25  # grey levels of 255; a still camera moves the mean by less than 1, an orbit by 5
 FIX = "What was made before is kept. Use another precision, seed or scheduler; if it stays, the model is damaged."
 
 
