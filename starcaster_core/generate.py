@@ -16,7 +16,7 @@ from .camera import PRESETS, CameraMove
 from .errors import InputError, shown
 from .frame_sizes import FRAMES, LARGEST, SMALLEST
 from .presets import SCHEDULERS
-from .sampling.settings import SamplerSettings
+from .sampling.settings import ON_FAULT, SamplerSettings
 from .signals import ending_at_once
 from .types import Identity
 
@@ -84,6 +84,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--redo", type=int, nargs="+", metavar="CHUNK", help="of a kept journal, make these chunks again, from 1 on"
     )
     how.add_argument("--redo-seed", type=int, default=None, help="of the chunks made again; default: --seed plus 1")
+    how.add_argument(
+        "--on-fault",
+        choices=ON_FAULT,
+        default=ON_FAULT[0],
+        help="where a chunk is NaN, frozen or black: stop (default), retry with other noise, or warn and go on",
+    )
     parser.add_argument("--out", type=Path, required=True, help=f"the video to write: {', '.join(SUFFIXES)}")
 
 
@@ -119,6 +125,7 @@ def run(args: argparse.Namespace) -> None:
         journal=None if args.no_journal else args.out.parent / JOURNAL,
         keep_journal=args.keep_journal or bool(args.redo),
         redo=chunks_to_redo(args, conditions.frames, model.config.chunk_frames),
+        on_fault=args.on_fault,
         say=say,
     )
     print(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .models.extensions import FramePose
     from .models.starcaster import Starcaster
     from .sampling.execution import Execution
+    from .sampling.guards import FrameGuard
     from .sampling.journal import NoJournal
     from .sampling.rollout import Chunk, ChunkProgress
     from .video import VideoInfo, VideoWriter
@@ -256,18 +257,25 @@ def frame_decoder(
 
 
 def generate_latents(
-    model: Starcaster, conditions: Conditions, settings: SamplerSettings | None = None, **options
+    model: Starcaster,
+    conditions: Conditions,
+    settings: SamplerSettings | None = None,
+    *,
+    on_fault: str = "stop",
+    say: Callable[[str], None] = lambda sentence: None,
+    **options,
 ) -> Iterator[Chunk]:
     """Yield chunks of latents of unit variance; arguments as in `generate_frames`, and a `journal`.
 
-    journal: from `open_render_journal`.
-    Raises StarcasterError for a chunk that is not finite or does not move.
+    journal: from `open_render_journal`. on_fault: stop, retry or warn, see `sampling.guards.LatentGuard`.
+    say: told of faults.
+    Raises StarcasterError for a chunk that is not finite or does not move, InputError for another on_fault.
     """
-    from .sampling.guards import guarded
+    from .sampling.guards import LatentGuard
     from .sampling.rollout import rollout
 
-    chunks = rollout(model, conditions, settings or SamplerSettings.of(model.config), **options)
-    return guarded(chunks, model.config)
+    guard = LatentGuard(model.config, on_fault, say)
+    return rollout(model, conditions, settings or SamplerSettings.of(model.config), guard=guard, **options)
 
 
 def open_render_journal(
@@ -303,6 +311,7 @@ def save_video(
     decode: FrameDecoder | None = None,
     journal: FileName | None = None,
     keep_journal: bool = False,
+    on_fault: str = "stop",
     say: Callable[[str], None] = lambda sentence: None,
     **options,
 ) -> VideoInfo:
@@ -310,8 +319,10 @@ def save_video(
 
     offload: keep the UNet in main memory and one block at a time on the device. decode: a `frame_decoder` made before;
     frame and size then say nothing. journal: a folder for the finished chunks, with which the same call goes on if this
-    one stops; they are removed once the video is whole, unless keep_journal. say: told in a sentence where a render
-    resumes and what a stopped one leaves. The others: as in `generate_frames`, and `redo` as in `rollout`.
+    one stops; they are removed once the video is whole, unless keep_journal. on_fault: what happens where a chunk is
+    faulty: "stop", "retry" or "warn", see `sampling.guards`. say: told in a sentence where a render resumes, what a
+    stopped one leaves and which chunk is faulty or of another colour. The others: as in `generate_frames`, and `redo`
+    as in `rollout`.
 
     A render that stops leaves its frames beside `path` as a video, `name.unfinished.mp4` for `name.mp4`.
     """
@@ -322,8 +333,8 @@ def save_video(
         decode = decode or frame_decoder(model, conditions, settings, frame, size)
         sweep_parts(Path(path).parent)
         with open_render_journal(journal, model, conditions, settings, options.get("execution"), say) as kept:
-            chunks = generate_latents(model, conditions, settings, journal=kept, **options)
-            info = write_chunks(path, model, chunks, getattr(conditions, "sound", None), decode, say)
+            chunks = generate_latents(model, conditions, settings, journal=kept, on_fault=on_fault, say=say, **options)
+            info = write_chunks(path, model, chunks, getattr(conditions, "sound", None), decode, say, on_fault)
             if info.frames == conditions.frames:  # not where `should_stop` ended it
                 kept.finish() if keep_journal else kept.remove()
             return info
@@ -336,16 +347,19 @@ def write_chunks(
     sound: Sound | None = None,
     decode: FrameDecoder | None = None,
     say: Callable[[str], None] = lambda sentence: None,
+    on_fault: str = "stop",
 ) -> VideoInfo:
     """Write chunks as a video; while one is sampled, a thread decodes and encodes the one before.
 
     decode: `frame_decoder`; None is the autoencoder alone. Where the chunks or the work fail, the frames written until
-    then become a video of their own, and `say` is told. Raises StarcasterError for black frames.
+    then become a video of their own, and `say` is told. Raises StarcasterError for black frames, unless on_fault is
+    "warn".
     """
     from .frame_decoder import FrameDecoder
+    from .sampling.guards import FrameGuard
     from .video import Background, VideoWriter
 
-    decoder = Decoder(model, decode or FrameDecoder(model, None))
+    decoder = Decoder(model, decode or FrameDecoder(model, None), FrameGuard(model.config, on_fault, say))
     with VideoWriter(Path(path), model.config.fps, sound) as writer:
         try:
             with Background(lambda item: writer.writing(decoder(*item))) as worker:
@@ -370,27 +384,25 @@ def keep_unfinished(writer: VideoWriter, path: Path, say: Callable[[str], None])
 class Decoder:
     """Decode latents in a second thread, on CUDA in a stream of its own beside the sampling."""
 
-    def __init__(self, model: Starcaster, decode: FrameDecoder):
+    def __init__(self, model: Starcaster, decode: FrameDecoder, guard: FrameGuard):
         import torch
 
-        from .sampling.guards import check_lit, place
-
-        self.model, self.decode, self.cuda = model, decode, torch.cuda
-        self.check_lit, self.place = check_lit, place
+        self.model, self.decode, self.guard, self.cuda = model, decode, guard, torch.cuda
         self.stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
 
     def hand_over(self, chunk: Chunk, frames: slice):
-        """In the sampling thread: return latents [1, C, T, h, w], their pose and place, and when they will be ready."""
+        """In the sampling thread: return latents [1, C, T, h, w], their pose, place and when they are ready."""
         pose = None if chunk.pose is None else chunk.pose[frames]
         ready = None if self.stream is None else self.cuda.current_stream(self.model.device).record_event()
-        return chunk.latents[:, :, frames], pose, self.place(self.model.config, chunk.index), ready
+        place = chunk.index, frames.stop >= chunk.latents.shape[2]
+        return chunk.latents[:, :, frames], pose, place, ready
 
-    def __call__(self, latents: torch.Tensor, pose: FramePose | None, where: str, ready) -> np.ndarray:
+    def __call__(self, latents: torch.Tensor, pose: FramePose | None, place: tuple[int, bool], ready) -> np.ndarray:
         """In the other thread: return frames float32 [T, H, W, 3] in 0..1."""
         with nullcontext() if self.stream is None else self.cuda.stream(self.stream):
             if self.stream is not None:
                 self.stream.wait_event(ready)
                 latents.record_stream(self.stream)
             frames = self.decode(latents, pose)
-        self.check_lit(frames, where)
+        self.guard.check(frames, *place)
         return frames.numpy()

@@ -1,16 +1,21 @@
-"""What a chunk must be: finite, not black, not frozen. A guard stops the render and names the chunk and its time."""
+"""What a chunk must be: finite, moving, not black. The user chooses what happens where one is not; a sentence names the
+chunk and its time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from ..errors import StarcasterError
+from ..errors import InputError, StarcasterError
 from ..presets import ModelConfig
+from .schedules import seeded_generator
+from .settings import ON_FAULT
 
 BLACK = 4 / 255  # no pixel of a black frame is brighter
+RETRIES = 2  # times that a chunk is drawn again
+DRIFT = 25  # grey levels of 255; a still camera moves the mean by less than 1, an orbit by 5
 FIX = "What was made before is kept. Use another precision, seed or scheduler; if it stays, the model is damaged."
 
 
@@ -20,16 +25,14 @@ def place(config: ModelConfig, index: int) -> str:
     return f"chunk {index + 1} ({index * seconds:.2f} to {(index + 1) * seconds:.2f} s)"
 
 
-def check_finite(latents: Tensor, where: str) -> None:
-    """Raise StarcasterError for latents with NaN or infinite numbers."""
-    if not torch.isfinite(latents).all():
-        raise StarcasterError("finite latents", f"NaN or infinite numbers in {where}", FIX)
+def is_finite(latents: Tensor) -> bool:
+    """Return whether latents have neither NaN nor infinite numbers."""
+    return bool(torch.isfinite(latents).all())
 
 
-def check_moving(latents: Tensor, where: str) -> None:
-    """Raise StarcasterError for latents [1, C, T, h, w] that are the same, bit for bit, in all frames."""
-    if latents.shape[2] > 1 and bool((latents == latents[:, :, :1]).all()):
-        raise StarcasterError("a moving picture", f"frames that are all the same in {where}", FIX)
+def stands_still(latents: Tensor) -> bool:
+    """Return whether latents [1, C, T, h, w] are the same, bit for bit, in all of several frames."""
+    return latents.shape[2] > 1 and bool((latents == latents[:, :, :1]).all())
 
 
 def check_lit(frames: Tensor, where: str) -> None:
@@ -38,12 +41,109 @@ def check_lit(frames: Tensor, where: str) -> None:
         raise StarcasterError("visible frames", f"black ones in {where}", FIX)
 
 
-def guarded(chunks: Iterable, config: ModelConfig) -> Iterator:
-    """Yield the chunks of a rollout, and stop at one that does not move.
+class LatentGuard:
+    """Looks at every chunk of latents.
 
-    Frames of a model whose noise is all shared may stand still.
+    on_fault: "stop" raises StarcasterError; "retry" draws the chunk again with other noise, RETRIES times at most,
+    then stops; "warn" says a sentence and goes on. Latents that are not finite stop then, too: no picture can be made
+    of them.
+    say: told what happens, one sentence each.
+    Raises InputError for any other choice.
     """
-    for chunk in chunks:
-        if config.extensions.shared_noise < 1:
-            check_moving(chunk.latents, place(config, chunk.index))
-        yield chunk
+
+    def __init__(self, config: ModelConfig, on_fault: str = "stop", say: Callable[[str], None] = lambda sentence: None):
+        check_choice(on_fault)
+        self.config, self.on_fault, self.say = config, on_fault, say
+
+    def draw(self, index: int, seed: int, denoise: Callable[[int], Tensor | None]) -> Tensor | None:
+        """Return a chunk [1, C, T, h, w] that may be used; None where `denoise` was told to stop.
+
+        denoise: from the seed of the chunk's own noise to its latents. seed: of the first attempt; those of the others
+        follow from it, the chunk and the attempt, so that a render that is made again makes the same ones.
+        """
+        for attempt in range(RETRIES):
+            latents = denoise(retry_seed(seed, index, attempt))
+            if latents is None or self.on_fault != "retry" or self.usable(latents):
+                break
+            where = place(self.config, index)
+            self.say(f"{where.capitalize()} is faulty: it is drawn again, attempt {attempt + 1} of {RETRIES}.")
+        else:
+            latents = denoise(retry_seed(seed, index, RETRIES))
+        if latents is not None:
+            self.check(latents, index)
+        return latents
+
+    def check(self, latents: Tensor, index: int) -> None:
+        """Raise StarcasterError for a fault, or speak of it, as the user chose."""
+        where = place(self.config, index)
+        if not is_finite(latents):
+            raise StarcasterError("finite latents", f"NaN or infinite numbers in {where}", FIX)
+        if self.usable(latents):
+            return
+        if self.on_fault != "warn":
+            raise StarcasterError("a moving picture", f"frames that are all the same in {where}", FIX)
+        self.say(f"The picture stands still in {where}; the render goes on.")
+
+    def usable(self, latents: Tensor) -> bool:
+        """Return whether latents are finite and move.
+
+        Frames of a model whose noise is all shared may stand still.
+        """
+        may_stand = self.config.extensions.shared_noise >= 1
+        return is_finite(latents) and (may_stand or not stands_still(latents))
+
+    def keeps(self, latents: Tensor) -> bool:
+        """Return whether a chunk from a journal is used as it is: not where a still one is to be drawn again."""
+        return self.on_fault != "retry" or self.usable(latents)
+
+
+class FrameGuard:
+    """Looks at the decoded frames of a video, part after part in order.
+
+    Black frames stop the render, or are spoken of once a chunk where on_fault is "warn". They are not drawn again:
+    later chunks are under way by then. Where a chunk's mean colour is more than DRIFT grey levels from the first one's,
+    a sentence says so, once a video, whatever the choice.
+    """
+
+    def __init__(self, config: ModelConfig, on_fault: str = "stop", say: Callable[[str], None] = lambda sentence: None):
+        check_choice(on_fault)
+        self.config, self.on_fault, self.say = config, on_fault, say
+        self.dark = -1  # the last chunk whose black frames were spoken of
+        self.sum, self.frames = torch.zeros(3), 0  # of the chunk under way
+        self.first: Tensor | None = None  # mean colour of the first chunk
+        self.drifted = False
+
+    def check(self, frames: Tensor, index: int, last: bool) -> None:
+        """Look at frames [T, H, W, 3] in 0..1 of a chunk. last: they are its end. Raises StarcasterError."""
+        try:
+            check_lit(frames, place(self.config, index))
+        except StarcasterError:
+            if self.on_fault != "warn" or not is_finite(frames):
+                raise
+            if self.dark != index:
+                self.say(f"Frames are black in {place(self.config, index)}; the render goes on.")
+            self.dark = index
+        self.sum, self.frames = self.sum + frames.mean(dim=(1, 2)).sum(0).cpu(), self.frames + len(frames)
+        if last:
+            self.compare(self.sum / self.frames, index)
+            self.sum, self.frames = torch.zeros(3), 0
+
+    def compare(self, colour: Tensor, index: int) -> None:
+        """Speak of a chunk's mean colour [3] in 0..1 if it is the first that is far from the first chunk's."""
+        if self.first is None:
+            self.first = colour
+        away = float((colour - self.first).abs().amax()) * 255
+        if away > DRIFT and not self.drifted:
+            self.drifted = True
+            self.say(f"The colour of {place(self.config, index)} is {away:.0f} grey levels from the first chunk's.")
+
+
+def retry_seed(seed: int, index: int, attempt: int) -> int:
+    """Return the seed of a chunk's own noise: `seed` for attempt 0, an unrelated one for each other."""
+    return seeded_generator(seed, index, f"attempt {attempt}").initial_seed() if attempt else seed
+
+
+def check_choice(on_fault: str) -> None:
+    """Raise InputError unless the choice is one of ON_FAULT."""
+    if on_fault not in ON_FAULT:
+        raise InputError(f"on_fault out of {', '.join(ON_FAULT)}", repr(on_fault), "Choose one of them.")

@@ -38,8 +38,11 @@ NAME = re.compile(r"[0-9a-f]{32}(_\d)?")  # of a journal's folder
 class NoJournal:
     """Keeps nothing."""
 
-    def read(self, index: int) -> Tensor | None:
-        """Return the latents of a finished chunk [1, C, T, h, w], float32 on the CPU; None where there are none."""
+    def read(self, index: int, keeps: Callable[[Tensor], bool] = lambda latents: True) -> Tensor | None:
+        """Return the latents of a finished chunk [1, C, T, h, w], float32 on the CPU.
+
+        None where there are none, or `keeps` refuses them: then they count as never made.
+        """
         return None
 
     def write(self, index: int, latents: Tensor) -> None:
@@ -68,28 +71,28 @@ class Journal(NoJournal):
         self.broken = False  # whether the disk failed
         self.told = False  # whether a damaged chunk was spoken of
 
-    def read(self, index: int) -> Tensor | None:
+    def read(self, index: int, keeps: Callable[[Tensor], bool] = lambda latents: True) -> Tensor | None:
         path = self.path(index)
-        latents = None if self.broken or not path.exists() else self.load(path, index)
+        latents = None if self.broken or not path.exists() else self.load(path, index, keeps)
         if latents is not None:
             self.found, self.kept = self.found + 1, index + 1
         elif self.found == index > 0:
             self.say(f"Resumed at chunk {index + 1} of {self.chunks}.")
         return latents
 
-    def load(self, path: Path, index: int) -> Tensor | None:
-        """Return a chunk that is whole and follows the one before; None for any other file."""
+    def load(self, path: Path, index: int, keeps: Callable[[Tensor], bool]) -> Tensor | None:
+        """Return a chunk that is whole, follows the one before and may be kept; None for any other file."""
         from safetensors import SafetensorError, safe_open
 
         with suppress(SafetensorError, OSError, ValueError), safe_open(path, framework="pt") as file:
             facts = file.metadata() or {}
             if (facts.get("format"), facts.get("key"), facts.get("after")) == (FORMAT, self.key, self.last):
                 latents = file.get_tensor("latents").clone()  # out of the file's memory map
-                if facts.get("digest") == (digest := chained(self.last, latents)):
+                if facts.get("digest") == (digest := chained(self.last, latents)) and keeps(latents):
                     self.last = digest
                     return latents
         if not self.told:
-            self.say(f"The journal's chunk {index + 1} is damaged or of another render: it is made again.")
+            self.say(f"The journal's chunk {index + 1} is damaged, faulty or of another render: it is made again.")
             self.told = True
         return None
 

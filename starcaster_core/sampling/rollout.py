@@ -18,7 +18,7 @@ from ..models.extensions import FramePose, Reference, open_reference, prepare_ch
 from ..models.extensions.portrait_warp import camera_at
 from ..models.extensions.shared_noise import draw_noise
 from .execution import Execution, Network
-from .guards import check_finite, place
+from .guards import LatentGuard
 from .guidance import Branch, GuidanceScales, nest, unguided
 from .journal import NoJournal
 from .samplers import make_sampler
@@ -69,6 +69,7 @@ def rollout(
     execution: Execution | None = None,
     journal: NoJournal | None = None,
     redo: Mapping[int, int] | None = None,
+    guard: LatentGuard | None = None,
 ) -> Iterator[Chunk]:
     """Yield the video's chunks in order, the last one trimmed to `conditions.frames`.
 
@@ -78,12 +79,13 @@ def rollout(
     execution: how the network is called; no influence on the video but for rounding.
     journal: from `open_journal`; chunks it holds are handed out as they are, new ones are written to it.
     redo: chunks to make again, by index, and the seed of their own noise. The others come from the journal as they are.
+    guard: what happens where a chunk is faulty; None stops.
     The global random generator is neither read nor changed.
-    Raises StarcasterError for a chunk with NaN or infinite numbers; those before are kept. Raises InputError where a
-    chunk is to be made again that is not in the journal.
+    Raises StarcasterError for a chunk that is not finite or does not move; those before are kept. Raises InputError
+    where a chunk is to be made again that is not in the journal.
     """
     settings, journal = settings or SamplerSettings.of(model.config), journal or NoJournal()
-    length, redo = model.config.chunk_frames, redo or {}
+    length, redo, guard = model.config.chunk_frames, redo or {}, guard or LatentGuard(model.config)
     chunks = count_chunks(conditions.frames, length)
     model.unet.merge_adapters()
     try:
@@ -92,7 +94,7 @@ def rollout(
         previous = None
         for index in range(chunks):
             start = index * length
-            kept = latents = journal.read(index)
+            kept = latents = journal.read(index, guard.keeps)
             if latents is None or index in redo:
                 if index in redo and kept is None:
                     raise nothing_kept(index)
@@ -102,15 +104,17 @@ def rollout(
 
                 # 2. Denoise, from noise to clean latents.
                 report = partial(report_step, model, progress, index, chunks, settings.steps)
-                stop, seed = should_stop or (lambda: False), redo.get(index)
-                latents = denoise(network, branches, settings, index, report, stop, seed=seed)
+                stop = should_stop or (lambda: False)
+                sample = partial(denoise, network, branches, settings, index, report, stop, None)
+                latents = guard.draw(index, redo.get(index, settings.seed), sample)
                 if latents is None:
                     return
-                check_finite(latents, place(model.config, index))
                 if kept is None:
                     journal.write(index, latents)
                 elif index + 1 not in (chunks, *redo):
                     latents = lead_over(latents, kept)
+            else:
+                guard.check(latents, index)
             latents = latents.to(model.device)
 
             # 3. Hand out.

@@ -12,6 +12,8 @@ from ..types import CameraPath, Identity, Speech
 if TYPE_CHECKING:
     from torch import Tensor
 
+ON_FAULT = ("stop", "retry", "warn")  # what happens where a chunk is faulty, see `guards.py`
+
 
 @dataclass(frozen=True)
 class SamplerSettings:

@@ -17,6 +17,7 @@ from starcaster_core.cli import main
 from starcaster_core.errors import StarcasterError
 from starcaster_core.files import part_beside
 from starcaster_core.identity import save_identity
+from starcaster_core.sampling.execution import Network
 from starcaster_core.sampling.settings import Conditions, SamplerSettings
 from starcaster_core.signals import interruptible
 from starcaster_core.types import Identity
@@ -205,3 +206,129 @@ def test_black_pictures_stop_the_render(model, conditions, tmp_path, value):
     with pytest.raises(StarcasterError, match=r"black ones in chunk 2 \(0.64 to 1.28 s\)"):
         pipeline.save_video(tmp_path / "o.mp4", model, conditions, SETTINGS, decode=decode)
     assert probe(tmp_path / "o.unfinished.mp4").frames == 16
+
+
+FREE = SamplerSettings(steps=1, guidance_scale=1.0, context_frames=0)  # so that the network is asked once a chunk
+
+
+def spoil(monkeypatch, kinds: dict[int, str]) -> list[torch.Tensor]:
+    """Let the network's answers of these numbers be faulty; return the noise of all questions, as they come."""
+    plain, asked = Network.predict, []
+
+    def predict(network, latents, *arguments):
+        asked.append(latents.clone())
+        kind = kinds.get(len(asked))
+        return broken(latents, kind) if kind else plain(network, latents, *arguments)
+
+    monkeypatch.setattr(Network, "predict", predict)
+    return asked
+
+
+def keep(frames: list, decode):
+    """Return `decode`, which also notes its frames."""
+
+    def noting(latents, pose):
+        frames.append(decode(latents, pose))
+        return frames[-1]
+
+    return noting
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf", "frozen"])
+def test_a_faulty_chunk_is_drawn_again_and_resumed_equals_uninterrupted(model, conditions, tmp_path, monkeypatch, kind):
+    whole, resumed, said, decode = [], [], [], pipeline.frame_decoder(model, conditions, FREE)
+    plain = list(pipeline.generate_latents(model, conditions, FREE))
+    with monkeypatch.context() as patch:
+        asked = spoil(patch, {2: kind})
+        options = {"on_fault": "retry", "say": said.append, "decode": keep(whole, decode)}
+        pipeline.save_video(tmp_path / "whole.mp4", model, conditions, FREE, **options)
+    assert said == ["Chunk 2 (0.64 to 1.28 s) is faulty: it is drawn again, attempt 1 of 2."]
+    assert len(asked) == 4 and not torch.allclose(asked[1], asked[2])
+    others = [torch.cat(whole)[:16], torch.cat(whole)[32:]]
+    assert torch.equal(torch.cat(others), torch.cat([decode(plain[n].latents, plain[n].pose) for n in (0, 2)]))
+
+    options = {"on_fault": "retry", "journal": tmp_path / "journal"}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        spoil(patch, {2: kind})
+        pipeline.save_video(
+            tmp_path / "o.mp4", model, conditions, FREE, progress=Stop(KeyboardInterrupt(), 2), **options
+        )
+    options |= {"say": said.append, "decode": keep(resumed, decode)}
+    pipeline.save_video(tmp_path / "o.mp4", model, conditions, FREE, **options)
+    assert said[1] == "Resumed at chunk 3 of 3."
+    assert torch.equal(torch.cat(resumed), torch.cat(whole))
+
+
+def test_a_chunk_that_stays_faulty_stops_after_two_retries(model, conditions, tmp_path, monkeypatch):
+    said, asked = [], spoil(monkeypatch, dict.fromkeys(range(2, 9), "nan"))
+    with pytest.raises(StarcasterError, match=r"NaN or infinite.* chunk 2 \(0.64 to 1.28 s\)"):
+        pipeline.save_video(tmp_path / "o.mp4", model, conditions, FREE, on_fault="retry", say=said.append)
+    assert len(asked) == 4 and len({float(noise.sum()) for noise in asked}) == 4
+    again = "Chunk 2 (0.64 to 1.28 s) is faulty: it is drawn again, attempt"
+    assert said[:2] == [f"{again} 1 of 2.", f"{again} 2 of 2."]
+    assert names(tmp_path) == {"o.unfinished.mp4"}
+
+
+def test_frozen_chunks_are_named_and_kept(model, conditions, tmp_path, monkeypatch):
+    said, path, options = [], tmp_path / "o.mp4", {"journal": tmp_path / "journal", "keep_journal": True}
+    with monkeypatch.context() as patch:
+        spoil(patch, {2: "frozen"})
+        pipeline.save_video(path, model, conditions, FREE, on_fault="warn", say=said.append, **options)
+    assert said == ["The picture stands still in chunk 2 (0.64 to 1.28 s); the render goes on."]
+    assert probe(path).frames == 40
+    with pytest.raises(StarcasterError, match=r"all the same in chunk 2"):
+        pipeline.save_video(path, model, conditions, FREE, **options)
+    frames, decode = [], pipeline.frame_decoder(model, conditions, FREE)
+    pipeline.save_video(path, model, conditions, FREE, on_fault="retry", decode=keep(frames, decode), **options)
+    assert torch.equal(torch.cat(frames), torch.cat(list(pipeline.generate_frames(model, conditions, FREE))))
+
+
+def grey(values: list[float]):
+    """Return a decoder whose parts of four frames have these values, one after the other."""
+    left = iter(values)
+    return lambda latents, pose: torch.full((latents.shape[2], 64, 64, 3), next(left))
+
+
+def test_black_pictures_are_named_once_a_chunk(model, conditions, tmp_path):
+    said, decode = [], grey([0.05] * 4 + [0.0] * 4 + [0.05] * 2)
+    pipeline.save_video(tmp_path / "o.mp4", model, conditions, FREE, decode=decode, on_fault="warn", say=said.append)
+    assert said == ["Frames are black in chunk 2 (0.64 to 1.28 s); the render goes on."]
+    assert probe(tmp_path / "o.mp4").frames == 40
+    with pytest.raises(StarcasterError, match="black ones in chunk 1"):
+        pipeline.save_video(tmp_path / "o.mp4", model, conditions, FREE, decode=grey([0.0] * 10), on_fault="retry")
+
+
+def test_what_cannot_be_drawn_stops_in_spite_of_warn(model, conditions, tmp_path, monkeypatch):
+    path = tmp_path / "o.mp4"
+    with pytest.raises(StarcasterError, match="chunk 2"):
+        decode = grey([0.5] * 4 + [float("nan")] * 6)
+        pipeline.save_video(path, model, conditions, FREE, decode=decode, on_fault="warn")
+    spoil(monkeypatch, {3: "nan"})
+    with pytest.raises(StarcasterError, match="chunk 3"):
+        pipeline.save_video(path, model, conditions, FREE, on_fault="warn")
+
+
+@pytest.mark.parametrize("choice", ["stop", "retry", "warn"])
+def test_a_colour_that_drifts_is_named_once(model, conditions, tmp_path, choice):
+    said, levels = [], [100, 100, 100, 100, 40, 120, 140, 140, 120, 140]  # chunks of 100, 110 and 130
+    decode = grey([level / 255 for level in levels])
+    pipeline.save_video(tmp_path / "o.mp4", model, conditions, FREE, decode=decode, on_fault=choice, say=said.append)
+    assert said == ["The colour of chunk 3 (1.28 to 1.92 s) is 30 grey levels from the first chunk's."]
+
+
+def test_the_command_hands_on_what_is_to_happen(command, monkeypatch):
+    handed = []
+
+    def save_video(*arguments, **options):
+        handed.append(options["on_fault"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "save_video", save_video)
+    assert [main([*command, *words]) for words in ([], ["--on-fault", "retry"], ["--on-fault", "warn"])] == [130] * 3
+    assert handed == ["stop", "retry", "warn"]
+
+
+def test_another_choice_is_refused(model, conditions, tmp_path):
+    with pytest.raises(StarcasterError, match="stop, retry, warn"):
+        pipeline.save_video(tmp_path / "o.mp4", model, conditions, FREE, on_fault="ignore")
+    assert not names(tmp_path)
