@@ -26,10 +26,7 @@ def test_templates_open_and_mean_the_same_as_their_api_twins(studio, name):
     assert not studio.problems
 
 
-def test_run_shows_the_video_in_the_node(studio):
-    studio.open("talking_portrait")
-    studio.set_widgets(QUICK)
-    page = studio.page
+def run(page) -> None:
     page.evaluate(
         """() => { window.ended = new Promise(resolve => {
             for (const kind of ["execution_success", "execution_error", "execution_interrupted"])
@@ -39,10 +36,26 @@ def test_run_shows_the_video_in_the_node(studio):
     page.get_by_test_id("queue-button").first.click()
     kind, detail = page.evaluate("() => window.ended")
     assert kind == "execution_success", detail
+
+
+def test_run_shows_the_video_in_the_node(studio):
+    studio.open("talking_portrait")
+    studio.set_widgets(QUICK)
+    page = studio.page
+    run(page)
     plays = "() => [...document.querySelectorAll('video')].some(v => v.videoWidth > 0 && v.duration > 0.5)"
     page.wait_for_function(plays, timeout=SLOW)
     source = page.evaluate("() => { const v = document.querySelector('video'); return v.currentSrc || v.src }")
     assert "talking_portrait" in source
+    for format in ("mov", "gif", "png", "webm"):
+        before = source
+        studio.set_widgets({"STARCaster_VideoCombine": {"format": format}})
+        run(page)
+        another = """before => [...document.querySelectorAll('video')].map(v => v.videoWidth > 0 && v.duration > 0.5
+            && v.currentSrc).find(source => source && source !== before)"""
+        source = page.wait_for_function(another, arg=before, timeout=20_000).json_value()
+        assert ("talking_portrait" if format == "webm" else "type=temp") in source, format
+        assert page.locator("video").count() == 1, format
     assert not studio.problems
 
 
