@@ -26,6 +26,26 @@ def test_templates_open_and_mean_the_same_as_their_api_twins(studio, name):
     assert not studio.problems
 
 
+def test_our_sockets_have_colours_of_their_own_with_every_palette(studio):
+    studio.open("talking_portrait")
+    types = [f"STARCASTER_{name}" for name in ("MODEL", "IDENTITY", "SPEECH", "CAMERA")]
+    for palette in ("dark", "light", "nord"):
+        studio.page.evaluate(
+            "palette => window.app.extensionManager.setting.set('Comfy.ColorPalette', palette)", palette
+        )
+        studio.page.wait_for_timeout(1000)
+        drawn = studio.page.evaluate(
+            """types => types.map(type => [window.app.canvas.default_connection_color_byType[type],
+                window.LGraphCanvas.link_type_colors[type],
+                getComputedStyle(document.documentElement).getPropertyValue("--color-datatype-" + type)])""",
+            types,
+        )
+        assert all(len(set(colours)) == 1 and colours[0].startswith("#") for colours in drawn), drawn
+        assert len({colours[0] for colours in drawn}) == 4
+    studio.page.evaluate("() => window.app.extensionManager.setting.set('Comfy.ColorPalette', 'dark')")
+    assert not studio.problems
+
+
 def run(page) -> None:
     page.evaluate(
         """() => { window.ended = new Promise(resolve => {
