@@ -12,6 +12,7 @@ import logging
 import math
 import shutil
 import time
+import uuid
 from pathlib import Path
 
 import comfy.model_management as management
@@ -228,6 +229,11 @@ def next_output(
     refuse_way_out((root / check_name(prefix)).parent, root)
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, str(root), *size)
     return Path(folder) / f"{name}_{counter:05}_{suffix}", subfolder
+
+
+def temporary_output(suffix: str) -> Path:
+    """A new file's path in the temp folder, which ComfyUI empties when it starts. suffix: with its dot."""
+    return Path(folder_paths.get_temp_directory()) / f"starcaster_{uuid.uuid4().hex}{suffix}"
 
 
 def workflow_metadata(node: type[io.ComfyNode]) -> dict[str, str]:

@@ -26,10 +26,27 @@ def test_templates_open_and_mean_the_same_as_their_api_twins(studio, name):
     assert not studio.problems
 
 
-def test_run_shows_the_video_in_the_node(studio):
+def test_our_sockets_have_colours_of_their_own_with_every_palette(studio):
     studio.open("talking_portrait")
-    studio.set_widgets(QUICK)
-    page = studio.page
+    types = [f"STARCASTER_{name}" for name in ("MODEL", "IDENTITY", "SPEECH", "CAMERA")]
+    for palette in ("dark", "light", "nord"):
+        studio.page.evaluate(
+            "palette => window.app.extensionManager.setting.set('Comfy.ColorPalette', palette)", palette
+        )
+        studio.page.wait_for_timeout(1000)
+        drawn = studio.page.evaluate(
+            """types => types.map(type => [window.app.canvas.default_connection_color_byType[type],
+                window.LGraphCanvas.link_type_colors[type],
+                getComputedStyle(document.documentElement).getPropertyValue("--color-datatype-" + type)])""",
+            types,
+        )
+        assert all(len(set(colours)) == 1 and colours[0].startswith("#") for colours in drawn), drawn
+        assert len({colours[0] for colours in drawn}) == 4
+    studio.page.evaluate("() => window.app.extensionManager.setting.set('Comfy.ColorPalette', 'dark')")
+    assert not studio.problems
+
+
+def run(page) -> None:
     page.evaluate(
         """() => { window.ended = new Promise(resolve => {
             for (const kind of ["execution_success", "execution_error", "execution_interrupted"])
@@ -39,10 +56,26 @@ def test_run_shows_the_video_in_the_node(studio):
     page.get_by_test_id("queue-button").first.click()
     kind, detail = page.evaluate("() => window.ended")
     assert kind == "execution_success", detail
+
+
+def test_run_shows_the_video_in_the_node(studio):
+    studio.open("talking_portrait")
+    studio.set_widgets(QUICK)
+    page = studio.page
+    run(page)
     plays = "() => [...document.querySelectorAll('video')].some(v => v.videoWidth > 0 && v.duration > 0.5)"
     page.wait_for_function(plays, timeout=SLOW)
     source = page.evaluate("() => { const v = document.querySelector('video'); return v.currentSrc || v.src }")
     assert "talking_portrait" in source
+    for format in ("mov", "gif", "png", "webm"):
+        before = source
+        studio.set_widgets({"STARCaster_VideoCombine": {"format": format}})
+        run(page)
+        another = """before => [...document.querySelectorAll('video')].map(v => v.videoWidth > 0 && v.duration > 0.5
+            && v.currentSrc).find(source => source && source !== before)"""
+        source = page.wait_for_function(another, arg=before, timeout=20_000).json_value()
+        assert ("talking_portrait" if format == "webm" else "type=temp") in source, format
+        assert page.locator("video").count() == 1, format
     assert not studio.problems
 
 

@@ -71,11 +71,16 @@ def test_stereo_sound_of_another_rate(server, quick):
     [("webm", ".webm", ("libvpx-vp9", "libopus")), ("mov", ".mov", ("prores", "pcm_s16le")), ("gif", ".gif", None)],
 )
 def test_other_formats(server, quick, format, suffix, codecs):
-    found = probe(video(server, run(server, quick(VideoCombine={"format": format})), suffix))
+    prompt = quick(VideoCombine={"format": format})
+    prompt["29"] = node("SaveVideo", video=["8", 0], filename_prefix="whole", format="auto", codec="auto")
+    outcome = run(server, prompt)
+    found = probe(video(server, outcome, suffix))
     assert found.frames == 25
     if codecs:
         assert found.audio_codec.removeprefix("lib") == codecs[1].removeprefix("lib")
         assert found.codec.removeprefix("libvpx-") == codecs[0].removeprefix("libvpx-")
+    (again,) = [path for path in server.output_files(outcome) if path.name.startswith("whole")]
+    assert again.suffix == ".mp4" and probe(again).frames == 25
 
 
 def test_samples_decode_with_core_vae_nodes_and_video_goes_on_to_core_nodes(server, quick):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -48,12 +49,46 @@ def test_both_forms_have_the_same_nodes_and_connections(name):
         assert wired == {name: value for name, value in api[key]["inputs"].items() if isinstance(value, list)}
 
 
+TITLE = 30  # pixels above a node's position
+PREVIEW = 260  # pixels that a node grows by for what it shows
+SHOWING = ("LoadImage", "PreviewImage", "STARCaster_Sampler", "STARCaster_VideoCombine")
+
+
+def boxes_after_a_run(workflow: dict) -> dict[int, tuple[float, float, float, float]]:
+    """Left, top, right and bottom of each node by its id, when previews stand below those that show one."""
+    boxes = {}
+    for node in workflow["nodes"]:
+        (x, y), (width, height) = node["pos"], node["size"]
+        bottom = y + height + (PREVIEW if node["type"] in SHOWING else 0)
+        boxes[node["id"]] = (x, y - TITLE, x + width, bottom)
+    return boxes
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_nodes_do_not_overlap(name):
+def test_nodes_do_not_overlap_after_a_run(name):
+    """Notes are nodes too: none is covered."""
+    boxes = boxes_after_a_run(load(name)[0])
+    for (a, (left, top, right, bottom)), (b, other) in combinations(boxes.items(), 2):
+        apart = right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+        assert apart, f"{name}: nodes {a} and {b} overlap"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_run_from_left_to_right(name):
     workflow, _ = load(name)
-    title = 30
-    boxes = [(n["id"], n["pos"][0], n["pos"][1] - title, *n["size"]) for n in workflow["nodes"]]
-    for index, (a, ax, ay, aw, ah) in enumerate(boxes):
-        for b, bx, by, bw, bh in boxes[index + 1 :]:
-            apart = ax + aw <= bx or bx + bw <= ax or ay + ah + title <= by or by + bh + title <= ay
-            assert apart, f"{name}: nodes {a} and {b} overlap"
+    boxes = boxes_after_a_run(workflow)
+    for link, source, _, target, *_ in workflow["links"]:
+        assert boxes[source][2] < boxes[target][0], f"{name}: link {link} from node {source} to {target}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_groups_hold_whole_nodes_and_do_not_overlap(name):
+    workflow, _ = load(name)
+    frames = [(x, y, x + w, y + h) for x, y, w, h in (group["bounding"] for group in workflow["groups"])]
+    for a, b in combinations(frames, 2):
+        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+    for node, (left, top, right, bottom) in boxes_after_a_run(workflow).items():
+        for x, y, x_end, y_end in frames:
+            inside = x <= left and y <= top and right <= x_end and bottom <= y_end
+            outside = right <= x or x_end <= left or bottom <= y or y_end <= top
+            assert inside or outside, f"{name}: node {node} crosses the edge of a group"

@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import corpus
 import numpy as np
 import pytest
@@ -366,6 +367,44 @@ def test_a_folder_of_frames_keeps_its_sound_and_rate_as_video(module, below):
     assert components.frame_rate == Fraction(12) and video.get_frame_rate() == 12 and video.get_frame_count() == 6
     assert torch.allclose(components.images, images, atol=1 / 255) and video.get_dimensions() == (16, 16)
     assert components.audio["waveform"].shape == (1, 1, RATE // 2) and components.audio["sample_rate"] == RATE
+
+
+@pytest.mark.parametrize("format", ["mp4", "webm", "mov", "gif", "png"])
+def test_every_format_is_shown_as_a_video_that_browsers_play(format, module, below, bridge):
+    combine = module("nodes.video").VideoCombine.execute
+    images = torch.rand(6, 40, 1100, 3)
+    done = combine(25.0, format, 30, "shown", images=images, audio=audio(spoken(1)))
+    folders = bridge.folder_paths
+    (shown,) = done.ui["images"]
+    (saved,) = done.ui.get("files", [shown])
+    assert tuple(done.ui["animated"]) == (True,)
+    path = Path(folders.get_output_directory(), saved["subfolder"], saved["filename"])
+    assert saved["type"] == "output" and path.is_file()
+    if format in ("mp4", "webm"):
+        return
+    assert shown["type"] == "temp" and shown["filename"].endswith(".mp4")
+    preview = module("starcaster_core.video").probe(Path(folders.get_temp_directory(), shown["filename"]))
+    assert (preview.video_codec, preview.width, preview.frames, preview.fps) == ("h264", 512, 6, 25)
+    assert preview.audio_codec == (None if format == "gif" else "aac")
+
+
+@pytest.mark.parametrize("format", ["mp4", "webm", "mov", "gif", "png"])
+@pytest.mark.parametrize(("container", "codec"), [("auto", "auto"), ("mp4", "auto"), ("auto", "h264")])
+def test_core_saves_the_video_of_every_format(format, container, codec, module, below, bridge, tmp_path):
+    """As core's Save Video calls it, into an .mp4 file whatever came in."""
+    combine = module("nodes.video").VideoCombine.execute
+    video = combine(25.0, format, 30, "saved", images=torch.rand(6, 32, 48, 3), audio=audio(spoken(1))).result[0]
+    target = tmp_path / "again.mp4"
+    settings = {"format": bridge.Types.VideoContainer(container), "codec": codec, "metadata": {"prompt": {"1": 2}}}
+    video.save_to(str(target), **settings, crf=None)
+    again = module("starcaster_core.video").probe(target)
+    assert (again.frames, again.width, again.height, again.fps) == (6, 48, 32, 25)
+    assert bool(again.audio_codec) == (format != "gif")
+    with av.open(str(target)) as file:
+        depth = file.streams.video[0].format.components[0].bits
+    assert depth == 8 and again.video_codec == (
+        "vp9" if (format, container, codec) == ("webm", "auto", "auto") else "h264"
+    )
 
 
 def test_nan_in_a_prompt_still_gives_json(bridge):
