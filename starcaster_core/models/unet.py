@@ -83,6 +83,7 @@ class StarcasterUNet(nn.Module):
     def __init__(self, config: UNetConfig, extensions: ExtensionsConfig | None = None):
         super().__init__()
         self.config = config
+        self.samplings = 0  # that need merged adapters
         channels = config.block_out_channels
         levels, layers = len(channels), config.layers_per_block
 
@@ -241,7 +242,11 @@ class StarcasterUNet(nn.Module):
         return [rearrange(x, "(b r) l c -> b (r l) c", r=latents.shape[2]) for x in features]
 
     def merge_adapters(self) -> None:
-        """Prepare for sampling: base + LoRA as one weight, beside the base ones that the reference pass needs."""
+        """Prepare for sampling: base + LoRA as one weight, beside the base ones that the reference pass needs.
+
+        Each call asks for one `unmerge_adapters`; the last of them undoes it.
+        """
+        self.samplings += 1
         device = self.conv_in.weight.device
         for block in self.transformer_blocks():
             block.attn1.merge(device)
@@ -249,6 +254,11 @@ class StarcasterUNet(nn.Module):
             module.prepare(device)
 
     def unmerge_adapters(self) -> None:
+        """Undo `merge_adapters`, unless another sampling goes on: that of a stopped render may end later, when its
+        generator is collected."""
+        self.samplings = max(0, self.samplings - 1)
+        if self.samplings:
+            return
         for block in self.transformer_blocks():
             block.attn1.unmerge()
         for module in self.motion_modules():

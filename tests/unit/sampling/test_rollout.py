@@ -71,6 +71,19 @@ def test_the_same_seed_gives_the_same_video_and_the_global_generator_is_left_alo
     assert not torch.equal(video(model, conditions, scheduler=scheduler, seed=3), first)
 
 
+def test_a_stopped_render_that_ends_late_does_not_change_the_next(model, identity):
+    """The generator of a cancelled render may be collected at any time, as long as an error's traceback holds it."""
+    conditions, settings = Conditions(identity, speech(48)), SamplerSettings(steps=2)
+    stopped = rollout(model, conditions, settings)
+    next(stopped)
+    going = rollout(model, conditions, settings)
+    parts = [next(going).latents]
+    stopped.close()
+    parts += [chunk.latents for chunk in going]
+    assert torch.equal(torch.cat(parts, dim=2), video(model, conditions))
+    assert not model.unet.samplings
+
+
 def test_a_camera_goes_round_the_face_and_a_portrait_from_the_side_is_known_as_one(model, identity, monkeypatch):
     """Where no camera is given the view is the portrait's own."""
     seen = []
