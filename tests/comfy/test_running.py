@@ -186,7 +186,7 @@ def test_a_cancelled_prompt_goes_on_where_it_stopped_and_gives_the_same_frames(s
 
 def frames(server, outcome) -> list[bytes]:
     """The pixels of all frames in the folder that was written."""
-    (folder,) = {path.parent for path in server.output_files(outcome)}
+    (folder,) = {path.parent for path in server.output_files(outcome) if path.suffix == ".png"}
     return [Image.open(path).tobytes() for path in sorted(folder.glob("frame_*.png"))]
 
 
