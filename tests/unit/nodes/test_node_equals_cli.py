@@ -21,7 +21,7 @@ def test_node_graph_and_command_line_give_the_same_frames(module, monkeypatch, t
 
     written, drawn, pipeline = [], [], module("starcaster_core.pipeline")
 
-    def keep(path, model, chunks, sound, decode, say):
+    def keep(path, model, chunks, sound, decode, say, on_fault):
         for chunk in chunks:
             drawn.append(model.decode_frames(chunk.latents).numpy())
             written.append(decode(chunk.latents, chunk.pose).numpy())
