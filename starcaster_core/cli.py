@@ -6,7 +6,7 @@ import argparse
 import sys
 from importlib import import_module
 
-from .command import DEBUG, add_debug, run_command
+from .command import add_debug, run_command
 from .signals import ending_at_once
 
 # command -> (module with add_arguments(parser) and run(args), one line of help)
@@ -53,4 +53,4 @@ def main(arguments: list[str] | None = None) -> int:
             args = build_parser(command).parse_args(arguments)
         import_module(f".{COMMANDS[args.command][0]}", __package__).run(args)
 
-    return run_command(command or "start", work, DEBUG in arguments)
+    return run_command(command or "start", work, arguments)

@@ -6,7 +6,7 @@ import argparse
 import io
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .errors import StarcasterError, explained
 from .signals import INTERRUPTED, interruptible
@@ -21,10 +21,11 @@ def add_debug(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_command(name: str, work: Callable[[], object], debug: bool) -> int:
+def run_command(name: str, work: Callable[[], object], arguments: Sequence[str] | None = None) -> int:
     """Call `work` and return the exit code: 0 done, 1 failed, 130 interrupted. Whatever fails is said in one sentence.
 
-    debug: show the traceback as well. argparse's own exit, 2 for wrong usage, passes through.
+    arguments: the command's words, the process's own by default; with DEBUG among them the traceback is shown as well.
+    argparse's own exit, 2 for wrong usage, passes through.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name that is no text must not end a finished run
@@ -35,7 +36,7 @@ def run_command(name: str, work: Callable[[], object], debug: bool) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        if debug:
+        if DEBUG in (sys.argv if arguments is None else arguments):
             traceback.print_exc()
         print(f"error: {explained(error) or unforeseen(name, error)}", file=sys.stderr)
         return 1

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..command import DEBUG, add_debug, run_command
+from ..command import add_debug, run_command
 from ..models import attention_kernels
 from ..models.attention_cache import ConditionCache, cache_condition
 from ..models.autoencoder import build_autoencoder
@@ -217,4 +216,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("count", main, DEBUG in sys.argv))
+    raise SystemExit(run_command("count", main))

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from ..camera.poses import angles
-from ..command import DEBUG, add_debug, run_command
+from ..command import add_debug, run_command
 from ..identity import detect, embed
 from ..identity.pictures import enlarged
 from .shards import Clip, read_clips
@@ -129,4 +128,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("measure faces", main, DEBUG in sys.argv))
+    raise SystemExit(run_command("measure faces", main))

@@ -15,7 +15,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -25,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from ..camera.poses import default_intrinsics, world_from_cam
-from ..command import DEBUG, add_debug, run_command
+from ..command import add_debug, run_command
 from ..conventions import CAMERA_RADIUS, FOCAL_LENGTH, FPS, KINDS, SAMPLE_RATE, SPLITS, smoothstep
 from ..errors import InputError
 from .heads.camera import project
@@ -416,4 +415,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("synthesise", main, DEBUG in sys.argv))
+    raise SystemExit(run_command("synthesise", main))

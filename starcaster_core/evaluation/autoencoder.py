@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..command import DEBUG, add_debug, run_command
+from ..command import add_debug, run_command
 from ..identity import align, as_rgb, detect
 from ..models.checkpoint import load_checkpoint
 from ..training.autoencoder import evaluate, load_frames, psnr
@@ -82,4 +81,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("measure the autoencoder", main, DEBUG in sys.argv))
+    raise SystemExit(run_command("measure the autoencoder", main))

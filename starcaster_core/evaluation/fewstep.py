@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..command import DEBUG, add_debug, run_command
+from ..command import add_debug, run_command
 from ..conventions import KINDS
 from ..models.checkpoint import load_checkpoint
 from ..models.starcaster import Starcaster
@@ -124,4 +123,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("measure few-step students", main, DEBUG in sys.argv))
+    raise SystemExit(run_command("measure few-step students", main))

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..command import DEBUG, add_debug, run_command
+from ..command import add_debug, run_command
 from ..data.phonemes import CLASS_NAMES, SILENCE
 from ..models.phonetic import PhoneticEncoder
 from ..speech import load_audio, mono16k
@@ -128,4 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("measure phonemes", main, DEBUG in sys.argv))
+    raise SystemExit(run_command("measure phonemes", main))

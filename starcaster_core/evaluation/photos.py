@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..camera import CameraMove, preset_path
-from ..command import DEBUG, add_debug, run_command
+from ..command import add_debug, run_command
 from ..data.splits import split_of
 from ..errors import FaceError
 from ..frame_decoder import FrameDecoder
@@ -276,4 +275,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("measure on photos", main, DEBUG in sys.argv))
+    raise SystemExit(run_command("measure on photos", main))

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
-from ..command import DEBUG, add_debug, run_command
+from ..command import add_debug, run_command
 from ..data.shards import Clip, read_clips
 from ..models.judges.syncnet import SyncNet, load_syncnet
 from ..training.mouths import HELD_OUT, SPEAKING, checkpoint_autoencoder, load_mouths
@@ -51,4 +50,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("measure SyncNet", main, DEBUG in sys.argv))
+    raise SystemExit(run_command("measure SyncNet", main))

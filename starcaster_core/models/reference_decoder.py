@@ -300,7 +300,8 @@ class ReferenceDecoder(nn.Module):
             mask = 1 - (1 - mask) * resize(border, mask.shape[-1])
         drawn_half = enlarge(drawn.float(), 2)
         fill = drawn_half + painted
-        there = grid(pixel_centres(side, flow.device), resize(2 * flow, side))
+        # Doubled before it grows: less to multiply.
+        there = 2 * pixel_centres(side, flow.device) - 1 + resize(2 * flow, side).movedim(1, -1)
         warped = sample_sharply(repeated(photo.picture, count), there)
         large_mask, large_fill = resize(mask, side), resize(fill, side)
         frame = torch.lerp(large_fill, warped, large_mask)
@@ -336,7 +337,7 @@ class ReferenceDecoder(nn.Module):
         places = crop_places(at, wide, high, side)
         own = F.grid_sample(flow, 2 * places - 1, padding_mode="border", align_corners=False)
         own = own + stretch(residual, (high, wide))
-        there = grid(places, 2 * own)
+        there = 2 * (places + own.movedim(1, -1)) - 1
         moved = sample_sharply(repeated(photo.picture, count), there)
         base = take_crops(large_mask, at, wide, high).clamp(1e-4, 1 - 1e-4)
         mask = torch.sigmoid(torch.logit(base) + stretch(logits, (high, wide)))
@@ -411,12 +412,6 @@ def enlarge(x: Tensor, times: int) -> Tensor:
 
 def stretch(x: Tensor, size: tuple[int, int]) -> Tensor:
     return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False)
-
-
-def grid(places: Tensor, doubled_flow: Tensor) -> Tensor:
-    """Return `grid_sample`'s coordinates of places [..., h, w, 2], moved by half of a flow [N, 2, h, w] (doubled at
-    a small size, where that costs less)."""
-    return (2 * places - 1) + doubled_flow.movedim(1, -1)
 
 
 def resize(x: Tensor, side: int) -> Tensor:

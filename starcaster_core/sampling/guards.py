@@ -61,16 +61,15 @@ class LatentGuard:
         denoise: from the seed of the chunk's own noise to its latents. seed: of the first attempt; those of the others
         follow from it, the chunk and the attempt, so that a render that is made again makes the same ones.
         """
-        for attempt in range(RETRIES):
+        for attempt in range(RETRIES + 1):
             latents = denoise(retry_seed(seed, index, attempt))
-            if latents is None or self.on_fault != "retry" or self.usable(latents):
+            if latents is None:
+                return None
+            if attempt == RETRIES or self.on_fault != "retry" or self.usable(latents):
                 break
-            where = place(self.config, index)
-            self.say(f"{where.capitalize()} is faulty: it is drawn again, attempt {attempt + 1} of {RETRIES}.")
-        else:
-            latents = denoise(retry_seed(seed, index, RETRIES))
-        if latents is not None:
-            self.check(latents, index)
+            where = place(self.config, index).capitalize()
+            self.say(f"{where} is faulty: it is drawn again, attempt {attempt + 1} of {RETRIES}.")
+        self.check(latents, index)
         return latents
 
     def check(self, latents: Tensor, index: int) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..command import DEBUG, add_debug, run_command
+from ..command import add_debug, run_command
 from ..data.shards import no_clips, read_clips
 from ..models.autoencoder import PatchAutoencoder, save_autoencoder
 from ..presets import MINI, AutoencoderConfig
@@ -130,4 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("train the autoencoder", main, DEBUG in sys.argv))
+    raise SystemExit(run_command("train the autoencoder", main))

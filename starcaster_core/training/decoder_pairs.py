@@ -170,12 +170,15 @@ def draw_frames(
     """
     settings = SamplerSettings.of(model.config, seed=seed)
     model.unet.merge_adapters()
-    subject = cache_subject(model, conditions, settings)
-    branches = cache_branches(model, conditions, settings, subject, None, 0)
-    begin = None
-    if targets is not None:
-        begin = start, model.encode_frames(torch.from_numpy(targets).float() / 255)
-    latents = denoise(Network(model), branches, settings, 0, lambda *_: None, lambda: False, begin)
+    try:
+        subject = cache_subject(model, conditions, settings)
+        branches = cache_branches(model, conditions, settings, subject, None, 0)
+        begin = None
+        if targets is not None:
+            begin = start, model.encode_frames(torch.from_numpy(targets).float() / 255)
+        latents = denoise(Network(model), branches, settings, 0, lambda *_: None, lambda: False, begin)
+    finally:
+        model.unet.unmerge_adapters()
     frames = model.decode_frames(latents[:, :, : conditions.frames])
     return (frames * 255).round().byte().numpy()
 

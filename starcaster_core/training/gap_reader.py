@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..command import DEBUG, add_debug, run_command
+from ..command import add_debug, run_command
 from ..head_motion import head_rotations
 from ..identity.landmarks import mouth_and_eyes
 from ..models.checkpoint import build, find_checkpoint, read_checkpoint, save_checkpoint
@@ -193,4 +192,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("fit the gap reader", main, DEBUG in sys.argv))
+    raise SystemExit(run_command("fit the gap reader", main))

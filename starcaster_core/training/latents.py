@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..command import DEBUG, add_debug, run_command
+from ..command import add_debug, run_command
 from ..conventions import KINDS, SPLITS
 from ..data.performance import BROWS_DOWN, RESTING_BROWS
 from ..data.shards import Clip, find_shards, readable_clips
@@ -235,4 +234,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("encode clips", main, DEBUG in sys.argv))
+    raise SystemExit(run_command("encode clips", main))

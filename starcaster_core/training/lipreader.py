@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..command import DEBUG, add_debug, run_command
+from ..command import add_debug, run_command
 from ..models.lipreader import OPENING_SCALE, LipReader, LipReaderConfig, save_lipreader
 from .loop import LoopSettings, autocast, step_generator, train
 from .mouths import HELD_OUT, REST, VISEMES, Mouths, centre_crops, checkpoint_autoencoder, draw_crops, load_mouths
@@ -123,4 +122,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("train the lip reader", main, DEBUG in sys.argv))
+    raise SystemExit(run_command("train the lip reader", main))

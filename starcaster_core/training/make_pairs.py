@@ -10,12 +10,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 
-from ..command import DEBUG, add_debug, run_command
+from ..command import add_debug, run_command
 from ..models.checkpoint import load_checkpoint
 from ..models.starcaster import Starcaster
 from .decoder_pairs import PEOPLE, VARIANTS, make_clip_pairs, make_photo_pairs, make_scenes, make_shown
@@ -86,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("make pairs", main, DEBUG in sys.argv))
+    raise SystemExit(run_command("make pairs", main))

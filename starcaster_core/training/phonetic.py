@@ -12,14 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..command import DEBUG, add_debug, run_command
+from ..command import add_debug, run_command
 from ..data.phonemes import CLASS_NAMES, SILENCE
 from ..models.checkpoint import BUILT_IN, load_checkpoint
 from ..models.phonetic import CONTEXT, PhoneticEncoder, load_phonetic, save_phonetic
@@ -217,4 +216,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("train the phonetic encoder", main, DEBUG in sys.argv))
+    raise SystemExit(run_command("train the phonetic encoder", main))

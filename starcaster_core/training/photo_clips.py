@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from ..camera.path import make_path
 from ..camera.poses import RADIUS, angles
-from ..command import DEBUG, add_debug, run_command
+from ..command import add_debug, run_command
 from ..data.shards import Clip, read_clips
 from ..errors import InputError
 from ..files import atomic_write
@@ -216,4 +215,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("encode photos", main, DEBUG in sys.argv))
+    raise SystemExit(run_command("encode photos", main))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..command import DEBUG, add_debug, run_command
+from ..command import add_debug, run_command
 from ..data.shards import no_clips, read_clips
 from ..data.truth import true_readings
 from ..models.judges.probe import BATCH, READINGS, SCALES, Probe, save_probe
@@ -99,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("train the probe", main, DEBUG in sys.argv))
+    raise SystemExit(run_command("train the probe", main))

@@ -6,14 +6,13 @@ python -m starcaster_core.training.publish --run DIR --stage 3-views --out starc
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..command import DEBUG, add_debug, run_command
+from ..command import add_debug, run_command
 from ..models.checkpoint import build, find_checkpoint, read_checkpoint, save_checkpoint
 from ..models.frozen import facts_of
 from ..presets import PRESETS
@@ -76,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("publish a model", main, DEBUG in sys.argv))
+    raise SystemExit(run_command("publish a model", main))

@@ -13,13 +13,12 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..command import DEBUG, add_debug, run_command
+from ..command import add_debug, run_command
 from ..data.shards import read_clips
 from ..models.checkpoint import load_checkpoint, save_checkpoint
 from ..models.phonetic import PhoneticEncoder
@@ -92,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("transfer the speech encoder", main, DEBUG in sys.argv))
+    raise SystemExit(run_command("transfer the speech encoder", main))

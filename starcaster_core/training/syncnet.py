@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..command import DEBUG, add_debug, run_command
+from ..command import add_debug, run_command
 from ..models.judges.syncnet import MAX_OFFSET, Sync, SyncNet, SyncNetConfig, new_syncnet, save_syncnet, synchrony
 from ..speech.spectrum import MELS, MELS_PER_FRAME
 from .loop import LoopSettings, autocast, step_generator, train
@@ -156,4 +155,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("train SyncNet", main, DEBUG in sys.argv))
+    raise SystemExit(run_command("train SyncNet", main))

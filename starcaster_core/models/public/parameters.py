@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from dataclasses import replace
 
-from ...command import DEBUG, add_debug, run_command
+from ...command import add_debug, run_command
 from ...presets import PRESETS, ModelConfig
 from ..weight_groups import group_of
 from .assemble import shapes_of
@@ -58,4 +57,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("count parameters", main, DEBUG in sys.argv))
+    raise SystemExit(run_command("count parameters", main))
