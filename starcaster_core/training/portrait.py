@@ -51,7 +51,8 @@ def begun_model(name_or_path: str, stages: tuple[Stage, ...], shared_noise: floa
     config = model.config
     preset = PRESETS.get(config.name, config).extensions
     if shared_noise is None:
-        trained = preset if any(not stage.student_steps for stage in stages) else config.extensions
+        chunks = any(stage.teaches_motion or not stage.student_steps for stage in stages)
+        trained = preset if chunks else config.extensions
         shared_noise = trained.shared_noise
     wanted = replace(
         config.extensions,

@@ -80,6 +80,11 @@ class Stage:
         """Return the frames of a clip that a batch needs: those before, and the chunks."""
         return self.lead + self.recursion * self.frames
 
+    @property
+    def teaches_motion(self) -> bool:
+        """Return whether temporal attention is among the few things that learn."""
+        return "motion_modules" in self.trainable
+
 
 def choose_stages(stages: tuple[Stage, ...], words: Collection[str]) -> tuple[Stage, ...]:
     """Choose stages by "all", names ("1-motion") or numbers ("1"), in the recipe's order."""

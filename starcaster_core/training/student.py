@@ -131,9 +131,9 @@ def discriminator_conditions(chunk: Batch) -> DiscriminatorConditions:
 
 
 def adapt_stage(teacher: Starcaster, stage: Stage) -> Stage:
-    """Return the student's stage; for a teacher without trained temporal attention, with as many single frames, each of
-    another clip."""
-    if not all(module.is_untrained() for module in teacher.unet.motion_modules()):
+    """Return the student's stage; for a teacher without trained temporal attention, and unless it is to be trained now,
+    with as many single frames, each of another clip."""
+    if stage.teaches_motion or not all(module.is_untrained() for module in teacher.unet.motion_modules()):
         return stage
     frames = stage.clips * stage.frames * stage.recursion
     return replace(stage, frames=1, clips=frames, motion=False, context=0.0, recursion=1)
@@ -160,6 +160,6 @@ def new_student(teacher: Starcaster, stage: Stage) -> Starcaster:
         guidance_scale=1.0,
         guidance_end=1.0,
         scheduler="lcm",
-        context_frames=teacher.config.context_frames if stage.context else 0,
+        context_frames=stage.context_frames[0] if stage.context else 0,
     )
     return student

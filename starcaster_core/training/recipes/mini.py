@@ -90,4 +90,22 @@ MINI_RECIPE: tuple[Stage, ...] = (
         mouth_weight=20.0,
         student_steps=4,
     ),
+    # Not the paper's either: a student of single frames learns temporal attention and to look back at its own last
+    # frames. Few people a step do no harm where the 2D weights are frozen; `--micro-batches` shows more.
+    Stage(
+        "5-chunks",
+        share=0.30,
+        clips=4,
+        recursion=2,
+        kinds=ALL,
+        reference=0.95,
+        context=0.5,
+        learning_rate=3e-4,
+        trainable=MOTION,
+        drop_identity=0.0,
+        drop_audio=0.0,
+        drop_camera=0.0,
+        mouth_weight=20.0,
+        student_steps=4,
+    ),
 )

@@ -29,7 +29,7 @@ from starcaster_core.training.diffusion import DenoisingLoss, draw_batch
 from starcaster_core.training.latents import ClipSet
 from starcaster_core.training.loop import LoopSettings
 from starcaster_core.training.portrait import choose_trainable
-from starcaster_core.training.recipe import Stage
+from starcaster_core.training.recipe import MOTION, Stage
 from starcaster_core.training.student import (
     StudentLoss,
     adapt_stage,
@@ -314,6 +314,16 @@ def test_frames_one_by_one_are_as_many_as_in_chunks_in_a_row(teacher):
     assert (single.clips, single.frames, single.recursion) == (2 * FRAMES, 1, 1)
 
 
+def test_where_temporal_attention_is_to_be_trained_frames_come_in_chunks(teacher):
+    """Whether it was trained before or not."""
+    silent = deepcopy(teacher)
+    for module_ in silent.unet.motion_modules():
+        torch.nn.init.zeros_(module_.proj_out.weight)
+        torch.nn.init.zeros_(module_.proj_out.bias)
+    chunks = replace(STAGE, trainable=MOTION)
+    assert adapt_stage(silent, chunks) == adapt_stage(teacher, chunks) == chunks
+
+
 def test_a_discriminator_of_few_clips_learns_more_slowly(tmp_path, clips, teacher, monkeypatch):
     paces = []
     monkeypatch.setattr(
@@ -352,8 +362,10 @@ def test_a_lip_reader_reads_rows_and_no_single_frames(clips, student):
 
 def test_a_student_looks_back_only_if_it_learned_to(teacher):
     assert new_student(teacher, STAGE).config.context_frames == 0
-    looking = replace(STAGE, context=0.5)
-    assert new_student(teacher, looking).config.context_frames == teacher.config.context_frames == 2
+    blind = deepcopy(teacher)
+    blind.config = replace(teacher.config, context_frames=0)
+    looking = replace(STAGE, context=0.5, context_frames=(2, 4))
+    assert [new_student(model, looking).config.context_frames for model in (teacher, blind)] == [2, 2]
 
 
 def test_two_processes_begin_with_the_same_discriminator(student):
