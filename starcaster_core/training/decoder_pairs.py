@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..camera.poses import angles
-from ..data.pairs import FLOW_SIDE, FRAMES, SIDE, Scene, intrinsics_of, render_scene, unit_names
+from ..data.pairs import FLOW_SIDE, SIDE, Scene, intrinsics_of, render_scene, unit_names
 from ..data.performance import BROWS_DOWN, RESTING_BROWS, Performance
 from ..data.splits import split_of
 from ..errors import InputError
@@ -164,30 +164,38 @@ def decode_jpeg(content: bytes) -> np.ndarray:
 def draw_frames(
     model: Starcaster, conditions: Conditions, seed: int, targets: np.ndarray | None = None, start: int = 0
 ) -> np.ndarray:
-    """Draw one chunk of frames -> uint8 [T, s, s, 3].
+    """Draw the frames of one chunk -> uint8 [T, s, s, 3].
 
     targets: uint8 [T, S, S, 3], from which sampling begins with step `start`, noised as that step expects; None: noise.
+    Raises ValueError for more frames than a chunk of a model with temporal attention has.
     """
-    settings = SamplerSettings.of(model.config, seed=seed)
+    settings, config = SamplerSettings.of(model.config, seed=seed), model.config
+    frames = chunk_length(model, conditions.frames)
+    model.config = replace(config, chunk_frames=frames)
     model.unet.merge_adapters()
     try:
         subject = cache_subject(model, conditions, settings)
         branches = cache_branches(model, conditions, settings, subject, None, 0)
         begin = None
         if targets is not None:
-            begin = start, model.encode_frames(torch.from_numpy(targets).float() / 255)
+            held = targets[np.minimum(np.arange(frames), len(targets) - 1)]
+            begin = start, model.encode_frames(torch.from_numpy(held).float() / 255)
         latents = denoise(Network(model), branches, settings, 0, lambda *_: None, lambda: False, begin)
     finally:
+        model.config = config
         model.unet.unmerge_adapters()
-    frames = model.decode_frames(latents[:, :, : conditions.frames])
-    return (frames * 255).round().byte().numpy()
+    drawn = model.decode_frames(latents[:, :, : conditions.frames])
+    return (drawn * 255).round().byte().numpy()
 
 
-def with_chunks_of(model: Starcaster, frames: int) -> Starcaster:
-    """Return the model with another chunk length; for models that draw frames one by one it makes no other
-    difference."""
-    model.config = replace(model.config, chunk_frames=frames)
-    return model
+def chunk_length(model: Starcaster, frames: int) -> int:
+    """Return how many frames to draw at once to have so many: these alone where frames know nothing of each other, else
+    the model's own chunk, the only length that temporal attention has learned."""
+    if all(module.is_untrained() for module in model.unet.motion_modules()):
+        return frames
+    if frames > model.config.chunk_frames:
+        raise ValueError(f"at most {model.config.chunk_frames} frames, not {frames}")
+    return model.config.chunk_frames
 
 
 # Renders --------------------------------------------------------------------------------------------------------------
@@ -223,9 +231,7 @@ def scene_pairs(model: Starcaster, scene: Scene, names: tuple[str, ...], rng: np
         if speech is not None:
             part = replace(part, speech=None)
         steps = SamplerSettings.of(model.config).steps
-        again = with_chunks_of(model, len(scene.rows))
-        drawn = draw_frames(again, part, int(rng.integers(2**31)), scene.frames, int(rng.integers(1, steps)))
-        with_chunks_of(model, frames)
+        drawn = draw_frames(model, part, int(rng.integers(2**31)), scene.frames, int(rng.integers(1, steps)))
     before = camera_at(yaw if scene.moving_camera else 0.0).numpy()
     turns = rotations(motion[:, :3].double() * torch.from_numpy(POSE_STD)).numpy()
     return [
@@ -253,7 +259,7 @@ def make_scenes(model: Starcaster, out: Path, first: int, last: int, seed: int, 
             continue
         rng = np.random.default_rng([seed, number, 0xD3C])
         scene = render_scene(seed, number, people)
-        write_pairs(path, scene_pairs(with_chunks_of(model, FRAMES), scene, names, rng))
+        write_pairs(path, scene_pairs(model, scene, names, rng))
 
 
 # Photos ---------------------------------------------------------------------------------------------------------------
@@ -343,7 +349,6 @@ def photo_pairs(model: Starcaster, photo: np.ndarray, rng: np.random.Generator, 
     is_open = found.mouth_opening > OPEN_LIPS
     front = camera_at()[None]
     steps = SamplerSettings.of(model.config).steps
-    with_chunks_of(model, 1)
     pairs = []
     for _ in range(variants):
         degrees = np.clip(rng.normal(0, 1, 3), -2.2, 2.2) * TURN
@@ -466,7 +471,6 @@ def clip_pairs(model: Starcaster, frames: list[np.ndarray], rng: np.random.Gener
     regions = mouth_and_eyes(points)
     embedding, front, pairs = embed(source, faces[0]), camera_at()[None], []
     steps = SamplerSettings.of(model.config).steps
-    with_chunks_of(model, 1)
     for row in rng.choice(np.arange(1, len(frames)), count, replace=False):
         target = warp(frames[row], crop, SIDE)
         moved = find_landmarks(target)
@@ -521,7 +525,6 @@ def make_shown(model: Starcaster, photos: Path, voice: Path, out: Path, people: 
         points = found.points / len(photo)
         regions = mouth_and_eyes(points)
         identity = Identity(embedding, photo, yaw=found.pose.yaw)
-        with_chunks_of(model, 16)
         motion = random_head_motion(seed, 40, 16, model.config.fps)
         part = replace(speech, features=speech.features[40:56])
         drawn = draw_frames(model, Conditions(identity, part, None, 16, motion), settings.seed)

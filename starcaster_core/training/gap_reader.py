@@ -30,7 +30,7 @@ from ..models.reference_decoder import GAP, GapReader, drawn_mouths, geometry_of
 from ..models.starcaster import Starcaster
 from ..sampling.settings import Conditions
 from ..types import Identity
-from .decoder_pairs import count_pairs, decode_jpeg, draw_frames, find_person, photo_files, with_chunks_of
+from .decoder_pairs import count_pairs, decode_jpeg, draw_frames, find_person, photo_files
 from .photo_clips import cycle_clips, lip_motion, still_gaze
 
 STEPS, BATCH, LEARNING_RATE, WARMUP = 2500, 64, 3e-3, 50
@@ -74,7 +74,6 @@ def draw_known_mouths(model: Starcaster, photos: Path, data: Path, count: int, s
 
     photos: folder of aligned photos, of which `count` are drawn. data: folder of rendered shards.
     """
-    with_chunks_of(model, FRAMES)
     rng = np.random.default_rng([seed, 0x6A9])
     files = photo_files(photos)
     clips = cycle_clips(data, ("temporal",))

@@ -44,7 +44,6 @@ from .decoder_pairs import (
     find_person,
     missing_photos,
     warp_picture,
-    with_chunks_of,
     write_found,
 )
 
@@ -127,7 +126,7 @@ def talking_pairs(model: Starcaster, photo: np.ndarray, speech: Speech, rng: np.
     motion = random_head_motion(int(rng.integers(2**31)), 0, count, model.config.fps)
     motion[:, len(POSE_STD) :] = 0
     conditions = Conditions(Identity(embedding, photo), speech, None, count, motion)
-    drawn = draw_frames(with_chunks_of(model, FRAMES), conditions, int(rng.integers(2**31)))
+    drawn = draw_frames(model, conditions, int(rng.integers(2**31)))
     seen = [(row, find_landmarks(enlarged(frame))) for row, frame in enumerate(drawn)]
     seen = [(row, one) for row, one in seen if one is not None]
     if len(seen) < KEPT:
