@@ -41,3 +41,13 @@ def test_whatever_the_pack_needs_is_packed(tracked, packed):
 
 def test_whatever_only_developers_need_is_not(packed):
     assert not {name for name in packed if name.split("/")[0] in LEFT_OUT}
+
+
+def test_letters_are_those_that_tools_on_windows_read(tracked):
+    """`comfy-test lint` refuses Python outside cp1252. What is opened without naming an encoding is plain ASCII."""
+    for name in sorted(tracked):
+        text = (REPO / name).read_bytes()
+        if name.endswith(".py"):
+            text.decode("utf-8").encode("cp1252")
+        elif name in ("pyproject.toml", "requirements.txt", ".comfyignore") or name.startswith("workflows/"):
+            assert name.endswith(".jpg") or text.isascii(), name

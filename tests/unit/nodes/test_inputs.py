@@ -236,9 +236,21 @@ def test_keyframes_into_the_camera_trajectory(name, module, errors, below):
 
 def name_cases() -> dict[str, str | None]:
     long = "é" * 100
-    good = ["a", "a b", "video/take 1", "日本", "😀", long, "x" * 200, "50%", "%nothing%", "%No node.width%", "a.b"]
+    good = [
+        "a",
+        "a b",
+        "video/take 1",
+        "\u65e5\u672c",
+        "\U0001f600",
+        long,
+        "x" * 200,
+        "50%",
+        "%nothing%",
+        "%No node.width%",
+        "a.b",
+    ]
     bad = ["", " ", "..", "../a", "/a", "C:/a", "a\\b", "a\0", "a\nb", "a:b", "con", "a/", "a.", "x" * 201, long + "é"]
-    bad += ["日" * 67, "/".join(["d" * 199] * 9), "a\ud800", None, 3, "%date:dd:MM%", "\x1b[31mred"]
+    bad += ["\u65e5" * 67, "/".join(["d" * 199] * 9), "a\ud800", None, 3, "%date:dd:MM%", "\x1b[31mred"]
     return {**dict.fromkeys(good), **dict.fromkeys(bad, "a file name inside the output folder")}
 
 
