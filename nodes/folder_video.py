@@ -43,6 +43,24 @@ class FolderVideo(InputImpl.VideoFromFile):
             audio = Input.Audio({"waveform": waveform[None], "sample_rate": rate})
         return Types.VideoComponents(images=images, audio=audio, frame_rate=info.fps, metadata=entries(info.metadata))
 
+    def as_trimmed(self, start_time=0, duration=0, strict_duration=True):
+        """Trim as core does: the frames and the sound of that time; None where a strict duration goes past the end."""
+        if not start_time and not duration:
+            return self
+        whole, seconds = self.get_components(), self.get_duration()
+        start = max(seconds + start_time, 0.0) if start_time < 0 else float(start_time)
+        end = start + duration if duration else seconds
+        if start >= seconds or (strict_duration and end > seconds + 1e-6):
+            return None
+        first = min(round(start * whole.frame_rate), len(whole.images) - 1)
+        last = max(round(end * whole.frame_rate), first + 1)
+        audio = whole.audio
+        if audio is not None:
+            rate = audio["sample_rate"]
+            audio = Input.Audio({**audio, "waveform": audio["waveform"][..., round(start * rate) : round(end * rate)]})
+        components = Types.VideoComponents(whole.images[first:last], whole.frame_rate, audio, whole.metadata)
+        return InputImpl.VideoFromComponents(components)
+
     def save_to(self, path, *arguments, **settings):
         return InputImpl.VideoFromComponents(self.get_components()).save_to(path, *arguments, **settings)
 

@@ -13,7 +13,7 @@ from ..starcaster_core.errors import InputError
 from ..starcaster_core.files import sweep_parts
 from ..starcaster_core.frame_sizes import FRAMES
 from ..starcaster_core.types import DEFAULT_FPS
-from ..starcaster_core.video import FORMATS, VideoWriter, as_rate, write_video
+from ..starcaster_core.video import FORMATS, as_rate, write_video
 from . import sockets
 from .comfy_bridge import (
     CATEGORY,
@@ -24,7 +24,6 @@ from .comfy_bridge import (
     progress_bar,
     stop_if_interrupted,
     tell_user,
-    temporary_output,
     ui,
     user_errors,
     workflow_metadata,
@@ -33,11 +32,11 @@ from .decode import FRAME_TIP
 from .file_video import FileVideo
 from .folder_video import FolderVideo
 from .latents import FRAME_RATE, decoded, decoder_for, frames_of
+from .preview import Preview
 from .sound import sound_of
 
 SLICE = 16  # frames decoded at a time; memory does not grow with the length of the video
 PLAYABLE = ("mp4", "webm")  # in a browser's player
-PREVIEW_SIDE = 512  # pixels; the longer side of what is shown in place of the other formats
 
 
 class VideoCombine(io.ComfyNode):
@@ -138,19 +137,21 @@ class VideoCombine(io.ComfyNode):
         else:
             count, slices = _frames(samples, vae, images)
         made_for = samples.get(FRAME_RATE) if images is None and samples is not None else None
-        tell_user(cls.hidden.unique_id, " ".join([*warnings, *pace_warnings(fps, format, made_for, count, sound)]))
+        warnings += pace_warnings(fps, format, made_for, count, sound)
+        tell_user(cls.hidden.unique_id, " ".join(warnings))
         slices, size = with_size(slices)
         path, subfolder = next_output(filename_prefix, FORMATS[format].suffix, size, cls)
         sweep_parts(path.parent)  # what a killed server left
         bar = progress_bar(count, cls.hidden.unique_id)
-        shown = None if format in PLAYABLE else temporary_output(".mp4")
-        with contextlib.ExitStack() as stack:
-            if shown is not None:
-                heard = sound if FORMATS[format].audio else None
-                preview = stack.enter_context(VideoWriter(shown, fps, heard, "mp4"))
-                slices = _also_into(preview, slices)
+        preview = None if format in PLAYABLE else Preview(fps, sound if FORMATS[format].audio else None)
+        with preview or contextlib.nullcontext():
+            slices = slices if preview is None else preview.beside(slices)
             write_video(path, _counted(slices, bar), fps, sound, format, crf, workflow_metadata(cls))
-        return io.NodeOutput(_as_video(path), ui=_shown(path, subfolder, shown))
+        if preview is not None and preview.failure is not None:
+            # All sentences: below the node the last one told replaces the others.
+            warnings.append(f"The video is written, but not its preview here. {preview.failure}")
+            tell_user(cls.hidden.unique_id, " ".join(warnings))
+        return io.NodeOutput(_as_video(path), ui=_shown(path, subfolder, preview))
 
 
 def pace_warnings(fps: float, format: str, made_for: float | None, count: int, sound: tuple | None) -> list[str]:
@@ -209,34 +210,22 @@ def _counted(slices: Iterator[torch.Tensor], bar) -> Iterator[torch.Tensor]:
         bar.update_absolute(done)
 
 
-def _also_into(preview: VideoWriter, slices: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """The same slices [T, H, W, 3], each also written into a preview, at most PREVIEW_SIDE pixels wide and high."""
-    for part in slices:
-        height, width = part.shape[1:3]
-        scale = min(1.0, PREVIEW_SIDE / max(height, width))
-        size = (max(2, round(height * scale)), max(2, round(width * scale)))
-        small = part.movedim(-1, 1).float()
-        if scale < 1:
-            small = torch.nn.functional.interpolate(small, size, mode="bilinear", antialias=True)
-        preview.write(small.movedim(1, -1))
-        yield part
-
-
 def _as_video(path: Path) -> InputImpl.VideoFromFile:
     """A VIDEO that stays on the disk."""
     return FolderVideo(path) if path.is_dir() else FileVideo(path)
 
 
-def _shown(path: Path, subfolder: str, preview: Path | None) -> dict:
+def _shown(path: Path, subfolder: str, preview: Preview | None) -> dict:
     """What the node shows, always a video: ComfyUI's frontend shows no picture in a node that has shown a video.
 
-    preview: a file in the temp folder that a browser plays, None where it plays `path` itself. The written file is then
-    listed under `files`.
+    preview: None where a browser plays `path` itself. Else the written file is listed under `files`.
     """
     if path.is_dir():
         path, subfolder = path / "frame_00001.png", f"{subfolder}/{path.name}".lstrip("/")
     saved = ui.SavedResult(path.name, subfolder, io.FolderType.output)
     if preview is None:
         return ui.PreviewVideo([saved]).as_dict()
-    played = ui.SavedResult(preview.name, "", io.FolderType.temp)
+    if preview.path is None:
+        return {"files": [saved]}
+    played = ui.SavedResult(preview.path.name, "", io.FolderType.temp)
     return {**ui.PreviewVideo([played]).as_dict(), "files": [saved]}

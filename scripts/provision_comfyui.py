@@ -131,6 +131,16 @@ def fetch_comfyui(install: Install) -> None:
         target.rename(install.comfyui)
 
 
+def other_frontend(version: str) -> Path:
+    """Return the folder that ComfyUI's --front-end-root takes for a version of the frontend; install it if need be."""
+    install, folder = locate(), cache_folder() / f"frontend-{version}"
+    if not folder.is_dir():
+        part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+        pip(install.python, "install", "--no-deps", "--target", part, f"comfyui-frontend-package=={version}")
+        part.rename(folder)
+    return folder / "comfyui_frontend_package" / "static"
+
+
 def pip(python: Path, command: str, *arguments: object) -> None:
     run([python, "-m", "pip", command, "--quiet", "--disable-pip-version-check", *arguments])
 

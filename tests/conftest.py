@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
 import pytest
 from comfy_server import ComfyServer
-from provision_comfyui import REPO, locate
+from provision_comfyui import REPO, locate, other_frontend
 
 pytest_plugins = ["skips"]  # in tests/plugins
 
 
 @pytest.fixture(scope="session")
 def comfy_server():
-    """A running ComfyUI with this pack and a tiny random model, `models/starcaster/tiny.safetensors`."""
+    """A running ComfyUI with this pack and a tiny random model, `models/starcaster/tiny.safetensors`.
+
+    STARCASTER_FRONTEND names a version of the frontend to serve instead of the one that ComfyUI pins.
+    """
     install = locate()
     if not (install.comfyui / "main.py").exists():
         pytest.skip("no ComfyUI: run `make setup`, or set COMFYUI_PATH")
+    version = os.environ.get("STARCASTER_FRONTEND")
+    arguments = ("--front-end-root", str(other_frontend(version))) if version else ()
     # One thread: the tests' models are tiny, and a machine that is busy elsewhere makes two threads wait for each
     # other.
-    server = ComfyServer(install, environment={"OMP_NUM_THREADS": "1"})
+    server = ComfyServer(install, arguments, environment={"OMP_NUM_THREADS": "1"})
     write_tiny_checkpoint(server.base / "models" / "starcaster" / TINY)
     with server:
         yield server

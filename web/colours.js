@@ -23,14 +23,14 @@ function keep(table) {
 }
 
 app.registerExtension({
-  name: "STARCaster.Colours",
+  name: "starcaster.Colours",
   setup() {
     keep(app.canvas.default_connection_color_byType)
     keep(window.LGraphCanvas.link_type_colors)
     // Nodes 2.0 reads variables. A palette's own are set on the root element and win over a sheet's.
-    const sheet = document.createElement("style")
+    const sheet = new CSSStyleSheet()
     const lines = Object.entries(COLOURS).map(([type, colour]) => `--color-datatype-${type}: ${colour};`)
-    sheet.textContent = `:root { ${lines.join(" ")} }`
-    document.head.append(sheet)
+    sheet.replaceSync(`:root { ${lines.join(" ")} }`)
+    document.adoptedStyleSheets.push(sheet)
   },
 })

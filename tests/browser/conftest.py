@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from importlib.metadata import version
 
 import pytest
 
@@ -14,6 +15,7 @@ ARGUMENTS = (
 READY = "() => window.app?.extensionManager && window.LiteGraph?.registered_node_types['STARCaster_Sampler']"
 GRAPH = "(window.app.rootGraph ?? window.app.graph)"
 SLOW = 120_000  # milliseconds; the machine may be busy
+FRONTEND = os.environ.get("STARCASTER_FRONTEND") or version("comfyui-frontend-package")
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,7 @@ class Studio:
         query = f"/?template={template}&source=STARCaster" if template else "/"
         self.page.goto(self.url + query)
         self.page.wait_for_function(READY, timeout=SLOW)
+        assert self.page.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__") == FRONTEND
         if template:
             has_sampler = f"() => {GRAPH}?.nodes?.some(n => n.type === 'STARCaster_Sampler')"
             self.page.wait_for_function(has_sampler, timeout=SLOW)
@@ -113,7 +116,7 @@ def studio(request, browser, server):
     settings = {
         "Comfy.VueNodes.Enabled": request.param == "nodes2",
         "Comfy.TutorialCompleted": True,
-        "Comfy.InstalledVersion": "1.47.12",
+        "Comfy.InstalledVersion": FRONTEND,
     }
     server.post("/settings", settings)
     studio = Studio(browser, server.url)

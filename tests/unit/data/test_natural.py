@@ -34,7 +34,8 @@ needs_voices = pytest.mark.skipif(
 def test_no_symbol_means_two_sounds():
     counts = Counter(symbol for table in (_ESPEAK, _IPA) for symbols in table.values() for symbol in symbols.split())
     assert [symbol for symbol, count in counts.items() if count > 1] == []
-    spelled = {"tʃ": "ch", "eɪ": "ey", "ɑː": "aa", "ɚ": "er", "ɾ": "t", "ᵻ": "ih", "oː": "ao", "oʊ": "ow", "ɡ": "g"}
+    spelled = {"t\u0283": "ch", "e\u026a": "ey", "\u0251\u02d0": "aa", "\u025a": "er", "\u027e": "t"}
+    spelled |= {"\u1d7b": "ih", "o\u02d0": "ao", "o\u028a": "ow", "\u0261": "g"}
     assert {symbol: CLASS_NAMES[class_of(symbol)] for symbol in spelled} == spelled
 
 
@@ -47,16 +48,19 @@ def test_every_sentence_is_spelled_in_listed_symbols():
 
 @needs_espeak
 def test_a_text_becomes_sentences_with_their_marks():
-    assert natural._sentences("Oh, no! It is 5.3 -\nsee") == ["ˈoʊ, nˈoʊ!", "ɪɾ ɪz fˈaɪv pɔɪnt θɹˈiː sˈiː."]
+    assert natural._sentences("Oh, no! It is 5.3 -\nsee") == [
+        "\u02c8o\u028a, n\u02c8o\u028a!",
+        "\u026a\u027e \u026az f\u02c8a\u026av p\u0254\u026ant \u03b8\u0279\u02c8i\u02d0 s\u02c8i\u02d0.",
+    ]
     for nothing in ("", " ", "?!"):
         with pytest.raises(InputError, match="at least one word"):
             natural._sentences(nothing)
 
 
 def test_stress_and_spaces_belong_to_the_next_sound_and_marks_are_pauses():
-    units = ["^", "ˈ", "oʊ", ",", " ", "n", " ", "ˈ", "oʊ", "!", "$"]
+    units = ["^", "\u02c8", "o\u028a", ",", " ", "n", " ", "\u02c8", "o\u028a", "!", "$"]
     said = natural.phoneme_starts(units, np.arange(11) / 10)
-    assert said == [(0.0, "_"), (0.1, "oʊ"), (0.3, "_"), (0.5, "n"), (0.6, "oʊ"), (0.9, "_")]
+    assert said == [(0.0, "_"), (0.1, "o\u028a"), (0.3, "_"), (0.5, "n"), (0.6, "o\u028a"), (0.9, "_")]
 
 
 def test_a_pause_begins_where_nothing_is_heard():
@@ -135,9 +139,8 @@ def test_sound_is_where_its_phoneme_says(voice):
     assert said.phonemes[0].start == 0 and said.phonemes[-1].end == pytest.approx(said.seconds, abs=1e-3)
     for before, after in zip(said.phonemes, said.phonemes[1:]):
         assert before.start < before.end == after.start
-    assert [
-        p.symbol for p in said.phonemes if p.symbol != "_"
-    ] == "ʃ iː s ɛ l z s iː ʃ ɛ l z b aɪ ð ə s iː ʃ oː ɹ j ɛ s".split()
+    heard = [CLASS_NAMES[class_of(p.symbol)] for p in said.phonemes if p.symbol != "_"]
+    assert heard == "sh iy s eh l z s iy sh eh l z b ay dh ax s iy sh ao r y eh s".split()
     assert {p.symbol for p in said.phonemes} <= set(PHONEME_CLASSES)
 
     pieces = [(p, said.samples[int(p.start * 16_000) : int(p.end * 16_000)]) for p in said.phonemes]
@@ -146,13 +149,14 @@ def test_sound_is_where_its_phoneme_says(voice):
     assert np.square(silent).mean() < 0.05 * np.square(voiced).mean()
     assert max(p.end - p.start for p in said.phonemes if p.symbol != "_") < 0.4  # silence is not counted as a sound's
 
-    def hissing(symbols: str) -> float:
-        """Median over 10 ms stretches of these sounds: how much of the power is above 2.5 kHz."""
-        rows = [x[: len(x) // 160 * 160].reshape(-1, 160) for p, x in pieces if p.symbol in symbols.split()]
+    def hissing(classes: str) -> float:
+        """Median over 10 ms stretches of sounds of these classes: how much of the power is above 2.5 kHz."""
+        found = [x for p, x in pieces if CLASS_NAMES[class_of(p.symbol)] in classes.split()]
+        rows = [x[: len(x) // 160 * 160].reshape(-1, 160) for x in found]
         power = np.abs(np.fft.rfft(np.concatenate(rows) * np.hanning(160))) ** 2
         return float(np.median(power[:, 25:].sum(1) / power.sum(1)))
 
-    assert hissing("s ʃ") > 0.4 and hissing("iː ɛ aɪ oː") < 0.1
+    assert hissing("s sh") > 0.4 and hissing("iy eh ay ao") < 0.1
 
 
 @needs_voices

@@ -160,7 +160,7 @@ def pictures() -> list[Case]:
         good("float tiff 0..255", lambda: tiff(float_grey), "a.tif"),
         good("float tiff 0..65535", lambda: tiff(float_grey * 257), "a.tif"),
         good("100 megapixels", large_photo, "a.jpg"),
-        good("name in other letters", lambda: as_bytes(rgb, "PNG"), "写真 é.png"),
+        good("name in other letters", lambda: as_bytes(rgb, "PNG"), "\u5199\u771f é.png"),
         good("broken exif", lambda: as_bytes(rgb, "JPEG", exif=b"Exif\0\0MM\0*garbage"), "a.jpg"),
         bad("empty file", b"", "a picture.*cannot be read"),
         bad("text", b"not a picture " * 40, "a picture.*cannot be read"),
@@ -633,7 +633,7 @@ def outputs() -> list[Case]:
 
     return [
         out("a b.mp4"),
-        out("é 日本 😀.mp4"),
+        out("é \u65e5\u672c \U0001f600.mp4"),
         out("UPPER.MP4"),
         out("a.webm"),
         out("a.mov"),
@@ -647,7 +647,7 @@ def outputs() -> list[Case]:
         out("a", "output file ending in"),
         out(".mp4", "output file ending in|file name"),
         out("x" * 252 + ".mp4", "255 bytes"),
-        out("日" * 84 + ".mp4", "255 bytes"),
+        out("\u65e5" * 84 + ".mp4", "255 bytes"),
         out("/".join(["d" * 200] * 25) + "/a.mp4", "long"),
         out("nul\0.mp4", "file name|NUL|null"),
         Case("out a folder", lambda f: {"--out": _folder(f / "a.mp4")}, "a folder"),

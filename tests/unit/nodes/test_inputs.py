@@ -236,9 +236,21 @@ def test_keyframes_into_the_camera_trajectory(name, module, errors, below):
 
 def name_cases() -> dict[str, str | None]:
     long = "é" * 100
-    good = ["a", "a b", "video/take 1", "日本", "😀", long, "x" * 200, "50%", "%nothing%", "%No node.width%", "a.b"]
+    good = [
+        "a",
+        "a b",
+        "video/take 1",
+        "\u65e5\u672c",
+        "\U0001f600",
+        long,
+        "x" * 200,
+        "50%",
+        "%nothing%",
+        "%No node.width%",
+        "a.b",
+    ]
     bad = ["", " ", "..", "../a", "/a", "C:/a", "a\\b", "a\0", "a\nb", "a:b", "con", "a/", "a.", "x" * 201, long + "é"]
-    bad += ["日" * 67, "/".join(["d" * 199] * 9), "a\ud800", None, 3, "%date:dd:MM%", "\x1b[31mred"]
+    bad += ["\u65e5" * 67, "/".join(["d" * 199] * 9), "a\ud800", None, 3, "%date:dd:MM%", "\x1b[31mred"]
     return {**dict.fromkeys(good), **dict.fromkeys(bad, "a file name inside the output folder")}
 
 
@@ -405,6 +417,55 @@ def test_core_saves_the_video_of_every_format(format, container, codec, module, 
     assert depth == 8 and again.video_codec == (
         "vp9" if (format, container, codec) == ("webm", "auto", "auto") else "h264"
     )
+
+
+@pytest.mark.parametrize("format", ["mp4", "mov", "gif", "png"])
+def test_a_part_of_the_video_is_still_ours(format, module, below, bridge, tmp_path):
+    """As core's Video Slice cuts it: Save Video takes the part, with its sound and its rate."""
+    combine = module("nodes.video").VideoCombine.execute
+    images = torch.linspace(0, 1, 50)[:, None, None, None].expand(50, 32, 48, 3)
+    video = combine(50.0, format, 1, "part", images=images, audio=audio(spoken(1))).result[0]
+    assert video.as_trimmed(0.5, 0.8) is None, "longer than the video"
+    parts = [
+        video.as_trimmed(0, 0),
+        video.as_trimmed(0.5, 0.2),
+        video.as_trimmed(-0.3, 0),
+        video.as_trimmed(0.9, 3, False),
+    ]
+    for part, first, count in zip(parts, (0, 25, 35, 45), (50, 10, 15, 5)):
+        components = part.get_components()
+        assert len(components.images) == count and components.frame_rate == 50
+        assert components.images[0].mean() == pytest.approx(first / 49, abs=0.03)
+        assert (components.audio is None) == (format == "gif")
+        target = tmp_path / "part.mp4"
+        part.save_to(str(target), format=bridge.Types.VideoContainer("mp4"), codec="auto", metadata=None, crf=None)
+        assert module("starcaster_core.video").probe(target).frames == count
+
+
+@pytest.mark.parametrize("format", ["mov", "gif", "png"])
+@pytest.mark.parametrize("when", ["opening", "writing", "closing"])
+def test_a_preview_that_cannot_be_written_costs_a_warning(when, format, module, below, bridge, monkeypatch):
+    previews = module("nodes.preview")
+
+    class FullDisk(previews.VideoWriter):
+        def _fail(self, *_):
+            raise OSError(28, "No space left on device")
+
+        _open = _fail if when == "writing" else previews.VideoWriter._open
+        _describe = _fail if when == "closing" else previews.VideoWriter._describe
+        __enter__ = _fail if when == "opening" else previews.VideoWriter.__enter__
+
+    monkeypatch.setattr(previews, "VideoWriter", FullDisk)
+    before = set(Path(bridge.folder_paths.get_temp_directory()).glob("*"))
+    combine = module("nodes.video").VideoCombine.execute
+    done = combine(24.0, format, 30, "full", images=torch.rand(25, 16, 16, 3), audio=audio(spoken(1)))
+    assert "images" not in done.ui
+    (saved,) = done.ui["files"]
+    assert Path(bridge.folder_paths.get_output_directory(), saved["subfolder"], saved["filename"]).is_file()
+    assert done.result[0].get_frame_count() == 25
+    assert "No space left" in below[-1] and "preview" in below[-1] and "out of step" in below[-1]
+    if when != "closing":
+        assert set(Path(bridge.folder_paths.get_temp_directory()).glob("*")) == before
 
 
 def test_nan_in_a_prompt_still_gives_json(bridge):

@@ -38,7 +38,7 @@ def said(monkeypatch) -> list[tuple]:
     def speak(text, voice, *how):
         asked.append((voice, text))
         tone = np.sin(np.arange(16_000) / (2 + len(text) % 7)).astype(np.float32)
-        return Utterance(0.5 * tone, 16_000, [Phoneme(0.0, 0.25, "_"), Phoneme(0.25, 1.0, "iː")])
+        return Utterance(0.5 * tone, 16_000, [Phoneme(0.0, 0.25, "_"), Phoneme(0.25, 1.0, "i\u02d0")])
 
     for name in ("synthesize", "synthesize_flite", "synthesize_natural"):
         monkeypatch.setattr(training, name, speak)
