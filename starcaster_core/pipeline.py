@@ -336,7 +336,7 @@ def save_video(
             chunks = generate_latents(model, conditions, settings, journal=kept, on_fault=on_fault, say=say, **options)
             info = write_chunks(path, model, chunks, getattr(conditions, "sound", None), decode, say, on_fault)
             if info.frames == conditions.frames:  # not where `should_stop` ended it
-                kept.finish() if keep_journal else kept.remove()
+                kept.finish(len(options.get("redo") or ())) if keep_journal else kept.remove()
             return info
 
 
