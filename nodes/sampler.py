@@ -145,7 +145,8 @@ class Sampler(io.ComfyNode):
                     options=list(ON_FAULT),
                     default=ON_FAULT[0],
                     optional=True,
-                    tooltip="Where a chunk is NaN, frozen or black: stop, retry with other noise, or warn and go on.",
+                    tooltip="Where a chunk is NaN, frozen or black, or the face is lost: stop, retry with other "
+                    "noise, or warn and go on.",
                     advanced=True,
                 ),
                 io.String.Input(
@@ -189,6 +190,7 @@ class Sampler(io.ComfyNode):
                 journal=journal,
                 redo=again,
                 on_fault=on_fault,
+                faces=True,
                 say=tell,
             )
             latent = pack(core, chunks, frames, settings.use_reference, on_fault)

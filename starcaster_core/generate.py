@@ -92,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on-fault",
         choices=ON_FAULT,
         default=ON_FAULT[0],
-        help="where a chunk is NaN, frozen or black: stop (default), retry with other noise, or warn and go on",
+        help="where a chunk is NaN, frozen or black, or loses its face: stop (default), retry with other noise, warn",
     )
     parser.add_argument("--out", type=Path, required=True, help=f"the video to write: {', '.join(SUFFIXES)}")
 

@@ -96,7 +96,7 @@ def rollout(
         previous = None
         for index in range(chunks):
             start = index * length
-            kept = latents = journal.read(index, guard.keeps)
+            kept = latents = journal.read(index, partial(guard.keeps, index))
             if latents is None or index in redo:
                 if index in redo and kept is None:  # there is a file, but a damaged one
                     raise nothing_kept(index)

@@ -102,7 +102,7 @@ def spoil(module, monkeypatch, number: int) -> None:
 @pytest.mark.parametrize(
     ("choice", "sentence"),
     [
-        ("retry", f"Chunk {PLACES[1]} is faulty: it is drawn again, attempt 1 of 2."),
+        ("retry", f"Chunk {PLACES[1]} has frames that are all the same: it is drawn again, attempt 1 of 2."),
         ("warn", f"The picture stands still in chunk {PLACES[1]}; the render goes on."),
     ],
 )
@@ -117,6 +117,13 @@ def test_a_fault_is_met_as_the_user_chose(sample, module, monkeypatch, choice, s
 def test_a_fault_stops_where_nothing_was_chosen(sample, module, monkeypatch):
     spoil(module, monkeypatch, 2)
     with pytest.raises(Exception, match=r"all the same in chunk 2 \(0.64 to 1.28 s\)"):
+        sample()
+
+
+def test_a_chunk_without_a_face_stops_the_prompt(sample, module, monkeypatch):
+    guard = module("starcaster_core.face_guard").FaceGuard
+    monkeypatch.setattr(guard, "fault", lambda self, latents, index: ("a face", "no face") if index == 1 else None)
+    with pytest.raises(Exception, match=r"no face in chunk 2 \(0.64 to 1.28 s\)"):
         sample()
 
 
