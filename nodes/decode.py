@@ -3,6 +3,8 @@ picture."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from ..starcaster_core.frame_sizes import FRAMES, LARGEST
@@ -55,7 +57,7 @@ class Decode(io.ComfyNode):
         tell_user(cls.hidden.unique_id, " ".join(decode.warnings))
         count = len(frames_of(samples))
         bar, images, done = progress_bar(count, cls.hidden.unique_id), None, 0
-        for part in decoded(core, samples, decode):
+        for part in decoded(core, samples, decode, partial(tell_user, cls.hidden.unique_id)):
             stop_if_interrupted()
             if images is None:
                 images = torch.empty(count, *part.shape[1:])

@@ -7,7 +7,7 @@ number of frames are taken for unknown.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
@@ -15,11 +15,11 @@ from ..starcaster_core.errors import InputError
 from .comfy_bridge import intermediate_device
 
 HEAD_MOTION, CAMERA, USE_REFERENCE = "starcaster_head_motion", "starcaster_camera", "starcaster_use_reference"
-FRAME_RATE = "starcaster_fps"
+FRAME_RATE, FAULT = "starcaster_fps", "starcaster_on_fault"
 AT_ONCE = 4  # frames decoded at a time: memory does not grow with the video's length, and Cancel is heard in between
 
 
-def pack(core, chunks: Iterable, frames: int, use_reference: bool) -> dict:
+def pack(core, chunks: Iterable, frames: int, use_reference: bool, on_fault: str) -> dict:
     """Chunks of a rollout, unit variance [1, C, T, h, w] -> LATENT with float32 samples [frames, C, h, w]."""
     config = core.config
     samples = torch.empty(frames, config.unet.in_channels, *[config.latent_size] * 2, device=intermediate_device())
@@ -34,7 +34,7 @@ def pack(core, chunks: Iterable, frames: int, use_reference: bool) -> dict:
             cameras.append(chunk.pose.camera[0].cpu())
     if done < frames:
         raise RuntimeError(f"the rollout ended after {done} of {frames} frames")
-    latent = {"samples": samples, USE_REFERENCE: use_reference, FRAME_RATE: config.fps}
+    latent = {"samples": samples, USE_REFERENCE: use_reference, FRAME_RATE: config.fps, FAULT: on_fault}
     for name, parts in ((HEAD_MOTION, motion), (CAMERA, cameras)):
         if parts:
             latent[name] = torch.cat(parts)
@@ -47,13 +47,14 @@ def frames_of(latent: dict) -> torch.Tensor:
     return samples.movedim(2, 1).flatten(0, 1) if samples.ndim == 5 else samples
 
 
-def decoded(core, latent: dict, decode) -> Iterator[torch.Tensor]:
+def decoded(core, latent: dict, decode, say: Callable[[str], None]) -> Iterator[torch.Tensor]:
     """Decode a LATENT a few frames at a time, by a `FrameDecoder`: float32 [T, H, W, 3] in 0..1.
 
+    say: told of black frames where the Sampler was to warn of faults, and of a colour that drifts.
     Raises InputError for latents of another model, StarcasterError for black frames.
     """
     from ..starcaster_core.models.extensions import FramePose
-    from ..starcaster_core.sampling.guards import check_lit, place
+    from ..starcaster_core.sampling.guards import FrameGuard
 
     samples, channels = frames_of(latent), core.config.unet.in_channels
     if samples.shape[1] != channels:
@@ -67,6 +68,7 @@ def decoded(core, latent: dict, decode) -> Iterator[torch.Tensor]:
         motion = None
     if cameras is not None and len(cameras) != len(samples):
         motion = cameras = None
+    guard, length = FrameGuard(core.config, latent.get(FAULT, "stop"), say), core.config.chunk_frames
     for start in range(0, len(samples), AT_ONCE):
         part = slice(start, start + AT_ONCE)
         pose = None
@@ -74,7 +76,8 @@ def decoded(core, latent: dict, decode) -> Iterator[torch.Tensor]:
             pose = FramePose(motion[None, part], None if cameras is None else cameras[None, part])
         latents = core.from_raw(samples[part]).movedim(0, 1)[None]
         frames = decode(core.like_weights(latents).float(), pose)
-        check_lit(frames, place(core.config, start // core.config.chunk_frames))
+        end = start + len(frames)
+        guard.check(frames, start // length, last=end // length > start // length or end == len(samples))
         yield frames
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from ..starcaster_core.presets import ModelConfig
+from ..starcaster_core.sampling.redo import next_seed, read_redo
 from ..starcaster_core.sampling.samplers import SAMPLERS
-from ..starcaster_core.sampling.settings import Conditions, SamplerSettings
+from ..starcaster_core.sampling.settings import ON_FAULT, Conditions, SamplerSettings
 from . import sockets
 from .comfy_bridge import (
     CATEGORY,
@@ -139,6 +140,23 @@ class Sampler(io.ComfyNode):
                     tooltip="How lively the head turns and looks about while it speaks: 0 keeps it still, 1 is usual. "
                     "For the built-in model and others that are told how to move.",
                 ),
+                io.Combo.Input(
+                    "on_fault",
+                    options=list(ON_FAULT),
+                    default=ON_FAULT[0],
+                    optional=True,
+                    tooltip="Where a chunk is NaN, frozen or black, or the face is lost: stop, retry with other "
+                    "noise, or warn and go on.",
+                    advanced=True,
+                ),
+                io.String.Input(
+                    "redo",
+                    default="",
+                    optional=True,
+                    tooltip="After a render: chunks to make again, such as 3 or 5-7, or seconds such as 1.2s-3s; 3:42 "
+                    "takes the seed 42. The other chunks stay. Leave all else as it was, the seed among it.",
+                    advanced=True,
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -151,13 +169,16 @@ class Sampler(io.ComfyNode):
 
     @classmethod
     @user_errors
-    def execute(cls, model, identity, seconds, speech=None, camera=None, **widgets) -> io.NodeOutput:
+    def execute(
+        cls, model, identity, seconds, speech=None, camera=None, on_fault=ON_FAULT[0], redo="", **widgets
+    ) -> io.NodeOutput:
         from ..starcaster_core.pipeline import generate_latents, open_render_journal, video_length
 
         core, tell = model.core, partial(tell_user, cls.hidden.unique_id)
         frames, _ = video_length(core.config.fps, speech, camera, None if speech or camera else seconds)
         tell(" ".join(core.warnings(speech, camera)))
         settings = chosen_settings(core.config, widgets)
+        again = read_redo(redo, core.config, frames, next_seed(settings.seed))
         conditions = Conditions(identity, speech, camera, frames)
         render = model.on_device(), conditions, settings
         with open_render_journal(journal_folder(), *render, model.execution, tell) as journal:
@@ -167,9 +188,13 @@ class Sampler(io.ComfyNode):
                 should_stop=stop_if_interrupted,
                 execution=model.execution,
                 journal=journal,
+                redo=again,
+                on_fault=on_fault,
+                faces=True,
+                say=tell,
             )
-            latent = pack(core, chunks, frames, settings.use_reference)
-            journal.finish()
+            latent = pack(core, chunks, frames, settings.use_reference, on_fault)
+            journal.finish(len(again))
         return io.NodeOutput(latent)
 
 

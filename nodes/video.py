@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -133,7 +134,8 @@ class VideoCombine(io.ComfyNode):
         if model is not None and identity is not None and samples is not None and images is None:
             core, decode = decoder_for(model, samples, identity, frame)
             warnings += decode.warnings
-            count, slices = len(frames_of(samples)), decoded(core, samples, decode)
+            tell = partial(tell_user, cls.hidden.unique_id)
+            count, slices = len(frames_of(samples)), decoded(core, samples, decode, tell)
         else:
             count, slices = _frames(samples, vae, images)
         made_for = samples.get(FRAME_RATE) if images is None and samples is not None else None

@@ -15,7 +15,8 @@ from pathlib import Path
 from .camera import PRESETS, CameraMove
 from .errors import InputError, shown
 from .frame_sizes import FRAMES, LARGEST, SMALLEST
-from .presets import SCHEDULERS
+from .presets import SCHEDULERS, ModelConfig
+from .sampling.redo import next_seed, read_redo
 from .sampling.settings import ON_FAULT, SamplerSettings
 from .signals import ending_at_once
 from .types import Identity
@@ -81,14 +82,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--keep-journal", action="store_true", help="keep them when the video is whole, for --redo")
     how.add_argument(
-        "--redo", type=int, nargs="+", metavar="CHUNK", help="of a kept journal, make these chunks again, from 1 on"
+        "--redo",
+        nargs="+",
+        metavar="CHUNK",
+        help="of a kept journal, make these chunks again: 3, 5-7, 1.2s-3s, or 3:42 for the third with seed 42",
     )
-    how.add_argument("--redo-seed", type=int, default=None, help="of the chunks made again; default: --seed plus 1")
+    how.add_argument("--redo-seed", type=int, default=None, help="of those of them without one; default: --seed plus 1")
     how.add_argument(
         "--on-fault",
         choices=ON_FAULT,
         default=ON_FAULT[0],
-        help="where a chunk is NaN, frozen or black: stop (default), retry with other noise, or warn and go on",
+        help="where a chunk is NaN, frozen or black, or loses its face: stop (default), retry with other noise, warn",
     )
     parser.add_argument("--out", type=Path, required=True, help=f"the video to write: {', '.join(SUFFIXES)}")
 
@@ -124,7 +128,7 @@ def run(args: argparse.Namespace) -> None:
         execution=execution,
         journal=None if args.no_journal else args.out.parent / JOURNAL,
         keep_journal=args.keep_journal or bool(args.redo),
-        redo=chunks_to_redo(args, conditions.frames, model.config.chunk_frames),
+        redo=chunks_to_redo(args, model.config, conditions.frames),
         on_fault=args.on_fault,
         say=say,
     )
@@ -240,16 +244,13 @@ def choose_camera(args: argparse.Namespace) -> CameraMove | str | None:
     return args.camera
 
 
-def chunks_to_redo(args: argparse.Namespace, frames: int, chunk_frames: int) -> dict[int, int]:
+def chunks_to_redo(args: argparse.Namespace, config: ModelConfig, frames: int) -> dict[int, int]:
     """Return the seeds of the chunks to make again, by index. Raises InputError for chunks that there are not."""
-    chunks = -(-frames // chunk_frames)
-    if wrong := [chunk for chunk in args.redo or () if not 1 <= chunk <= chunks]:
-        raise InputError(f"--redo with chunks from 1 to {chunks}", str(wrong[0]), "Count in chunks, not in seconds.")
     if args.redo and args.no_journal:
         raise InputError("--redo with a journal", "--no-journal", "Leave it out.")
-    seed = (args.seed + 1) % 2**64 if args.redo_seed is None else args.redo_seed
+    seed = next_seed(args.seed) if args.redo_seed is None else args.redo_seed
     SamplerSettings(seed=seed)  # checks it
-    return {chunk - 1: seed for chunk in args.redo or ()}
+    return read_redo(" ".join(args.redo or ()), config, frames, seed)
 
 
 def say(sentence: str) -> None:

@@ -262,19 +262,22 @@ def generate_latents(
     settings: SamplerSettings | None = None,
     *,
     on_fault: str = "stop",
+    faces: bool = False,
     say: Callable[[str], None] = lambda sentence: None,
     **options,
 ) -> Iterator[Chunk]:
     """Yield chunks of latents of unit variance; arguments as in `generate_frames`, and a `journal`.
 
     journal: from `open_render_journal`. on_fault: stop, retry or warn, see `sampling.guards.LatentGuard`.
-    say: told of faults.
-    Raises StarcasterError for a chunk that is not finite or does not move, InputError for another on_fault.
+    faces: whether a chunk without the person's face is a fault, too. say: told of faults.
+    Raises StarcasterError for a faulty chunk, InputError for another on_fault.
     """
+    from .face_guard import FaceGuard
     from .sampling.guards import LatentGuard
     from .sampling.rollout import rollout
 
-    guard = LatentGuard(model.config, on_fault, say)
+    look = FaceGuard(model, conditions.identity, conditions.camera) if faces else None
+    guard = LatentGuard(model.config, on_fault, say, look)
     return rollout(model, conditions, settings or SamplerSettings.of(model.config), guard=guard, **options)
 
 
@@ -333,10 +336,12 @@ def save_video(
         decode = decode or frame_decoder(model, conditions, settings, frame, size)
         sweep_parts(Path(path).parent)
         with open_render_journal(journal, model, conditions, settings, options.get("execution"), say) as kept:
-            chunks = generate_latents(model, conditions, settings, journal=kept, on_fault=on_fault, say=say, **options)
+            chunks = generate_latents(
+                model, conditions, settings, journal=kept, on_fault=on_fault, faces=True, say=say, **options
+            )
             info = write_chunks(path, model, chunks, getattr(conditions, "sound", None), decode, say, on_fault)
             if info.frames == conditions.frames:  # not where `should_stop` ended it
-                kept.finish() if keep_journal else kept.remove()
+                kept.finish(len(options.get("redo") or ())) if keep_journal else kept.remove()
             return info
 
 

@@ -1,9 +1,10 @@
-"""What a chunk must be: finite, moving, not black. The user chooses what happens where one is not; a sentence names the
-chunk and its time."""
+"""What a chunk must be: finite, moving, not black, the person's face. The user chooses what happens where one is not; a
+sentence names the chunk and its time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ BLACK = 4 / 255  # no pixel of a black frame is brighter
 RETRIES = 2  # times that a chunk is drawn again
 DRIFT = 25  # grey levels of 255; a still camera moves the mean by less than 1, an orbit by 5
 FIX = "What was made before is kept. Use another precision, seed or scheduler; if it stays, the model is damaged."
+FACE_FIX = "What was made before is kept. Use another seed, or let on_fault warn and go on."
 
 
 def place(config: ModelConfig, index: int) -> str:
@@ -41,19 +43,40 @@ def check_lit(frames: Tensor, where: str) -> None:
         raise StarcasterError("visible frames", f"black ones in {where}", FIX)
 
 
+class Faces(Protocol):
+    """Looks at the faces of chunks, see `face_guard.FaceGuard`."""
+
+    def fault(self, latents: Tensor, index: int) -> tuple[str, str] | None: ...
+
+
+class Fault(NamedTuple):
+    """What is wrong with a chunk. seen: the beginning of a sentence about it; None where nothing can be made of it."""
+
+    wanted: str
+    got: str
+    seen: str | None
+    fix: str = FIX
+
+
 class LatentGuard:
     """Looks at every chunk of latents.
 
     on_fault: "stop" raises StarcasterError; "retry" draws the chunk again with other noise, RETRIES times at most,
     then stops; "warn" says a sentence and goes on. Latents that are not finite stop then, too: no picture can be made
     of them.
-    say: told what happens, one sentence each.
+    say: told what happens, one sentence each. faces: looks at what the chunks show; None looks at numbers alone.
     Raises InputError for any other choice.
     """
 
-    def __init__(self, config: ModelConfig, on_fault: str = "stop", say: Callable[[str], None] = lambda sentence: None):
+    def __init__(
+        self,
+        config: ModelConfig,
+        on_fault: str = "stop",
+        say: Callable[[str], None] = lambda sentence: None,
+        faces: Faces | None = None,
+    ):
         check_choice(on_fault)
-        self.config, self.on_fault, self.say = config, on_fault, say
+        self.config, self.on_fault, self.say, self.faces = config, on_fault, say, faces
 
     def draw(self, index: int, seed: int, denoise: Callable[[int], Tensor | None]) -> Tensor | None:
         """Return a chunk [1, C, T, h, w] that may be used; None where `denoise` was told to stop.
@@ -65,35 +88,45 @@ class LatentGuard:
             latents = denoise(retry_seed(seed, index, attempt))
             if latents is None:
                 return None
-            if attempt == RETRIES or self.on_fault != "retry" or self.usable(latents):
+            fault = self.fault(latents, index)
+            if fault is None:
+                return latents
+            if attempt == RETRIES or self.on_fault != "retry":
                 break
             where = place(self.config, index).capitalize()
-            self.say(f"{where} is faulty: it is drawn again, attempt {attempt + 1} of {RETRIES}.")
-        self.check(latents, index)
+            self.say(f"{where} has {fault.got}: it is drawn again, attempt {attempt + 1} of {RETRIES}.")
+        self.report(fault, index)
         return latents
 
     def check(self, latents: Tensor, index: int) -> None:
         """Raise StarcasterError for a fault, or speak of it, as the user chose."""
-        where = place(self.config, index)
-        if not is_finite(latents):
-            raise StarcasterError("finite latents", f"NaN or infinite numbers in {where}", FIX)
-        if self.usable(latents):
-            return
-        if self.on_fault != "warn":
-            raise StarcasterError("a moving picture", f"frames that are all the same in {where}", FIX)
-        self.say(f"The picture stands still in {where}; the render goes on.")
+        if fault := self.fault(latents, index):
+            self.report(fault, index)
 
-    def usable(self, latents: Tensor) -> bool:
-        """Return whether latents are finite and move.
+    def report(self, fault: Fault, index: int) -> None:
+        """Raise StarcasterError, or say a sentence, as the user chose."""
+        where = place(self.config, index)
+        if self.on_fault != "warn" or fault.seen is None:
+            raise StarcasterError(fault.wanted, f"{fault.got} in {where}", fault.fix)
+        self.say(f"{fault.seen} in {where}; the render goes on.")
+
+    def fault(self, latents: Tensor, index: int) -> Fault | None:
+        """Return what is wrong with a chunk, None for a good one.
 
         Frames of a model whose noise is all shared may stand still.
         """
-        may_stand = self.config.extensions.shared_noise >= 1
-        return is_finite(latents) and (may_stand or not stands_still(latents))
+        if not is_finite(latents):
+            return Fault("finite latents", "NaN or infinite numbers", None)
+        if self.config.extensions.shared_noise < 1 and stands_still(latents):
+            return Fault("a moving picture", "frames that are all the same", "The picture stands still")
+        if self.faces is not None and (found := self.faces.fault(latents, index)):
+            wanted, got = found
+            return Fault(wanted, got, f"There is {got}", FACE_FIX)
+        return None
 
-    def keeps(self, latents: Tensor) -> bool:
-        """Return whether a chunk from a journal is used as it is: not where a still one is to be drawn again."""
-        return self.on_fault != "retry" or self.usable(latents)
+    def keeps(self, index: int, latents: Tensor) -> bool:
+        """Return whether a chunk from a journal is used as it is: not where a faulty one is to be drawn again."""
+        return self.on_fault != "retry" or self.fault(latents, index) is None
 
 
 class FrameGuard:

@@ -45,11 +45,15 @@ class NoJournal:
         """
         return None
 
+    def holds(self, index: int) -> bool:
+        """Return whether there is a chunk, good or not."""
+        return False
+
     def write(self, index: int, latents: Tensor) -> None:
         """Keep the latents of a finished chunk [1, C, T, h, w]."""
 
-    def finish(self) -> None:
-        """Say that all chunks are kept."""
+    def finish(self, again: int = 0) -> None:
+        """Say that all chunks are kept. again: how many were made again beside them."""
 
     def stopped(self) -> None:
         """Say what is kept of a render that did not come to its end."""
@@ -96,6 +100,9 @@ class Journal(NoJournal):
             self.told = True
         return None
 
+    def holds(self, index: int) -> bool:
+        return self.path(index).exists()
+
     def write(self, index: int, latents: Tensor) -> None:
         from safetensors.torch import save_file
 
@@ -112,8 +119,10 @@ class Journal(NoJournal):
             self.broken = True
             self.say(f"The journal cannot be written ({error}): what is made from here on is lost if the render stops.")
 
-    def finish(self) -> None:
-        if self.found == self.chunks:
+    def finish(self, again: int = 0) -> None:
+        if again:
+            self.say(f"{again} of {self.chunks} chunks were made again; the journal keeps them as they were.")
+        elif self.found == self.chunks:
             self.say(f"All {self.chunks} chunks were in the journal.")
         with suppress(OSError):
             (self.folder / FINISHED).touch()

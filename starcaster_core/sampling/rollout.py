@@ -87,6 +87,8 @@ def rollout(
     settings, journal = settings or SamplerSettings.of(model.config), journal or NoJournal()
     length, redo, guard = model.config.chunk_frames, redo or {}, guard or LatentGuard(model.config)
     chunks = count_chunks(conditions.frames, length)
+    if missing := [index for index in redo if not journal.holds(index)]:
+        raise nothing_kept(missing[0])
     model.unet.merge_adapters()
     try:
         network = Network(model, execution or Execution())
@@ -94,9 +96,9 @@ def rollout(
         previous = None
         for index in range(chunks):
             start = index * length
-            kept = latents = journal.read(index, guard.keeps)
+            kept = latents = journal.read(index, partial(guard.keeps, index))
             if latents is None or index in redo:
-                if index in redo and kept is None:
+                if index in redo and kept is None:  # there is a file, but a damaged one
                     raise nothing_kept(index)
                 # 1. Condition: who, seen from where, saying what, after which frames.
                 context = cache_context(model, settings, subject, previous)
@@ -262,7 +264,7 @@ def nothing_kept(index: int) -> InputError:
     return InputError(
         "a kept render with the same settings, to make chunks of it again",
         f"none with chunk {index + 1}",
-        "Render once and keep the journal.",
+        "Render it once without redo, on the command line with --keep-journal.",
     )
 
 

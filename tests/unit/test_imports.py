@@ -37,7 +37,8 @@ ALLOWED = {
     "training": BASE | STREAMS | {"models", "sampling", "data", "command"},
     "evaluation": BASE | STREAMS | {"models", "sampling", "data", "training", "pipeline", "frame_decoder", "command"},
     "frame_decoder": BASE | {"models", "identity"},
-    "pipeline": BASE | STREAMS | {"models", "sampling", "frame_decoder"},
+    "face_guard": BASE | {"models", "identity", "camera"},
+    "pipeline": BASE | STREAMS | {"models", "sampling", "frame_decoder", "face_guard"},
     "generate": BASE | STREAMS | {"models", "sampling", "pipeline", "signals", "locks"},
     "benchmark": BASE | STREAMS | {"models", "sampling", "pipeline", "command"},
     # The command line reaches a command's module by name, and only that one.

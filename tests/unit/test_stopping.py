@@ -15,6 +15,7 @@ import torch
 from starcaster_core import pipeline
 from starcaster_core.cli import main
 from starcaster_core.errors import StarcasterError
+from starcaster_core.face_guard import FaceGuard
 from starcaster_core.files import part_beside
 from starcaster_core.identity import save_identity
 from starcaster_core.sampling.execution import Network
@@ -242,7 +243,8 @@ def test_a_faulty_chunk_is_drawn_again_and_resumed_equals_uninterrupted(model, c
         asked = spoil(patch, {2: kind})
         options = {"on_fault": "retry", "say": said.append, "decode": keep(whole, decode)}
         pipeline.save_video(tmp_path / "whole.mp4", model, conditions, FREE, **options)
-    assert said == ["Chunk 2 (0.64 to 1.28 s) is faulty: it is drawn again, attempt 1 of 2."]
+    got = "frames that are all the same" if kind == "frozen" else "NaN or infinite numbers"
+    assert said == [f"Chunk 2 (0.64 to 1.28 s) has {got}: it is drawn again, attempt 1 of 2."]
     assert len(asked) == 4 and not torch.allclose(asked[1], asked[2])
     others = [torch.cat(whole)[:16], torch.cat(whole)[32:]]
     assert torch.equal(torch.cat(others), torch.cat([decode(plain[n].latents, plain[n].pose) for n in (0, 2)]))
@@ -264,7 +266,7 @@ def test_a_chunk_that_stays_faulty_stops_after_two_retries(model, conditions, tm
     with pytest.raises(StarcasterError, match=r"NaN or infinite.* chunk 2 \(0.64 to 1.28 s\)"):
         pipeline.save_video(tmp_path / "o.mp4", model, conditions, FREE, on_fault="retry", say=said.append)
     assert len(asked) == 4 and len({float(noise.sum()) for noise in asked}) == 4
-    again = "Chunk 2 (0.64 to 1.28 s) is faulty: it is drawn again, attempt"
+    again = "Chunk 2 (0.64 to 1.28 s) has NaN or infinite numbers: it is drawn again, attempt"
     assert said[:2] == [f"{again} 1 of 2.", f"{again} 2 of 2."]
     assert names(tmp_path) == {"o.unfinished.mp4"}
 
@@ -281,6 +283,46 @@ def test_frozen_chunks_are_named_and_kept(model, conditions, tmp_path, monkeypat
     frames, decode = [], pipeline.frame_decoder(model, conditions, FREE)
     pipeline.save_video(path, model, conditions, FREE, on_fault="retry", decode=keep(frames, decode), **options)
     assert torch.equal(torch.cat(frames), torch.cat(list(pipeline.generate_frames(model, conditions, FREE))))
+
+
+@pytest.fixture
+def faceless(monkeypatch):
+    """faceless(*calls): FaceGuard finds the chunks of these calls without a face."""
+
+    def spoil(*calls: int) -> None:
+        asked = []
+
+        def fault(self, latents, index):
+            asked.append(index)
+            return ("a face", "no face") if len(asked) in calls else None
+
+        monkeypatch.setattr(FaceGuard, "fault", fault)
+
+    return spoil
+
+
+def test_a_chunk_without_a_face_is_named_or_drawn_again(model, conditions, tmp_path, faceless):
+    path, said = tmp_path / "o.mp4", []
+    faceless(2)
+    with pytest.raises(StarcasterError, match=r"Wanted a face, got no face in chunk 2 \(0.64 to 1.28 s\)"):
+        pipeline.save_video(path, model, conditions, FREE)
+    faceless(3)
+    pipeline.save_video(path, model, conditions, FREE, on_fault="warn", say=said.append)
+    assert said == ["There is no face in chunk 3 (1.28 to 1.92 s); the render goes on."]
+
+    whole, decode = [], pipeline.frame_decoder(model, conditions, FREE)
+    options = {"on_fault": "retry", "journal": tmp_path / "journal", "keep_journal": True, "say": said.append}
+    faceless(2, 3)
+    pipeline.save_video(path, model, conditions, FREE, decode=keep(whole, decode), **options)
+    again = "Chunk 2 (0.64 to 1.28 s) has no face: it is drawn again, attempt"
+    assert said[1:] == [f"{again} 1 of 2.", f"{again} 2 of 2."]
+    plain = list(pipeline.generate_latents(model, conditions, FREE))
+    assert torch.equal(torch.cat(whole)[:16], decode(plain[0].latents, plain[0].pose))
+    assert not torch.allclose(torch.cat(whole)[16:32], decode(plain[1].latents, plain[1].pose), atol=0.01)
+    faceless()
+    resumed = []
+    pipeline.save_video(path, model, conditions, FREE, decode=keep(resumed, decode), **options)
+    assert said[3] == "All 3 chunks were in the journal." and torch.equal(torch.cat(resumed), torch.cat(whole))
 
 
 def grey(values: list[float]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,6 +26,9 @@ def sample(module, bridge, monkeypatch, tmp_path):
     speech = types.Speech(torch.zeros(40, 64), 1.6, "phonetic", loudness=np.ones(40))
     defaults = {i.id: i.default for i in node.Sampler.define_schema().inputs if getattr(i, "default", None) is not None}
 
+    def conditions(identity):
+        return module("starcaster_core.pipeline").Prepared(identity, speech, None, 40)
+
     def run(cancel_at=None, **widgets):
         def stop():
             asked.append(0)
@@ -41,6 +45,7 @@ def sample(module, bridge, monkeypatch, tmp_path):
             (latent,) = node.Sampler.execute(model, identity, speech=speech, **values).args
         return latent, list(told), len(asked)
 
+    run.folder, run.conditions = tmp_path, conditions
     return run
 
 
@@ -72,5 +77,99 @@ def test_black_pictures_are_not_decoded_as_if_they_were_right(module, bridge):
     core = module("starcaster_core.models.checkpoint").load_checkpoint("tiny", torch.float32)
     errors = module("starcaster_core.errors")
     black = lambda latents, pose: torch.zeros(latents.shape[2], 8, 8, 3)  # noqa: E731
+    told, decoded, samples = [], module("nodes.latents").decoded, torch.zeros(20, 16, 8, 8)
     with pytest.raises(errors.StarcasterError, match="black ones in chunk 1"):
-        list(module("nodes.latents").decoded(core, {"samples": torch.zeros(4, 16, 8, 8)}, black))
+        list(decoded(core, {"samples": samples}, black, told.append))
+    assert len(list(decoded(core, {"samples": samples, "starcaster_on_fault": "warn"}, black, told.append))) == 5
+    assert told == [f"Frames are black in chunk {chunk}; the render goes on." for chunk in PLACES[:2]]
+
+
+PLACES = ("1 (0.00 to 0.64 s)", "2 (0.64 to 1.28 s)", "3 (1.28 to 1.92 s)")
+
+
+def spoil(module, monkeypatch, number: int) -> None:
+    """Let the network's answer of this number be frozen."""
+    network = module("starcaster_core.sampling.execution").Network
+    plain, asked = network.predict, []
+
+    def predict(self, latents, *arguments):
+        asked.append(0)
+        return torch.zeros_like(latents) if len(asked) == number else plain(self, latents, *arguments)
+
+    monkeypatch.setattr(network, "predict", predict)
+
+
+@pytest.mark.parametrize(
+    ("choice", "sentence"),
+    [
+        ("retry", f"Chunk {PLACES[1]} has frames that are all the same: it is drawn again, attempt 1 of 2."),
+        ("warn", f"The picture stands still in chunk {PLACES[1]}; the render goes on."),
+    ],
+)
+def test_a_fault_is_met_as_the_user_chose(sample, module, monkeypatch, choice, sentence):
+    wanted = by_command(sample, module, monkeypatch, on_fault=choice, spoilt=2)
+    spoil(module, monkeypatch, 2)
+    latent, told, calls = sample(on_fault=choice)
+    assert told == [sentence] and calls == (4 if choice == "retry" else 3)
+    assert latent["starcaster_on_fault"] == choice and torch.equal(latent["samples"], wanted)
+
+
+def test_a_fault_stops_where_nothing_was_chosen(sample, module, monkeypatch):
+    spoil(module, monkeypatch, 2)
+    with pytest.raises(Exception, match=r"all the same in chunk 2 \(0.64 to 1.28 s\)"):
+        sample()
+
+
+def test_a_chunk_without_a_face_stops_the_prompt(sample, module, monkeypatch):
+    guard = module("starcaster_core.face_guard").FaceGuard
+    monkeypatch.setattr(guard, "fault", lambda self, latents, index: ("a face", "no face") if index == 1 else None)
+    with pytest.raises(Exception, match=r"no face in chunk 2 \(0.64 to 1.28 s\)"):
+        sample()
+
+
+def test_chunks_are_made_again_as_on_the_command_line(sample, module, monkeypatch):
+    with pytest.raises(Exception, match="none with chunk 2"):
+        sample(redo="2")
+    plain, _, _ = sample()
+    again, told, calls = sample(redo="0.7s:7")
+    wanted = by_command(sample, module, monkeypatch, redo="0.7s:7")
+    assert calls == 1 and told == ["1 of 3 chunks were made again; the journal keeps them as they were."]
+    assert torch.equal(again["samples"], wanted)
+    for part in (slice(0, 16), slice(32, 40)):
+        assert torch.equal(again["samples"][part], plain["samples"][part])
+    assert not torch.allclose(again["samples"][16:28], plain["samples"][16:28])
+    next_seed, _, _ = sample(redo="2")
+    assert torch.equal(next_seed["samples"], sample(redo="2:1")[0]["samples"])
+    assert torch.equal(sample()[0]["samples"], plain["samples"])
+    with pytest.raises(Exception, match="chunks from 1 to 3 to make again"):
+        sample(redo="4")
+
+
+def by_command(sample, module, monkeypatch, spoilt: int = 0, redo: str = "", on_fault: str = "stop") -> torch.Tensor:
+    """Return the raw latents that the command line makes of the same inputs."""
+    generate, pipeline = module("starcaster_core.generate"), module("starcaster_core.pipeline")
+    command, types = sample.folder / "command", module("starcaster_core.types")
+    command.mkdir()
+    module("starcaster_core.identity").save_identity(
+        command / "me.identity.safetensors", types.Identity(np.ones(128, np.float32))
+    )
+    drawn = []
+
+    def keep(path, model, chunks, sound, decode, say, on_fault):
+        drawn[:] = [model.to_raw(chunk.latents)[0].movedim(1, 0) for chunk in chunks]
+        return SimpleNamespace(frames=40, seconds=1.6)
+
+    words = f"--model tiny --device cpu --identity {command / 'me.identity.safetensors'} --seconds 1.6 --steps 1"
+    words += f" --keep-journal --guidance-scale 1 --on-fault {on_fault} --out {command / 'o.mp4'}"
+    parser = ArgumentParser()
+    generate.add_arguments(parser)
+    prepare = lambda model, identity, *rest: sample.conditions(identity)  # noqa: E731  the same speech, from no file
+    with monkeypatch.context() as patch, torch.no_grad():
+        patch.setattr(pipeline, "write_chunks", keep)
+        patch.setattr(pipeline, "prepare", prepare)
+        patch.setattr(pipeline, "choose_dtype", lambda device: torch.float32)
+        if spoilt:
+            spoil(module, patch, spoilt)
+        for more in ("", f" --redo {redo}") if redo else ("",):
+            generate.run(parser.parse_args((words + more).split()))
+    return torch.cat(drawn)

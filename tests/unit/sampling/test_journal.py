@@ -22,8 +22,10 @@ from starcaster_core.errors import InputError
 from starcaster_core.files import atomic_write, part_beside, sweep_parts
 from starcaster_core.locks import FolderLock
 from starcaster_core.models.checkpoint import load_checkpoint, random_model
+from starcaster_core.presets import PRESETS
 from starcaster_core.sampling.execution import Execution
 from starcaster_core.sampling.journal import FINISHED, Journal, NoJournal, open_journal
+from starcaster_core.sampling.redo import read_redo
 from starcaster_core.sampling.render_key import render_key
 from starcaster_core.sampling.rollout import rollout
 from starcaster_core.sampling.settings import Conditions, SamplerSettings
@@ -125,6 +127,36 @@ def test_a_chunk_is_made_again_and_the_others_stay(model, conditions, expected, 
     assert torch.equal(one[1][:, :, -1], plain[1][:, :, -1]), "it ends where the next one begins"
     assert not torch.equal(two[1][:, :, -1], plain[1][:, :, -1]) and torch.equal(two[2][:, :, -1], plain[2][:, :, -1])
     assert all(torch.equal(a, b) for a, b in zip(again, plain)), "nothing that was kept has changed"
+
+
+@pytest.mark.parametrize(
+    ("text", "chunks"),
+    [
+        ("", {}),
+        (" ", {}),
+        ("2", {1: 5}),
+        ("1, 3-4", {0: 5, 2: 5, 3: 5}),
+        ("2:9 4", {1: 9, 3: 5}),
+        ("1-3 2:9", {0: 5, 1: 9, 2: 5}),
+        ("0s", {0: 5}),
+        ("0.64s", {1: 5}),
+        ("0.6s-0.7s:8", {0: 8, 1: 8}),
+        ("0.64-1.28s", {1: 5}),
+        ("2s", {3: 5}),
+    ],
+)
+def test_chunks_to_make_again_are_named_by_number_or_second(text, chunks):
+    assert read_redo(text, PRESETS["tiny"], FRAMES, 5) == chunks
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "5", "3-2", "1-5", "1.5", "x", "-1", "2:", "2:-1", "3s", "1s-9s", "nan", "1e3", "2s-1s"]
+)
+def test_chunks_that_there_are_not_are_refused(text):
+    with pytest.raises(InputError):
+        read_redo(text, PRESETS["tiny"], FRAMES, 5)
+    with pytest.raises(InputError):
+        read_redo(f"1:{2**64}", PRESETS["tiny"], FRAMES, 5)
 
 
 def test_renders_killed_at_random_moments_equal_an_undisturbed_one():
