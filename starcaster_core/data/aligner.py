@@ -16,6 +16,7 @@ from .phonemes import CLASS_NAMES, PHONEME_CLASSES, SILENCE, class_of
 from .tts import spell
 
 STEP = SAMPLE_RATE // 100  # the aligner's times are in hundredths of a second
+LATE = 1  # steps: its window t is centred on 12.8 ms after t hundredths
 MARGIN = 10  # steps of the pauses around a phrase that are aligned with it
 Word = tuple[str, int, int]
 _SOUND = re.compile("aɪ|aʊ|eɪ|oʊ|ɔɪ|tʃ|dʒ|[^ˈˌ ]ː?")  # of espeak-ng's IPA
@@ -55,6 +56,7 @@ def align_steps(samples: np.ndarray, text: str) -> np.ndarray | None:
         for phrase in _phrases(decoder, pcm, words):
             begin, end = max(0, phrase[0][1] - MARGIN), phrase[-1][2] + MARGIN
             for sound, start, duration in _sounds(decoder, pcm, phrase, begin, end):
+                start += LATE
                 steps[start : start + duration] = PHONEME_CLASSES.get(sound.lower(), SILENCE)
     except RuntimeError:  # its word for words that do not fit
         return None

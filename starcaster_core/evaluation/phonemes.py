@@ -151,7 +151,7 @@ def main() -> None:
     spoken += nobody(args.seed)
     for folder in args.recordings:
         spoken += recordings(folder)
-    found = {speech: figures(load_encoder(speech).eval(), spoken) for speech in args.speech}
+    found = {Path(speech).stem: figures(load_encoder(speech).eval(), spoken) for speech in args.speech}
     args.out.write_text(json.dumps(found, indent=2))
     print(json.dumps(found, indent=2))
 
