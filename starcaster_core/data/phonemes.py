@@ -13,6 +13,7 @@ CLASS_NAMES = tuple(
     ).split()
 )
 SILENCE = 0
+AH_OR_AX = len(CLASS_NAMES)  # in labels only: either of the two, where an aligner without a schwa says "ah"
 
 # class: the symbols of espeak-ng that belong to it (its accents included)
 _ESPEAK = {

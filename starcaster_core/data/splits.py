@@ -8,7 +8,8 @@ from functools import lru_cache
 
 from ..conventions import SPLITS
 
-BOUNDS = {"identity": (90, 95), "sentence": (90, 95), "voice": (76, 88), "photo": (90, 90)}  # percent; voices are few
+BOUNDS = {"identity": (90, 95), "sentence": (90, 95), "voice": (76, 88), "photo": (90, 90), "speaker": (85, 85)}
+# percent; voices are few
 
 
 def split_of(kind: str, name: str | int) -> str:

@@ -1,11 +1,11 @@
 """Phoneme accuracy of a speech encoder, by kind of voice, beside chance and a negative control.
 
-    python -m starcaster_core.evaluation.phonemes --speech mini run/phonetic.safetensors --natural 0.4 \\
-        --cache run/natural --recordings librivox --out run/phonemes.json
+    python -m starcaster_core.evaluation.phonemes --speech mini run/phonetic.safetensors --natural 0.4 --cache run \\
+        --recorded SPEECH --recordings librivox --out run/phonemes.json
 
-Counted are the 25ths of a second in which somebody speaks. The labels are those of the synthesizer and, where
-pocketsphinx is installed, of forced alignment, for recordings too (sound files with their words in a .txt of the same
-name).
+Counted are the 25ths of a second in which somebody speaks, and of the others those that are named a pause. The labels
+are the synthesizer's and, where pocketsphinx is installed, those of forced alignment, for recordings too: of held-out
+speakers in a folder that `training.phonetic` learns from, and sound files with their words in a .txt of the same name.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ import numpy as np
 import torch
 
 from ..command import add_debug, run_command
-from ..data.phonemes import CLASS_NAMES, SILENCE
+from ..data.aligner import align
+from ..data.phonemes import AH_OR_AX, CLASS_NAMES, SILENCE
 from ..models.phonetic import PhoneticEncoder
 from ..speech import load_audio, mono16k
-from ..speech.spectrum import FRAME_SAMPLES
+from ..speech.spectrum import FRAME_SAMPLES, SAMPLE_RATE
 from ..training.phonetic import load_encoder
+from ..training.recorded import recorded
 from ..training.utterances import LabelledUtterance, utterances
-from .aligner import align
 
 SOUNDS = {".wav", ".flac", ".mp3", ".ogg"}
-WITHOUT_SCHWA = np.arange(len(CLASS_NAMES))  # as the aligner hears
-WITHOUT_SCHWA[CLASS_NAMES.index("ax")] = CLASS_NAMES.index("ah")
+WITHOUT_SCHWA = np.arange(len(CLASS_NAMES) + 1)  # as the aligner hears
+WITHOUT_SCHWA[[CLASS_NAMES.index("ax"), AH_OR_AX]] = CLASS_NAMES.index("ah")
+COLOURS, LEVELS, NOISE_SECONDS = (0.0, 0.5, 1.0), (-70, -50, -30, -20), 8  # of noise: 0 white, 1 pink; dB of full scale
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,27 @@ def recordings(folder: Path) -> Iterator[EvaluatedUtterance]:
         yield EvaluatedUtterance(folder.name, samples, None, align(samples, words))
 
 
+def held_out_speakers(folder: Path, cache: Path | None = None) -> Iterator[EvaluatedUtterance]:
+    """Yield recordings of held-out speakers; their kind is the speaker's name up to its first hyphen."""
+    for clip in recorded(folder, True, cache):
+        kind, aligned = clip.voice.partition("-")[0], WITHOUT_SCHWA[phoneme_classes(clip)]
+        yield EvaluatedUtterance(kind, clip.samples / np.float32(32767), None, aligned)
+
+
+def nobody(seed: int) -> Iterator[EvaluatedUtterance]:
+    """Yield digital silence, and noise of several colours and levels."""
+    pause = np.full(NOISE_SECONDS * SAMPLE_RATE // FRAME_SAMPLES, SILENCE)
+    yield EvaluatedUtterance("silence", np.zeros(NOISE_SECONDS * SAMPLE_RATE, np.float32), pause, None)
+    rng = np.random.default_rng(seed)
+    frequency = np.fft.rfftfreq(NOISE_SECONDS * SAMPLE_RATE, 1 / SAMPLE_RATE)
+    for colour in COLOURS:
+        for level in LEVELS:
+            spectrum = np.fft.rfft(rng.standard_normal(NOISE_SECONDS * SAMPLE_RATE))
+            noise = np.fft.irfft(spectrum * np.maximum(frequency, 20) ** -colour)
+            noise *= 10 ** (level / 20) / noise.std()
+            yield EvaluatedUtterance("noise", noise.clip(-1, 1).astype(np.float32), pause, None)
+
+
 def figures(encoder: PhoneticEncoder, spoken: list[EvaluatedUtterance]) -> dict[str, dict[str, float]]:
     """Measure `accuracy` by kind of voice, for both labels, and the fraction of frames on which the labels agree."""
     result = {}
@@ -91,19 +114,22 @@ def accuracy(predicted: list[np.ndarray], truth: list[np.ndarray]) -> dict[str, 
     """Return the fraction of the frames of speech whose class is right; predicted, truth: int64 [T] of each utterance.
 
     chance: that of always predicting the commonest class. wrong_input: that of the prediction for the utterance before.
-    pauses_right: fraction of the silent frames that are predicted as silent.
+    pauses_right: fraction of the silent frames that are predicted as silent. Where nobody speaks, that is all.
     """
     other = [np.resize(predicted[i - 1], len(one)) for i, one in enumerate(truth)]
     if len(predicted) == 1:
         other = [np.roll(predicted[0], len(predicted[0]) // 2)]
     predicted, truth, other = np.concatenate(predicted), np.concatenate(truth), np.concatenate(other)
     speech = truth != SILENCE
+    pauses_right = float((predicted == truth)[~speech].mean()) if not speech.all() else float("nan")
+    if not speech.any():
+        return {"frames": 0, "pauses_right": pauses_right}
     return {
         "frames": int(speech.sum()),
         "right": float((predicted == truth)[speech].mean()),
         "chance": float(np.bincount(truth[speech]).max() / speech.sum()),
         "wrong_input": float((other == truth)[speech].mean()),
-        "pauses_right": float((predicted == truth)[~speech].mean()),
+        "pauses_right": pauses_right,
     }
 
 
@@ -112,16 +138,20 @@ def main() -> None:
     parser.add_argument("--speech", required=True, nargs="+", help="'mini' or files of training.phonetic")
     parser.add_argument("--utterances", type=int, default=80)
     parser.add_argument("--natural", type=float, default=0.0, help="share of them in natural voices, 0..1")
-    parser.add_argument("--cache", type=Path, help="folder that keeps what natural voices say")
+    parser.add_argument("--cache", type=Path, help="folder of a training run: natural voices' speech, alignments")
+    parser.add_argument("--recorded", type=Path, help="folder of recorded speech, of whose held-out speakers is read")
     parser.add_argument("--recordings", type=Path, nargs="+", default=[], help="folders of sound files, words in .txt")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     add_debug(parser)
     args = parser.parse_args()
-    spoken = list(held_out(args.utterances, args.seed, args.natural, args.cache))
+    natural, aligned = (args.cache / name if args.cache else None for name in ("natural", "recorded"))
+    spoken = list(held_out(args.utterances, args.seed, args.natural, natural))
+    spoken += held_out_speakers(args.recorded, aligned) if args.recorded else []
+    spoken += nobody(args.seed)
     for folder in args.recordings:
         spoken += recordings(folder)
-    found = {speech: figures(load_encoder(speech).eval(), spoken) for speech in args.speech}
+    found = {Path(speech).stem: figures(load_encoder(speech).eval(), spoken) for speech in args.speech}
     args.out.write_text(json.dumps(found, indent=2))
     print(json.dumps(found, indent=2))
 

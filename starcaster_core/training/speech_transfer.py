@@ -5,7 +5,8 @@
 
 The speech tokens are distilled on the sound of the training clips: from the new encoder's features they predict what
 they were with the old one's. What remains different is for the denoiser's own training: `train --init
-run/mini-hearing-anew.safetensors`.
+run/mini-hearing-anew.safetensors`. With `--ship` the model is finished by this, and written as one to ship: in float16,
+with the provenance it had.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from torch import Tensor
 
 from ..command import add_debug, run_command
 from ..data.shards import read_clips
-from ..models.checkpoint import load_checkpoint, save_checkpoint
+from ..models.checkpoint import find_checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from ..models.frozen import facts_of
 from ..models.phonetic import PhoneticEncoder
 from ..models.starcaster import Starcaster
 from .loop import LoopSettings, step_generator, train
@@ -73,6 +75,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, nargs="+", help="folders of shards with sound")
     parser.add_argument("--minutes", type=float, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ship", action="store_true", help="write float16 and keep the model's provenance")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     add_debug(parser)
     args = parser.parse_args()
@@ -86,7 +89,10 @@ def main() -> None:
     }
     made_with = figures | {"minutes": args.minutes, "seed": args.seed}
     provenance = {"begun_from": Path(args.model).stem, "speech_transfer": made_with}
-    save_checkpoint(args.out, model, provenance, dtype=torch.float32)
+    if args.ship:
+        known = read_checkpoint(find_checkpoint(args.model))[2]
+        provenance = known | {"speech_encoder": facts_of(args.speech), "speech_transfer": made_with}
+    save_checkpoint(args.out, model, provenance, dtype=torch.float16 if args.ship else torch.float32)
     print(json.dumps(figures))
 
 

@@ -13,7 +13,7 @@ EXPECTED_SKIPS = (
     r"head kit|build_head_kit",  # made by hand, see scripts/build_head_kit.py
     r"needs (espeak-ng and )?flite",  # a second synthesizer, for training data only
     r"\.\[voices\]",  # neural voices, for training data only
-    r"\.\[align\]",  # a speech aligner, for measuring only
+    r"\.\[align\]",  # a speech aligner, to build and measure only
     r"tensorboard",  # used where it is installed
     r"ai[-_]edge[-_]litert|face_landmarker\.task",  # the original of a converted network, to compare with
     r"9 GB of free disk",

@@ -10,13 +10,20 @@ import numpy as np
 import pytest
 import torch
 
+from starcaster_core.data.aligner import align
 from starcaster_core.data.phonemes import CLASS_NAMES, SILENCE
-from starcaster_core.data.tts import phoneme_track, synthesize_flite
+from starcaster_core.data.tts import phoneme_track, synthesize, synthesize_flite
 from starcaster_core.evaluation import phonemes
-from starcaster_core.evaluation.aligner import align
 from starcaster_core.training.utterances import LabelledUtterance
 
 TEXT = "The old man walked slowly to the river. He sat down and looked at the water."
+
+
+def needs_espeak() -> None:
+    try:
+        ctypes.CDLL("libespeak-ng.so.1")
+    except OSError:
+        pytest.skip("needs libespeak-ng1 (build time only)")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +35,7 @@ def flite():
 
 @pytest.fixture(scope="module")
 def aligned(flite):
-    pytest.importorskip("pocketsphinx", reason="needs pip install -e .[align] (for measuring only)")
+    pytest.importorskip("pocketsphinx", reason="needs pip install -e .[align] (to build and measure only)")
     return align(flite.samples, TEXT)
 
 
@@ -82,9 +89,31 @@ def test_the_aligner_hears_most_sounds_where_flite_says_they_are(flite, aligned)
 
 
 def test_the_aligner_refuses_what_it_cannot_place(flite, aligned):
-    assert align(flite.samples, "the xqzzyblorf") is None  # no such word
     assert align(flite.samples, "?!") is None
     assert align(flite.samples[:4000], TEXT) is None  # too short for so many words
+
+
+def test_words_that_the_dictionary_lacks_are_pronounced_by_espeak():
+    """The aligner places a text with two such names where espeak-ng says it, three frames later it would not fit."""
+    pytest.importorskip("pocketsphinx", reason="needs pip install -e .[align] (to build and measure only)")
+    needs_espeak()
+    text = "Old Wingfold walked to the river. Then Zorblax sat down and looked at the water."
+    said = synthesize(text, "en-us+f2", 140)
+    aligned, own = align(said.samples, text), phoneme_track(said.phonemes, -(-len(said.samples) // 640))
+    spoken = (own != SILENCE) & (aligned != SILENCE)
+    assert (phonemes.WITHOUT_SCHWA[own] == aligned)[spoken].mean() > 0.5
+    assert (np.roll(phonemes.WITHOUT_SCHWA[own], 3) == aligned)[spoken].mean() < 0.3
+    assert ((own == SILENCE) == (aligned == SILENCE)).mean() > 0.85
+
+
+def test_silence_and_noise_are_pauses_alone():
+    class Hears:
+        def phonemes(self, samples):
+            return torch.full((len(samples) // 640,), SILENCE if samples.abs().max() < 0.1 else 7)
+
+    found = phonemes.figures(Hears(), list(phonemes.nobody(0)))
+    assert found["silence"] == {"frames": 0, "pauses_right": 1}
+    assert 0.3 < found["noise"]["pauses_right"] < 0.9
 
 
 def test_recordings_are_read_with_their_words(flite, aligned, tmp_path):
@@ -100,10 +129,7 @@ def test_recordings_are_read_with_their_words(flite, aligned, tmp_path):
 
 
 def test_held_out_utterances_say_what_they_are(flite):
-    try:
-        ctypes.CDLL("libespeak-ng.so.1")
-    except OSError:
-        pytest.skip("needs libespeak-ng1 (build time only)")
+    needs_espeak()
     spoken = list(phonemes.held_out(3, 0))
     assert [one.kind for one in spoken] == ["flite", "espeak-ng", "espeak-ng"]
     for one in spoken:

@@ -90,7 +90,7 @@ def test_the_loss_is_learned_from(bfloat16):
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3)
     rng, losses = np.random.default_rng(0), []
     for _ in range(25):
-        loss = training.phoneme_loss(encoder, *training.batch(clips, 2, rng), bfloat16)
+        loss = training.phoneme_loss(encoder, *training.batch(training.mix(clips, []), 2, rng), bfloat16)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

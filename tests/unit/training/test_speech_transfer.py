@@ -1,12 +1,16 @@
 """Another speech encoder in a trained model: what is heard stays the same."""
 
 import copy
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
-from starcaster_core.models.checkpoint import random_model
+from starcaster_core.models.checkpoint import random_model, read_checkpoint, save_checkpoint
+from starcaster_core.models.phonetic import PhoneticEncoder, save_phonetic
 from starcaster_core.presets import TINY
+from starcaster_core.training import speech_transfer
 from starcaster_core.training.loop import LoopSettings
 from starcaster_core.training.speech_transfer import explained_variance, transfer
 
@@ -30,3 +34,20 @@ def test_the_tokens_say_of_the_new_features_what_they_said_of_the_old(turned_fea
     assert explained_variance(before, model.speech_tokens, turned_features) > 0.6 > 0 > start
     assert model.speech_encoder is encoder
     assert all(torch.equal(value, untouched[key]) for key, value in model.unet.state_dict().items())
+
+
+@pytest.mark.parametrize("ship", [False, True])
+def test_a_finished_model_that_hears_anew_is_shipped_with_what_made_it(turned_features, tmp_path, monkeypatch, ship):
+    model = random_model(replace(TINY, steps=4, scheduler="lcm"))
+    save_checkpoint(tmp_path / "before.safetensors", model, {"stage": {"student_steps": 4}})
+    save_phonetic(tmp_path / "phonetic.safetensors", PhoneticEncoder(), {"steps": 7})
+    monkeypatch.setattr(speech_transfer, "encode_by_both", lambda *_: turned_features)
+    arguments = ["--model", str(tmp_path / "before.safetensors"), "--speech", str(tmp_path / "phonetic.safetensors")]
+    arguments += ["--data", "clips", "--minutes", "0.001", "--out", str(tmp_path / "out" / "after.safetensors")]
+    monkeypatch.setattr(sys, "argv", ["speech_transfer", *arguments, *["--ship"] * ship])
+    speech_transfer.main()
+    config, weights, provenance = read_checkpoint(tmp_path / "out" / "after.safetensors")
+    assert config == model.config and provenance["speech_transfer"]["clips"] == len(turned_features)
+    assert all(weight.dtype == (torch.float16 if ship else torch.float32) for weight in weights.values())
+    assert ship == (provenance.get("stage") == {"student_steps": 4})
+    assert ship == (provenance.get("speech_encoder") == {"steps": 7})
