@@ -108,7 +108,8 @@ class MotionModule(nn.Module):
         height, width = x.shape[2:]
         clip = rearrange(x, "(b t) c h w -> b c t h w", t=frames)
         # The group statistics run over time as well, as in AnimateDiff.
-        tokens = self.proj_in(rearrange(self.norm(clip), "b c t h w -> (b h w) t c"))
+        tokens = rearrange(self.norm(clip), "b c t h w -> (b h w) t c")
+        tokens = self.proj_in(tokens.contiguous())  # of a view PyTorch would make as many small products as places
         for block in self.transformer_blocks:
             tokens = block(tokens)
         tokens = self.proj_out(tokens)
