@@ -17,6 +17,7 @@ from .align import ffhq_transform, warp
 from .faces import select_face
 from .landmarks import FaceLandmarks, find_landmarks, mouth_and_eyes
 from .pictures import as_rgb, refuse_turned
+from .pose import expression_warnings
 from .recognisers import Dlib
 
 FORMAT = "starcaster-identity-1"
@@ -58,7 +59,7 @@ def make_identity(
         raise InputError("at least one photo", "none", "Connect or name a photo of the person.")
     boxes, masks = _one_each(boxes, len(images), "box"), _one_each(masks, len(images), "mask")
     recogniser = recogniser or Dlib()
-    embeddings, portrait = [], {}
+    embeddings, portrait, expression = [], {}, ()
     for index, (image, box, mask) in enumerate(zip(images, boxes, masks)):
         try:
             pixels = as_rgb(image)
@@ -73,16 +74,19 @@ def make_identity(
         if not portrait:
             right_eye, left_eye, mouth = recogniser.eyes_and_mouth(face)  # the subject's right is the picture's left
             crop = ffhq_transform(right_eye, left_eye, mouth, size)
+            found = landmarks(pixels, face.box)
+            expression = expression_warnings(found)
             portrait = {
                 "portrait": warp(pixels, crop, size),
                 "photo": pixels,
                 "crop": crop,
                 "regions": in_portrait(np.stack([mouth, right_eye, left_eye]), crop, size),
-                **look_at(landmarks(pixels, face.box), crop, size),
+                **look_at(found, crop, size),
             }
         embeddings.append(recogniser.embed(pixels, face))
     embedding = np.mean(embeddings, axis=0, dtype=np.float64).astype(np.float32)
-    return Identity(embedding, backend=recogniser.name, warnings=strangers(embeddings, recogniser.name), **portrait)
+    warnings = strangers(embeddings, recogniser.name) + expression
+    return Identity(embedding, backend=recogniser.name, warnings=warnings, **portrait)
 
 
 def strangers(embeddings: Sequence[np.ndarray], backend: str) -> tuple[str, ...]:
