@@ -19,7 +19,8 @@ STEP = SAMPLE_RATE // 100  # the aligner's times are in hundredths of a second
 LATE = 1  # steps: its window t is centred on 12.8 ms after t hundredths
 MARGIN = 10  # steps of the pauses around a phrase that are aligned with it
 Word = tuple[str, int, int]
-_SOUND = re.compile("aɪ|aʊ|eɪ|oʊ|ɔɪ|tʃ|dʒ|[^ˈˌ ]ː?")  # of espeak-ng's IPA
+# A sound of espeak-ng's IPA.
+_SOUND = re.compile("a\u026a|a\u028a|e\u026a|o\u028a|\u0254\u026a|t\u0283|d\u0292|[^\u02c8\u02cc ]\u02d0?")
 
 
 def align(samples: np.ndarray, text: str) -> np.ndarray | None:
