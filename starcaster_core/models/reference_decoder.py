@@ -407,11 +407,16 @@ def repeated(x: Tensor, count: int) -> Tensor:
 
 
 def enlarge(x: Tensor, times: int) -> Tensor:
-    return F.interpolate(x, scale_factor=times, mode="bilinear", align_corners=False)
+    return stretch(x, (times * x.shape[-2], times * x.shape[-1]))
 
 
 def stretch(x: Tensor, size: tuple[int, int]) -> Tensor:
-    return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False)
+    """Resize [N, C, h, w] bilinearly."""
+    if x.shape[-2:] == size:
+        return x
+    if x.shape[1] <= 2:
+        x = x.contiguous()  # plane by plane a CPU takes a quarter of the time that it takes for pairs
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
 def resize(x: Tensor, side: int) -> Tensor:
@@ -421,7 +426,9 @@ def resize(x: Tensor, side: int) -> Tensor:
         return x
     if now % side == 0:
         return F.avg_pool2d(x, now // side)
-    return F.interpolate(x, (side, side), mode="bilinear", align_corners=False, antialias=now > side)
+    if now > side:
+        return F.interpolate(x, (side, side), mode="bilinear", align_corners=False, antialias=True)
+    return stretch(x, (side, side))
 
 
 def sample_sharply(x: Tensor, grid: Tensor) -> Tensor:
