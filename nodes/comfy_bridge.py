@@ -10,6 +10,7 @@ import functools
 import json
 import logging
 import math
+import re
 import shutil
 import time
 import uuid
@@ -107,6 +108,14 @@ def show_below(node_id: str | None, sentence: str) -> None:
         return
     if node_id and getattr(PromptServer, "instance", None):
         PromptServer.instance.send_progress_text(sentence, node_id)
+
+
+# Machine
+
+
+def free_memory() -> int:
+    """Bytes of main memory that are free."""
+    return management.get_free_memory(torch.device("cpu"))
 
 
 # Folders
@@ -212,6 +221,15 @@ def refuse_way_out(path: Path, folder: Path) -> None:
 def journal_folder() -> Path:
     """Where finished chunks of renders are kept, below the output folder."""
     return Path(folder_paths.get_output_directory()) / MODEL_FOLDER / "journal"
+
+
+def name_fault(prefix: str) -> str | None:
+    """Say why a prefix cannot be a file's name, before anything runs; what stands between % is not known yet."""
+    try:
+        check_name(re.sub(r"%[^%]+%", "_", prefix))
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def next_output(

@@ -8,8 +8,9 @@ from functools import partial
 import torch
 
 from ..starcaster_core.frame_sizes import FRAMES, LARGEST
+from ..starcaster_core.preflight import check_memory
 from . import sockets
-from .comfy_bridge import CATEGORY, io, progress_bar, stop_if_interrupted, tell_user, user_errors
+from .comfy_bridge import CATEGORY, free_memory, io, progress_bar, stop_if_interrupted, tell_user, user_errors
 from .latents import decoded, decoder_for, frames_of
 
 FRAME_TIP = (
@@ -56,6 +57,7 @@ class Decode(io.ComfyNode):
         core, decode = decoder_for(model, samples, identity, frame, size or None)
         tell_user(cls.hidden.unique_id, " ".join(decode.warnings))
         count = len(frames_of(samples))
+        check_frames(count, *decode.frame_size)
         bar, images, done = progress_bar(count, cls.hidden.unique_id), None, 0
         for part in decoded(core, samples, decode, partial(tell_user, cls.hidden.unique_id)):
             stop_if_interrupted()
@@ -65,3 +67,9 @@ class Decode(io.ComfyNode):
             done += len(part)
             bar.update_absolute(done)
         return io.NodeOutput(images, decode.mask[None])
+
+
+def check_frames(count: int, height: int, width: int) -> None:
+    """Raise InputError where so many frames, float32 RGB, are more than the free memory."""
+    fix = "Connect model and identity to STARCaster Video Combine instead: it holds a few frames at a time."
+    check_memory(12 * count * height * width, f"{count} frames of {width}x{height} at once", fix, free_memory())

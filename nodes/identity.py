@@ -15,6 +15,7 @@ from .comfy_bridge import (
     identity_output_path,
     input_path,
     io,
+    name_fault,
     tell_user,
     user_errors,
 )
@@ -91,6 +92,10 @@ class IdentityLoader(io.ComfyNode):
     def fingerprint_inputs(cls, identity_file=NONE, **inputs):
         path = input_path(identity_file) if identity_file in identity_files() else None
         return os.path.getmtime(path) if path else None
+
+    @classmethod
+    def validate_inputs(cls, save_as) -> bool | str:
+        return (isinstance(save_as, str) and save_as.strip() and name_fault(save_as.strip())) or True
 
     @classmethod
     @user_errors

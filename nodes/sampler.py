@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from ..starcaster_core.preflight import check_memory
 from ..starcaster_core.presets import ModelConfig
 from ..starcaster_core.sampling.redo import next_seed, read_redo
 from ..starcaster_core.sampling.samplers import SAMPLERS
@@ -12,6 +13,7 @@ from . import sockets
 from .comfy_bridge import (
     CATEGORY,
     SamplingProgress,
+    free_memory,
     io,
     journal_folder,
     stop_if_interrupted,
@@ -178,6 +180,8 @@ class Sampler(io.ComfyNode):
         frames, _ = video_length(core.config.fps, speech, camera, None if speech or camera else seconds)
         tell(" ".join(core.warnings(speech, camera)))
         settings = chosen_settings(core.config, widgets)
+        size = 4 * frames * core.config.unet.in_channels * core.config.latent_size**2
+        check_memory(size, f"the samples of {frames} frames", "Make a shorter video.", free_memory())
         again = read_redo(redo, core.config, frames, next_seed(settings.seed))
         conditions = Conditions(identity, speech, camera, frames)
         render = model.on_device(), conditions, settings

@@ -13,6 +13,7 @@ import torch
 from ..starcaster_core.errors import InputError
 from ..starcaster_core.files import sweep_parts
 from ..starcaster_core.frame_sizes import FRAMES
+from ..starcaster_core.preflight import check_disk
 from ..starcaster_core.types import DEFAULT_FPS
 from ..starcaster_core.video import FORMATS, as_rate, write_video
 from . import sockets
@@ -21,6 +22,7 @@ from .comfy_bridge import (
     InputImpl,
     check_channels,
     io,
+    name_fault,
     next_output,
     progress_bar,
     stop_if_interrupted,
@@ -114,6 +116,10 @@ class VideoCombine(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix) -> bool | str:
+        return (isinstance(filename_prefix, str) and name_fault(filename_prefix)) or True
+
+    @classmethod
     @user_errors
     def execute(
         cls,
@@ -143,6 +149,7 @@ class VideoCombine(io.ComfyNode):
         tell_user(cls.hidden.unique_id, " ".join(warnings))
         slices, size = with_size(slices)
         path, subfolder = next_output(filename_prefix, FORMATS[format].suffix, size, cls)
+        check_disk(path, count, *size, format)
         sweep_parts(path.parent)  # what a killed server left
         bar = progress_bar(count, cls.hidden.unique_id)
         preview = None if format in PLAYABLE else Preview(fps, sound if FORMATS[format].audio else None)

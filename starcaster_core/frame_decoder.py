@@ -145,12 +145,18 @@ class FrameDecoder:
         self.beside = torch.from_numpy(np.array(photo[self.part])).float().to(self.model.device)
 
     @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of the frames in pixels."""
+        if self.picture:
+            return self.identity.photo.shape[:2]
+        return (self.size or (FULL if self.uses_photo else self.model.config.image_size),) * 2
+
+    @property
     def mask(self) -> Tensor:
         """Where frames may differ from the photo, float32 [H, W] in 0..1: all of a face's frame, the crop in a whole
         picture."""
         if not self.picture:
-            side = self.size or (FULL if self.uses_photo else self.model.config.image_size)
-            return torch.ones(side, side)
+            return torch.ones(self.frame_size)
         mask = torch.zeros(self.identity.photo.shape[:2])
         mask[self.part] = self.weights[..., 0].cpu()
         return mask

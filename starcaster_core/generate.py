@@ -11,15 +11,20 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .camera import PRESETS, CameraMove
 from .errors import InputError, shown
-from .frame_sizes import FRAMES, LARGEST, SMALLEST
+from .frame_sizes import FRAMES, FULL, LARGEST, SMALLEST
+from .preflight import check_disk, check_memory
 from .presets import SCHEDULERS, ModelConfig
 from .sampling.redo import next_seed, read_redo
 from .sampling.settings import ON_FAULT, SamplerSettings
 from .signals import ending_at_once
 from .types import Identity
+
+if TYPE_CHECKING:
+    from .pipeline import Voice
 
 FileName = str | os.PathLike
 SUFFIXES = (".mp4", ".webm", ".mov", ".gif")
@@ -103,15 +108,19 @@ def run(args: argparse.Namespace) -> None:
     check_files(args)
     with ending_at_once():
         import_networks()
-    from .pipeline import JOURNAL, frame_decoder, load_model, prepare, save_video
+    from .models.checkpoint import read_config
+    from .pipeline import JOURNAL, frame_decoder, load_model, prepare, read_voice, save_video
     from .sampling.execution import Execution
 
     started = time.monotonic()
+    config = read_config(args.model)
+    identity = choose_identity(args, config)
+    voice = None if args.speech is None else read_voice(args.speech, args.seconds)
+    check_needs(args, config, identity, voice)
     model = load_model(
         args.model, args.device, float8=args.float8, offload=args.offload, audio_encoder=args.audio_encoder
     )
-    identity = choose_identity(args, model)
-    conditions = prepare(model, identity, args.speech, choose_camera(args), args.seconds)
+    conditions = prepare(model, identity, voice, choose_camera(args), args.seconds)
     settings = SamplerSettings.of(model.config, **chosen_settings(args))
     decode = frame_decoder(model, conditions, settings, args.frame, args.size)
     for warning in (*conditions.warnings, *decode.warnings):
@@ -196,6 +205,29 @@ def check_files(args: argparse.Namespace) -> None:
         OutputName(args.out).release()  # known before the model is loaded; `save_video` reserves it
 
 
+def check_needs(args: argparse.Namespace, config: ModelConfig, identity: Identity, voice: Voice | None) -> None:
+    """Raise InputError where the device, the disk or the memory does not do, or chunks to make again do not exist."""
+    from .models.checkpoint import RANDOM, find_checkpoint
+    from .pipeline import DEFAULT_SECONDS, choose_device
+
+    device = choose_device(args.device)
+    seconds = args.seconds or (DEFAULT_SECONDS if voice is None else voice.seconds)
+    frames = max(1, round(seconds * config.fps))
+    chunks_to_redo(args, config, frames)
+    width = height = args.size or (config.image_size if config.reference_decoder is None else FULL)
+    if args.frame == "picture" and identity.photo is not None and config.reference_decoder is not None:
+        height, width = identity.photo.shape[:2]
+    check_disk(args.out, frames, width, height)
+    if args.model not in RANDOM:
+        size = find_checkpoint(args.model).stat().st_size
+        check_memory(size, "the model's weights", "Close other programs, or use a smaller model.")
+        if device.type == "cuda" and not args.offload:
+            import torch
+
+            size, free = size / (2 if args.float8 else 1), torch.cuda.mem_get_info(device)[0]
+            check_memory(size, "the weights on the GPU", "Use --offload or --float8, or close other programs.", free)
+
+
 def is_same_file(one: FileName, other: FileName) -> bool:
     """Return whether two paths lead to one file, links followed."""
     try:
@@ -221,7 +253,7 @@ def import_networks() -> None:
         gc.enable()
 
 
-def choose_identity(args: argparse.Namespace, model) -> Identity:
+def choose_identity(args: argparse.Namespace, config: ModelConfig) -> Identity:
     """Read the photos or the saved identity that was asked for, and save it where wanted."""
     from .identity import load_identity, save_new_identity
     from .pipeline import read_identity
@@ -229,7 +261,7 @@ def choose_identity(args: argparse.Namespace, model) -> Identity:
     if args.identity:
         identity = load_identity(args.identity)
     else:
-        identity = read_identity(model, args.portrait, args.face, args.face_models)
+        identity = read_identity(config, args.portrait, args.face, args.face_models)
     if args.save_identity:
         saved = save_new_identity(args.save_identity, identity)
         if saved != args.save_identity:

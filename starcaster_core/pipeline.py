@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .conventions import FPS
+from .conventions import FPS, SAMPLE_RATE
 from .errors import InputError
 from .files import numbered, sweep_parts
 from .sampling.settings import Conditions, SamplerSettings
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .frame_decoder import FrameDecoder
     from .models.extensions import FramePose
     from .models.starcaster import Starcaster
+    from .presets import ModelConfig
     from .sampling.execution import Execution
     from .sampling.guards import FrameGuard
     from .sampling.journal import NoJournal
@@ -114,6 +115,19 @@ def choose_dtype(device: torch.device) -> torch.dtype | None:
 
 
 @dataclass(frozen=True)
+class Voice:
+    """A sound file that was read: samples [N] of 16 kHz, the sound as it is, and warnings."""
+
+    samples: torch.Tensor
+    sound: Sound
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / SAMPLE_RATE
+
+
+@dataclass(frozen=True)
 class Prepared(Conditions):
     """Conditions with the sound that belongs to them, and what the user should know, one sentence each."""
 
@@ -124,7 +138,7 @@ class Prepared(Conditions):
 def prepare(
     model: Starcaster,
     portrait: FileName | Sequence[FileName] | Identity,
-    speech: FileName | None = None,
+    speech: FileName | Voice | None = None,
     camera: str | CameraMove | CameraPath | None = None,
     seconds: float | None = None,
     *,
@@ -133,20 +147,22 @@ def prepare(
 ) -> Prepared:
     """Read a portrait, a voice and a camera path as conditions for a model.
 
-    portrait: one or several photos of one person, or an identity. speech: a sound file; without one the mouth is free.
+    portrait: one or several photos of one person, or an identity. speech: a sound file, or one that `read_voice`
+    has read; without one the mouth is free.
     camera: a preset's name, a move, a JSON keyframe file, or a path; None: a still camera and a head that moves freely.
     seconds: length of the video, see `video_length`. face: single, largest, leftmost, rightmost.
     Raises InputError and its kinds for what cannot be used.
     """
     warnings: list[str] = []
-    identity = portrait if isinstance(portrait, Identity) else read_identity(model, portrait, face, face_models)
+    identity = portrait if isinstance(portrait, Identity) else read_identity(model.config, portrait, face, face_models)
     from .identity import portrait_warnings
 
     warnings += portrait_warnings(identity)
     encoded = sound = None
     if speech is not None:
-        encoded, sound, said = read_speech(model, speech, seconds)
-        warnings += said
+        voice = speech if isinstance(speech, Voice) else read_voice(speech, seconds)
+        encoded, sound = model.encode_speech(voice.samples.to(model.device)), voice.sound
+        warnings += voice.warnings
     frames, said = video_length(model.config.fps, encoded, None, seconds)
     path = camera if camera is None or isinstance(camera, CameraPath) else read_camera(camera, frames, model.config.fps)
     if path is not None:
@@ -156,7 +172,7 @@ def prepare(
 
 
 def read_identity(
-    model: Starcaster,
+    config: ModelConfig,
     photos: FileName | Sequence[FileName],
     face: str = "single",
     face_models: Sequence[FileName] = (),
@@ -165,18 +181,18 @@ def read_identity(
     from .identity import load_recogniser, make_identity, read_picture
 
     paths = [photos] if isinstance(photos, (str, os.PathLike)) else list(photos)
-    recogniser = load_recogniser(model.config.identity_backend, [Path(folder) for folder in face_models])
+    recogniser = load_recogniser(config.identity_backend, [Path(folder) for folder in face_models])
     return make_identity([read_picture(path) for path in paths], CROP_SIZE, which=face, recogniser=recogniser)
 
 
-def read_speech(model: Starcaster, file: FileName, seconds: float | None = None) -> tuple[Speech, Sound, list[str]]:
-    """Read a sound file -> the model's speech features, the sound itself, warnings. seconds: use only so many."""
+def read_voice(file: FileName, seconds: float | None = None) -> Voice:
+    """Read a sound file. seconds: use only so many. Raises AudioError for sound that cannot be used."""
     from .speech import LIMIT_SECONDS, audio_warnings, decode_audio, mono16k
 
     # More than may be used is not read: an hour would cost gigabytes and be refused.
     waveform, rate, warnings = decode_audio(file, LIMIT_SECONDS + 1 if seconds is None else seconds)
     samples = mono16k(waveform, rate, seconds)
-    return model.encode_speech(samples.to(model.device)), (waveform, rate), [*warnings, *audio_warnings(samples)]
+    return Voice(samples, (waveform, rate), (*warnings, *audio_warnings(samples)))
 
 
 def read_camera(camera: str | CameraMove, frames: int, fps: float = FPS) -> CameraPath:

@@ -139,6 +139,20 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[ModelConfig, dict[str, Ten
     Raises CheckpointError for a file that is missing, truncated or something else, values of the configuration outside
     their ranges, and weights that are not finite floating-point numbers.
     """
+    weights = {}
+    config, provenance = read_header(path, weights)
+    check_weights(weights, Path(path).name)
+    return config, weights, provenance
+
+
+def read_config(name_or_path: str | os.PathLike) -> ModelConfig:
+    """Return the configuration alone, without the weights. Raises CheckpointError as `load_checkpoint` does."""
+    name = str(name_or_path)
+    return PRESETS[name] if name in RANDOM else read_header(find_checkpoint(name))[0]
+
+
+def read_header(path: str | os.PathLike, weights: dict[str, Tensor] | None = None) -> tuple[ModelConfig, dict]:
+    """Return the configuration and the provenance; `weights`, where given, is filled with the weights as they are."""
     from safetensors import SafetensorError, safe_open
 
     fix = "Choose a built-in model (mini) or a STARCaster .safetensors file in models/starcaster."
@@ -147,7 +161,8 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[ModelConfig, dict[str, Ten
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            weights = {upgrade_name(key): file.get_tensor(key) for key in file.keys()}
+            if weights is not None:
+                weights |= {upgrade_name(key): file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             "a whole safetensors file",
@@ -167,8 +182,7 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[ModelConfig, dict[str, Ten
             f"{Path(path).name} ({shorten(str(error), 200)})",
             "Update the node pack; if that does not help, the file is damaged: get it again.",
         ) from None
-    check_weights(weights, Path(path).name)
-    return config, weights, provenance
+    return config, provenance
 
 
 def parse(text: str):

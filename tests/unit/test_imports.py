@@ -39,7 +39,8 @@ ALLOWED = {
     "frame_decoder": BASE | {"models", "identity"},
     "face_guard": BASE | {"models", "identity", "camera"},
     "pipeline": BASE | STREAMS | {"models", "sampling", "frame_decoder", "face_guard"},
-    "generate": BASE | STREAMS | {"models", "sampling", "pipeline", "signals", "locks"},
+    "preflight": {"errors"},
+    "generate": BASE | STREAMS | {"models", "sampling", "pipeline", "signals", "locks", "preflight"},
     "benchmark": BASE | STREAMS | {"models", "sampling", "pipeline", "command"},
     # The command line reaches a command's module by name, and only that one.
     "cli": {"command", "signals"},

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from corpus import Case, all_cases, identity_bytes
+import torch
+from corpus import Case, all_cases, identity_bytes, wav
+from PIL import Image
 
 from starcaster_core import pipeline
 from starcaster_core.cli import main
@@ -108,6 +110,8 @@ def test_what_is_impossible_is_said_before_the_model_is_loaded(tmp_path, monkeyp
     monkeypatch.setattr(pipeline, "load_model", lambda *_, **__: pytest.fail("the model was loaded"))
     (tmp_path / "me.safetensors").write_bytes(identity_bytes())
     (tmp_path / "path.json").write_text("{}")
+    (tmp_path / "nan.wav").write_bytes(wav(np.full((1, 1600), np.nan, np.float32), width=-4))
+    Image.new("RGB", (200, 200)).save(tmp_path / "grey.png")
     usual = ["generate", "--identity", str(tmp_path / "me.safetensors"), "--out", str(tmp_path / "a.mp4")]
     for wrong in (
         ["--out", str(tmp_path / "me.safetensors" / "a.mp4")],
@@ -115,8 +119,23 @@ def test_what_is_impossible_is_said_before_the_model_is_loaded(tmp_path, monkeyp
         ["--steps", "0"],
         ["--size", "9"],
         ["--camera", str(tmp_path / "path.json")],
+        ["--speech", str(tmp_path / "nan.wav")],
+        ["--redo", "8"],
+        ["--seconds", "86400", "--size", "2048", "--out", str(tmp_path / "a.mov")],
+        ["--model", str(tmp_path / "path.json")],
     ):
         assert main([*usual, *wrong]) == 1 and capsys.readouterr().err.startswith("error: Wanted"), wrong
+    faceless = ["generate", "--portrait", str(tmp_path / "grey.png"), "--out", str(tmp_path / "a.mp4")]
+    assert main(faceless) == 1 and "no face" in capsys.readouterr().err
+    assert not list(tmp_path.glob("a.*"))
+
+
+def test_a_gpu_too_small_for_the_weights_is_named_before_the_model_is_loaded(tmp_path, nobody, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(pipeline, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**6, 10**9))
+    assert main(["generate", "--identity", str(nobody), "--out", str(tmp_path / "a.mp4")]) == 1
+    assert re.search(r"free memory for the weights on the GPU, got 0.0 GB. Use --offload", capsys.readouterr().err)
 
 
 def test_there_are_many():

@@ -223,3 +223,33 @@ def test_core_s_face_landmarks_say_where_mouth_and_eyes_are(module, monkeypatch)
     assert connected(20).regions[0, 0] - alone.regions[0, 0] > 0.02
     with pytest.raises(module("starcaster_core.errors").InputError, match="same picture"):
         connected(400)
+
+
+def test_names_that_cannot_be_are_refused_before_the_prompt_runs(module):
+    combine, loader = module("nodes.video").VideoCombine, module("nodes.identity").IdentityLoader
+    for prefix in ("../escaped", "/tmp/escaped", "", "a|b", "a" * 300):
+        assert combine.validate_inputs(filename_prefix=prefix).startswith("Wanted a file name inside the output folder")
+    for prefix in ("starcaster/video", "%date:yyyy-MM-dd%/%STARCaster Sampler.seed%", None):
+        assert combine.validate_inputs(filename_prefix=prefix) is True
+    assert loader.validate_inputs(save_as="../me").startswith("Wanted")
+    assert loader.validate_inputs(save_as=" ") is True and loader.validate_inputs(save_as="me") is True
+
+
+def test_more_frames_than_the_memory_holds_are_refused_at_once(module, bridge, errors, monkeypatch, tmp_path):
+    core = module("starcaster_core.models.checkpoint").load_checkpoint("tiny", torch.float32)
+    identity = module("starcaster_core.types").Identity(np.ones(128, np.float32))
+    latent = {"samples": torch.zeros(1, 16, 8, 8).expand(10**9, -1, -1, -1)}
+    decode, combine, sampler = (module(f"nodes.{name}") for name in ("decode", "video", "sampler"))
+    for node in (decode.Decode, combine.VideoCombine, sampler.Sampler):
+        monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None, prompt=None, extra_pnginfo=None))
+    with pytest.raises(Exception, match=r"free memory for 1000000000 frames of .* STARCaster Video Combine instead"):
+        decode.Decode.execute(latent, bridge.LoadedModel(core), identity, "face", 0)
+    monkeypatch.setattr(bridge.folder_paths, "get_output_directory", lambda: str(tmp_path))
+    with pytest.raises(Exception, match=r"of free disk for 1000000000 frames"):
+        combine.VideoCombine.execute(
+            25, "png", 18, "video", samples=latent, model=bridge.LoadedModel(core), identity=identity
+        )
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(sampler, "free_memory", lambda: 1000)
+    with pytest.raises(Exception, match=r"free memory for the samples of 25 frames"):
+        sampler.Sampler.execute(bridge.LoadedModel(core), identity, seconds=1.0)
