@@ -7,22 +7,61 @@ number of frames are taken for unknown.
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 import torch
 
 from ..starcaster_core.errors import InputError
-from .comfy_bridge import intermediate_device
+from ..starcaster_core.preflight import check_memory, free_disk
+from ..starcaster_core.presets import ModelConfig
+from ..starcaster_core.sampling.journal import SPARE
+from .comfy_bridge import free_memory, intermediate_device, temporary_output
 
 HEAD_MOTION, CAMERA, USE_REFERENCE = "starcaster_head_motion", "starcaster_camera", "starcaster_use_reference"
 FRAME_RATE, FAULT = "starcaster_fps", "starcaster_on_fault"
+LONG = 2**28  # bytes of samples from which they are in a file; ten minutes of `mini`
 AT_ONCE = 4  # frames decoded at a time: memory does not grow with the video's length, and Cancel is heard in between
 
 
-def pack(core, chunks: Iterable, frames: int, use_reference: bool, on_fault: str) -> dict:
-    """Chunks of a rollout, unit variance [1, C, T, h, w] -> LATENT with float32 samples [frames, C, h, w]."""
-    config = core.config
-    samples = torch.empty(frames, config.unet.in_channels, *[config.latent_size] * 2, device=intermediate_device())
+def room_for(frames: int, config: ModelConfig) -> torch.Tensor:
+    """Room for the raw latents of a video, float32 [frames, C, h, w]: in memory, of a long one in a file.
+
+    The system writes such a file out and reads it back as others need the memory. It has no name and goes with the
+    tensor, however the server ends. Raises InputError where neither disk nor memory has so much.
+    """
+    shape = frames, config.unet.in_channels, config.latent_size, config.latent_size
+    size = 4 * math.prod(shape)
+    device = intermediate_device()
+    if size > LONG and device.type == "cpu" and (samples := in_a_file(size)) is not None:
+        return samples.view(shape)
+    check_memory(size, f"the samples of {frames} frames", "Make a shorter video.", free_memory())
+    return torch.empty(shape, device=device)
+
+
+def in_a_file(size: int) -> torch.Tensor | None:
+    """Return float32 [size / 4] in a nameless file of the temp folder; None where there is no room for one, or the
+    system cannot promise it beforehand: a disk that fills up later would end the server."""
+    path = temporary_output(".latents")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not hasattr(os, "posix_fallocate") or size + SPARE > (free_disk(path) or 0):
+            return None
+        with open(path, "xb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+        return torch.from_file(str(path), shared=True, size=size // 4, dtype=torch.float32)
+    except (OSError, RuntimeError):
+        return None
+    finally:
+        with suppress(OSError):
+            path.unlink()
+
+
+def pack(core, chunks: Iterable, samples: torch.Tensor, use_reference: bool, on_fault: str) -> dict:
+    """Chunks of a rollout, unit variance [1, C, T, h, w] -> LATENT with `samples` of `room_for`, filled."""
+    config, frames = core.config, len(samples)
     done, motion, cameras = 0, [], []
     for chunk in chunks:
         raw = core.to_raw(chunk.latents)[0].movedim(1, 0)

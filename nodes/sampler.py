@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from ..starcaster_core.preflight import check_memory
 from ..starcaster_core.presets import ModelConfig
 from ..starcaster_core.sampling.redo import next_seed, read_redo
 from ..starcaster_core.sampling.samplers import SAMPLERS
@@ -13,14 +12,13 @@ from . import sockets
 from .comfy_bridge import (
     CATEGORY,
     SamplingProgress,
-    free_memory,
     io,
     journal_folder,
     stop_if_interrupted,
     tell_user,
     user_errors,
 )
-from .latents import pack
+from .latents import pack, room_for
 
 DEFAULTS = SamplerSettings()
 # What a widget says when the model's own value is meant.
@@ -180,8 +178,7 @@ class Sampler(io.ComfyNode):
         frames, _ = video_length(core.config.fps, speech, camera, None if speech or camera else seconds)
         tell(" ".join(core.warnings(speech, camera)))
         settings = chosen_settings(core.config, widgets)
-        size = 4 * frames * core.config.unet.in_channels * core.config.latent_size**2
-        check_memory(size, f"the samples of {frames} frames", "Make a shorter video.", free_memory())
+        samples = room_for(frames, core.config)
         again = read_redo(redo, core.config, frames, next_seed(settings.seed))
         conditions = Conditions(identity, speech, camera, frames)
         render = model.on_device(), conditions, settings
@@ -197,7 +194,7 @@ class Sampler(io.ComfyNode):
                 faces=True,
                 say=tell,
             )
-            latent = pack(core, chunks, frames, settings.use_reference, on_fault)
+            latent = pack(core, chunks, samples, settings.use_reference, on_fault)
             journal.finish(len(again))
         return io.NodeOutput(latent)
 

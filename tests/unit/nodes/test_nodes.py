@@ -250,6 +250,6 @@ def test_more_frames_than_the_memory_holds_are_refused_at_once(module, bridge, e
             25, "png", 18, "video", samples=latent, model=bridge.LoadedModel(core), identity=identity
         )
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(sampler, "free_memory", lambda: 1000)
+    monkeypatch.setattr(module("nodes.latents"), "free_memory", lambda: 1000)
     with pytest.raises(Exception, match=r"free memory for the samples of 25 frames"):
         sampler.Sampler.execute(bridge.LoadedModel(core), identity, seconds=1.0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from argparse import ArgumentParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -71,6 +73,43 @@ def test_without_a_place_for_it_the_prompt_runs_all_the_same(sample, tmp_path):
     (tmp_path / "starcaster").write_text("a file where the folder should be")
     latent, told, _ = sample()
     assert len(latent["samples"]) == 40 and "No journal is kept" in told[0]
+
+
+def anonymous() -> int:
+    """Bytes of this process that only memory holds."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
+    return 1024 * int(line.split()[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux alone tells")
+def test_samples_of_a_long_video_are_in_a_file_that_leaves_nothing(sample, module, bridge, monkeypatch):
+    latents, config = module("nodes.latents"), module("starcaster_core.presets").PRESETS["tiny"]
+    plain, _, _ = sample(seed=3)
+    shutil.rmtree(sample.folder / "starcaster")
+    monkeypatch.setattr(latents, "LONG", 1)
+    mapped, _, _ = sample(seed=3)
+    assert torch.equal(mapped["samples"], plain["samples"])
+    vae = bridge.StarcasterVAE(module("starcaster_core.models.checkpoint").load_checkpoint("tiny", torch.float32).vae)
+    assert torch.equal(vae.decode(mapped["samples"]), vae.decode(plain["samples"])), "core's VAE Decode takes them"
+
+    before, room = anonymous(), latents.room_for(20_000, config)
+    room.fill_(1)
+    assert room.nbytes > 80e6 and anonymous() - before < room.nbytes / 4
+    assert float(room.sum()) == room.numel()
+    assert not list(Path(bridge.folder_paths.get_temp_directory()).glob("*.latents"))
+
+
+@pytest.mark.parametrize("fault", ["no such call", "full"])
+def test_without_a_file_samples_are_in_memory(module, bridge, monkeypatch, fault):
+    latents, config = module("nodes.latents"), module("starcaster_core.presets").PRESETS["tiny"]
+    monkeypatch.setattr(latents, "LONG", 1)
+    if fault == "full":
+        monkeypatch.setattr(latents, "free_disk", lambda path: 1000)
+    else:
+        monkeypatch.delattr(latents.os, "posix_fallocate", raising=False)
+    assert latents.in_a_file(4000) is None
+    assert latents.room_for(10, config).shape == (10, 16, 8, 8)
+    assert not list(Path(bridge.folder_paths.get_temp_directory()).glob("*.latents"))
 
 
 def test_black_pictures_are_not_decoded_as_if_they_were_right(module, bridge):
