@@ -115,7 +115,7 @@ def show_below(node_id: str | None, sentence: str) -> None:
 
 def free_memory() -> int:
     """Bytes of main memory that are free."""
-    return management.get_free_memory(torch.device("cpu"))
+    return management.get_free_memory(torch.device("cpu"))  # pyright: ignore[reportReturnType]
 
 
 # Folders

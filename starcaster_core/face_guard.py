@@ -111,6 +111,6 @@ def embedding(picture: np.ndarray) -> np.ndarray | None:
         return None
     picture = enlarged(picture, times)
     try:
-        return embed(picture, face_at(picture, found.box * times))
+        return embed(picture, face_at(picture, list(found.box * times)))
     except MissingDependencyError:
         return None

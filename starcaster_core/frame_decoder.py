@@ -147,9 +147,11 @@ class FrameDecoder:
     @property
     def frame_size(self) -> tuple[int, int]:
         """Height and width of the frames in pixels."""
-        if self.picture:
-            return self.identity.photo.shape[:2]
-        return (self.size or (FULL if self.uses_photo else self.model.config.image_size),) * 2
+        photo = self.identity.photo if self.picture and self.identity is not None else None
+        if photo is not None:
+            return photo.shape[0], photo.shape[1]
+        side = self.size or (FULL if self.uses_photo else self.model.config.image_size)
+        return side, side
 
     @property
     def mask(self) -> Tensor:

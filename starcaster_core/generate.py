@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> None:
         settings,
         offload=args.offload,
         decode=decode,
-        progress=show_progress,
+        progress=Progress(),
         execution=execution,
         journal=None if args.no_journal else args.out.parent / JOURNAL,
         keep_journal=args.keep_journal or bool(args.redo),
@@ -288,6 +288,23 @@ def chunks_to_redo(args: argparse.Namespace, config: ModelConfig, frames: int) -
 def say(sentence: str) -> None:
     """Print a sentence on a line of its own."""
     print(f"\n{sentence}" if sys.stderr.isatty() else sentence, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Shows how far the work is; once two chunks are made, how many minutes are left, if more than one."""
+
+    def __init__(self):
+        self.ended: list[float] = []  # when the first two chunks of this run were done, by the clock
+
+    def __call__(self, report) -> None:
+        show_progress(report)
+        if report.step < report.steps or len(self.ended) == 2:
+            return
+        self.ended.append(time.monotonic())
+        if len(self.ended) == 2:  # the first one had the machine warm up
+            minutes = (self.ended[1] - self.ended[0]) * (report.chunks - report.chunk - 1) / 60
+            if minutes > 1:
+                say(f"About {minutes:.0f} minutes are left.")
 
 
 def show_progress(report) -> None:

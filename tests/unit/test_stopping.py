@@ -19,6 +19,7 @@ from starcaster_core.face_guard import FaceGuard
 from starcaster_core.files import part_beside
 from starcaster_core.identity import save_identity
 from starcaster_core.sampling.execution import Network
+from starcaster_core.sampling.rollout import ChunkProgress
 from starcaster_core.sampling.settings import Conditions, SamplerSettings
 from starcaster_core.signals import interruptible
 from starcaster_core.types import Identity
@@ -106,6 +107,19 @@ def test_the_command_keeps_its_journal_beside_the_video_and_removes_it(command, 
     monkeypatch.setattr(generate, "show_progress", Stop(KeyboardInterrupt(), 1))
     assert main([*command, "--no-journal", "--out", str(tmp_path / "p.mp4")]) == 130
     assert names(tmp_path) == {"me.identity.safetensors", "o.unfinished.mp4", "o.mp4", "p.unfinished.mp4"}
+
+
+def test_the_minutes_that_are_left_are_said_once(monkeypatch, capsys):
+    from starcaster_core import generate
+
+    clock = iter(range(100, 1000, 10))  # ten seconds a chunk
+    monkeypatch.setattr(generate.time, "monotonic", lambda: next(clock))
+    for chunks, said in ((62, ["About 10 minutes are left."]), (6, [])):
+        progress = generate.Progress()
+        for chunk in range(5):
+            for step in (1, 2):
+                progress(ChunkProgress(chunk, chunks, step, 2, None))
+        assert [line for line in capsys.readouterr().err.splitlines() if "minutes" in line] == said
 
 
 def test_the_command_makes_a_chunk_again(command, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 from argparse import ArgumentParser
 from pathlib import Path
@@ -99,15 +100,21 @@ def test_samples_of_a_long_video_are_in_a_file_that_leaves_nothing(sample, modul
     assert not list(Path(bridge.folder_paths.get_temp_directory()).glob("*.latents"))
 
 
-@pytest.mark.parametrize("fault", ["no such call", "full"])
+@pytest.mark.parametrize("fault", ["no such call", "no room", "a disk that fills up"])
 def test_without_a_file_samples_are_in_memory(module, bridge, monkeypatch, fault):
     latents, config = module("nodes.latents"), module("starcaster_core.presets").PRESETS["tiny"]
     monkeypatch.setattr(latents, "LONG", 1)
-    if fault == "full":
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if fault == "no room":
         monkeypatch.setattr(latents, "free_disk", lambda path: 1000)
-    else:
+    elif fault == "no such call":
         monkeypatch.delattr(latents.os, "posix_fallocate", raising=False)
-    assert latents.in_a_file(4000) is None
+    else:  # as far as the system is concerned
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        assert latents.in_a_file(40_000) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert latents.room_for(10, config).shape == (10, 16, 8, 8)
     assert not list(Path(bridge.folder_paths.get_temp_directory()).glob("*.latents"))
 
