@@ -76,11 +76,11 @@ def augment(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _noise(frequency: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw noise [CROP] between white and pink, sometimes with a smooth response of its own, sometimes coming and going
+    """Draw noise [CROP] from white to brown, sometimes with a smooth response of its own, sometimes coming and going
     by +-10 dB within a quarter of a second or slower."""
     from scipy import fft
 
-    colour = rng.uniform(0, 1.2)  # 0 white, 1 pink
+    colour = rng.uniform(0, 1.2)  # 0 white, 0.5 pink, 1 brown
     spectrum = fft.rfft(rng.standard_normal(SPECTRUM, np.float32))
     spectrum *= (np.maximum(frequency, 10) ** -colour).astype(np.float32)
     if rng.random() < 0.5:
