@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from starcaster_core.speech import load_audio, mono16k
 from starcaster_core.training.decoder_pairs import decode_jpeg, photo_files
 from starcaster_core.training.photo_clips import lip_motion, still_gaze
 
-FRAMES, VIDEO_FRAMES, PEOPLE = 32, 64, 10
+FRAMES, VIDEO_FRAMES, PEOPLE = 32, 60, 10
 LEAST = 20  # frames in which a face is found, for a photo to count
 
 
@@ -59,7 +60,7 @@ def by_people(folder: Path, count: int) -> list[Said]:
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in CONTAINERS)
     said = []
     for path in files[:: max(1, len(files) // count)][:count]:
-        seen = [opening(found) for found in follow_landmarks(frames_at(path))]
+        seen = [opening(found) for found in follow_landmarks(islice(frames_at(path), VIDEO_FRAMES))]
         if not np.isnan(seen).any():
             motion = torch.zeros(len(seen), len(CHANNELS))
             said.append(Said(mono16k(*load_audio(path)).numpy(), np.array(seen), motion))

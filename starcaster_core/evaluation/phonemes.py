@@ -33,7 +33,8 @@ from ..training.utterances import LabelledUtterance, utterances
 SOUNDS = {".wav", ".flac", ".mp3", ".ogg"}
 WITHOUT_SCHWA = np.arange(len(CLASS_NAMES) + 1)  # as the aligner hears
 WITHOUT_SCHWA[[CLASS_NAMES.index("ax"), AH_OR_AX]] = CLASS_NAMES.index("ah")
-COLOURS, LEVELS, NOISE_SECONDS = (0.0, 0.5, 1.0), (-70, -50, -30, -20), 8  # of noise: 0 white, 1 pink; dB of full scale
+COLOURS, LEVELS, NOISE_SECONDS = (0.0, 0.5, 1.0), (-70, -50, -30, -20), 8  # of noise alone: 0.5 pink; dB of full scale
+NOISY = -10  # dB of the speech: noise added to recordings
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,17 @@ def recordings(folder: Path) -> Iterator[EvaluatedUtterance]:
         yield EvaluatedUtterance(folder.name, samples, None, align(samples, words))
 
 
-def held_out_speakers(folder: Path, cache: Path | None = None) -> Iterator[EvaluatedUtterance]:
-    """Yield recordings of held-out speakers; their kind is the speaker's name up to its first hyphen."""
-    for clip in recorded(folder, True, cache):
+def held_out_speakers(folder: Path, seed: int, cache: Path | None = None) -> Iterator[EvaluatedUtterance]:
+    """Yield recordings of held-out speakers, every fourth a second time in pink noise; their kind is the speaker's name
+    up to its first hyphen."""
+    rng = np.random.default_rng(seed)
+    for number, clip in enumerate(recorded(folder, True, cache)):
         kind, aligned = clip.voice.partition("-")[0], WITHOUT_SCHWA[phoneme_classes(clip)]
-        yield EvaluatedUtterance(kind, clip.samples / np.float32(32767), None, aligned)
+        samples = clip.samples / np.float32(32767)
+        yield EvaluatedUtterance(kind, samples, None, aligned)
+        if number % 4 == 0:
+            noise = coloured_noise(len(samples), 0.5, rng) * (samples.std() * 10 ** (NOISY / 20))
+            yield EvaluatedUtterance("in noise", (samples + noise).clip(-1, 1), None, aligned)
 
 
 def nobody(seed: int) -> Iterator[EvaluatedUtterance]:
@@ -83,13 +90,18 @@ def nobody(seed: int) -> Iterator[EvaluatedUtterance]:
     pause = np.full(NOISE_SECONDS * SAMPLE_RATE // FRAME_SAMPLES, SILENCE)
     yield EvaluatedUtterance("silence", np.zeros(NOISE_SECONDS * SAMPLE_RATE, np.float32), pause, None)
     rng = np.random.default_rng(seed)
-    frequency = np.fft.rfftfreq(NOISE_SECONDS * SAMPLE_RATE, 1 / SAMPLE_RATE)
     for colour in COLOURS:
         for level in LEVELS:
-            spectrum = np.fft.rfft(rng.standard_normal(NOISE_SECONDS * SAMPLE_RATE))
-            noise = np.fft.irfft(spectrum * np.maximum(frequency, 20) ** -colour)
-            noise *= 10 ** (level / 20) / noise.std()
-            yield EvaluatedUtterance("noise", noise.clip(-1, 1).astype(np.float32), pause, None)
+            noise = coloured_noise(NOISE_SECONDS * SAMPLE_RATE, colour, rng) * np.float32(10 ** (level / 20))
+            yield EvaluatedUtterance("noise", noise.clip(-1, 1), pause, None)
+
+
+def coloured_noise(length: int, colour: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw noise of RMS 1 whose amplitude falls with frequency ** -colour from 20 Hz on: float32 [length]."""
+    frequency = np.fft.rfftfreq(length, 1 / SAMPLE_RATE)
+    spectrum = np.fft.rfft(rng.standard_normal(length)) * np.maximum(frequency, 20) ** -colour
+    noise = np.fft.irfft(spectrum, length)
+    return (noise / noise.std()).astype(np.float32)
 
 
 def figures(encoder: PhoneticEncoder, spoken: list[EvaluatedUtterance]) -> dict[str, dict[str, float]]:
@@ -147,7 +159,7 @@ def main() -> None:
     args = parser.parse_args()
     natural, aligned = (args.cache / name if args.cache else None for name in ("natural", "recorded"))
     spoken = list(held_out(args.utterances, args.seed, args.natural, natural))
-    spoken += held_out_speakers(args.recorded, aligned) if args.recorded else []
+    spoken += held_out_speakers(args.recorded, args.seed, aligned) if args.recorded else []
     spoken += nobody(args.seed)
     for folder in args.recordings:
         spoken += recordings(folder)

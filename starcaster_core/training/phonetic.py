@@ -26,6 +26,7 @@ from ..models.checkpoint import BUILT_IN, load_checkpoint
 from ..models.phonetic import CONTEXT, PhoneticEncoder, load_phonetic, save_phonetic
 from ..speech.spectrum import FRAME_SAMPLES, SAMPLE_RATE
 from .loop import LoopSettings, read_progress, train
+from .publish import averaged
 from .recorded import recorded
 from .utterances import HELD_OUT, LabelledUtterance, utterances
 
@@ -76,11 +77,11 @@ def augment(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _noise(frequency: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw noise [CROP] between white and pink, sometimes with a smooth response of its own, sometimes coming and going
+    """Draw noise [CROP] from white to brown, sometimes with a smooth response of its own, sometimes coming and going
     by +-10 dB within a quarter of a second or slower."""
     from scipy import fft
 
-    colour = rng.uniform(0, 1.2)  # 0 white, 1 pink
+    colour = rng.uniform(0, 1.2)  # 0 white, 0.5 pink, 1 brown
     spectrum = fft.rfft(rng.standard_normal(SPECTRUM, np.float32))
     spectrum *= (np.maximum(frequency, 10) ** -colour).astype(np.float32)
     if rng.random() < 0.5:
@@ -183,11 +184,13 @@ def run(
     natural: float = 0.0,
     init: str | None = None,
     recordings: Path | None = None,
+    share: float = 1.0,
 ) -> dict[str, dict[str, float]]:
     """Train for `minutes` in all, resuming what `out` holds, write the encoder, and return the held-out accuracy.
 
     count: synthetic utterances. natural: fraction of them in natural voices. init: "mini" or a file whose encoder is
     trained on, at half the learning rate; None starts from random weights. recordings: folder of `recorded` speech.
+    share: fraction of the trained weights in what is written, the rest is `init`'s.
     """
     synthetic = utterances(count, seed, False, natural, out / "natural")
     held_out = utterances(count // 10, seed, True, natural, out / "natural")
@@ -214,6 +217,8 @@ def run(
     settings = LoopSettings(minutes, learning_rate=peak, weight_decay=0.02, warmup=100, ema=0.0, log_every=50)
     train(encoder, compute_loss, settings, out, "phonetic", show=show)
     steps, spent = read_progress(out, "phonetic")
+    if init and share != 1:
+        encoder.load_state_dict(averaged(encoder.state_dict(), load_encoder(init).state_dict(), share))
     result = {"clean": accuracy(encoder, held_out), "degraded": accuracy(encoder, held_out, noisy=True)}
     if unheard:
         result["recorded"] = accuracy(encoder, unheard)
@@ -223,6 +228,7 @@ def run(
         + f" --natural {natural:g}" * bool(natural)
         + " --recorded SPEECH" * bool(recordings)
         + f" --init {Path(init or '').name}" * bool(init)
+        + f" --share {share:g}" * (share != 1)
         + " --bfloat16" * bfloat16,
         "seed": seed,
         "steps": steps,
@@ -230,6 +236,7 @@ def run(
         "utterances": count,
         "natural": natural,
         "recorded": len(heard),
+        "share": share,
         "held_out": result,
         "held_out_voices": HELD_OUT,
         "classes": CLASS_NAMES,
@@ -273,10 +280,14 @@ def main() -> None:
     parser.add_argument("--natural", type=float, default=0.0, help="share of the utterances in natural voices, 0..1")
     parser.add_argument("--recorded", type=Path, help="folder of recorded speech, with its table speech.tsv")
     parser.add_argument("--init", help="'mini' or a phonetic.safetensors to go on from, instead of beginning anew")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="fraction of the trained weights, 0..1; the rest is --init's"
+    )
     parser.add_argument("--bfloat16", action="store_true", help="faster on CPUs that multiply it in hardware only")
     add_debug(parser)
     args = parser.parse_args()
-    how = {"bfloat16": args.bfloat16, "natural": args.natural, "init": args.init, "recordings": args.recorded}
+    how = {"bfloat16": args.bfloat16, "natural": args.natural, "init": args.init}
+    how |= {"recordings": args.recorded, "share": args.share}
     print(json.dumps(run(args.minutes, args.out, args.seed, args.utterances, **how), indent=2))
 
 

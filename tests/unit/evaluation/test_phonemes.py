@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from starcaster_core.data.aligner import align
-from starcaster_core.data.phonemes import CLASS_NAMES, SILENCE
+from starcaster_core.data.phonemes import AH_OR_AX, CLASS_NAMES, SILENCE
 from starcaster_core.data.tts import phoneme_track, synthesize, synthesize_flite
 from starcaster_core.evaluation import phonemes
 from starcaster_core.training.utterances import LabelledUtterance
@@ -114,6 +114,23 @@ def test_silence_and_noise_are_pauses_alone():
     found = phonemes.figures(Hears(), list(phonemes.nobody(0)))
     assert found["silence"] == {"frames": 0, "pauses_right": 1}
     assert 0.3 < found["noise"]["pauses_right"] < 0.9
+
+
+def test_held_out_speakers_are_those_of_the_folder_and_some_are_heard_in_noise(monkeypatch, tmp_path):
+    asked = []
+    tone = (8000 * np.sin(np.arange(4 * 640) / 5)).astype(np.int16)
+    clips = [
+        LabelledUtterance(tone, np.array([0, 1280]), np.array([AH_OR_AX, SILENCE]), f"{name}-{number}")
+        for number, name in enumerate(("set", "other", "set"))
+    ]
+    monkeypatch.setattr(phonemes, "recorded", lambda *how: asked.append(how) or clips)
+    spoken = list(phonemes.held_out_speakers(tmp_path, 0))
+    assert asked == [(tmp_path, True, None)]
+    assert [one.kind for one in spoken] == ["set", "in noise", "other", "set"]
+    ah = CLASS_NAMES.index("ah")
+    assert all(one.own is None and one.aligned.tolist() == [ah, ah, SILENCE, SILENCE] for one in spoken)
+    added = spoken[1].samples - spoken[0].samples
+    assert added.std() / spoken[0].samples.std() == pytest.approx(10 ** (phonemes.NOISY / 20), rel=0.05)
 
 
 def test_recordings_are_read_with_their_words(flite, aligned, tmp_path):

@@ -169,6 +169,12 @@ def test_a_run_may_go_on_from_given_weights(tmp_path, monkeypatch):
         assert not torch.equal(anew[key], weights[key])
     assert not torch.equal(moved["merge.weight"], weights["merge.weight"])
     assert torch.equal(moved["mel_mean"], weights["mel_mean"])
+    training.run(
+        0.005, tmp_path / "moved", seed=6, count=10, batch_size=2, init=given / "phonetic.safetensors", share=0.25
+    )
+    halfway = load_file(tmp_path / "moved" / "phonetic.safetensors")["merge.weight"]
+    torch.testing.assert_close(halfway, torch.lerp(weights["merge.weight"], moved["merge.weight"], 0.25))
+    assert "--share 0.25" in facts_of(tmp_path / "moved" / "phonetic.safetensors")["command"]
     assert "--init phonetic.safetensors" in facts_of(tmp_path / "moved" / "phonetic.safetensors")["command"]
 
 
