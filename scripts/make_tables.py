@@ -161,6 +161,46 @@ def photos() -> list[str]:
     return table(["", "out of the photo", "autoencoder, enlarged", "photo, still", "wanted"], rows)
 
 
+def photo_frames() -> list[str]:
+    """Tabulate how near frames out of the photo come to the truth, and what swims."""
+    tree = results("photo-frames")
+    versions = ("photo", "enlarged", "still")
+
+    def row(title: str, figures: dict, name: str, form: str, wanted: str) -> list[str]:
+        return [title, *(form.format(figures[version][name]) for version in versions), wanted]
+
+    gain = {"psnr": "enlarged + 3", "ssim": ""}
+    rows = []
+    for title, group in (("renders", "renders"), ("videos of people", "people")):
+        for name, unit, form in (("psnr", "PSNR, dB", "{:.1f}"), ("ssim", "SSIM", "{:.3f}")):
+            rows.append(row(f"mouth of {title}: {unit}", tree[group], name, form, gain[name]))
+    swim = tree["swim"]
+    rows.append(["texture that swims, ratio to the truth's", *(f"{swim[v]:.2f}" for v in versions[:2]), "", "1.3"])
+    rows.append(["whole picture: step across the border, grey levels", f"{max(tree['seam']):.2f}", "", "", "1"])
+    return table(["", "out of the photo", "drawn, enlarged", "photo, still", "wanted"], rows)
+
+
+def temporal() -> list[str]:
+    """Tabulate what frames have of their neighbours."""
+    tree = results("temporal")
+    titles = {
+        "psnr": ("PSNR, dB", "{:.2f}"),
+        "motion_error": ("change of a frame, off by, grey levels", "{:.2f}"),
+        "seam": ("the same where a chunk begins, ratio", "{:.2f}"),
+        "seam_without_context": ("without looking back", "{:.2f}"),
+        "noise": ("spread of one frame's noise to the others", "{:.2f}"),
+        "speech": ("spread of one frame's speech to those that do not hear it", "{:.2f}"),
+    }
+    names = [name for name in tree if name != "clips"]
+
+    def cell(figures: list[float], form: str) -> str:
+        mean, low, high = (form.format(x) for x in figures)
+        return f"{mean} [{low}, {high}]"
+
+    rows = [[title, *(cell(tree[name][key], form) for name in names)] for key, (title, form) in titles.items()]
+    return table(["", *(f"`{name}`" if name == "mini" else name for name in names)], rows)
+
+
 def photo_lips() -> list[str]:
     """Tabulate how lips of photos follow the renderer's."""
     tree = results("photo-lips")
@@ -402,6 +442,7 @@ TABLES = {
     "mini-short": mini_short,
     "photos": photos,
     "photo-lips": photo_lips,
+    "photo-frames": photo_frames,
     "synth": synth,
     "drift": drift,
     "instruments": instruments,
@@ -409,6 +450,7 @@ TABLES = {
     "overfit": overfit,
     "overfit-lips": overfit_lips,
     "self-forcing": self_forcing,
+    "temporal": temporal,
     "bench": bench,
     "bench-command": bench_command,
     "bench-parts": bench_parts,

@@ -41,6 +41,7 @@ class Stage:
     timestep_power: timesteps are drawn as 1000 u^power with u uniform; below 1, the noisy ones come more often.
     snr_gamma: min-SNR weighting with this bound (Hang et al. 2023); None = as in `diffusion.py: noise_weights`.
     student_steps: above 0, the model is not trained but teaches a student to sample in so many steps (`student.py`).
+    optional: run only when asked for by name or number.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Stage:
     timestep_power: float = 1.0
     snr_gamma: float | None = None
     student_steps: int = 0
+    optional: bool = False
 
     @property
     def lead(self) -> int:
@@ -87,8 +89,13 @@ class Stage:
 
 
 def choose_stages(stages: tuple[Stage, ...], words: Collection[str]) -> tuple[Stage, ...]:
-    """Choose stages by "all", names ("1-motion") or numbers ("1"), in the recipe's order."""
-    chosen = tuple(stage for stage in stages if {"all", stage.name, stage.name.partition("-")[0]} & set(words))
+    """Choose stages by "all", which leaves out optional ones, names ("1-motion") or numbers ("1"), in the recipe's
+    order."""
+
+    def known_as(stage: Stage) -> set[str]:
+        return {stage.name, stage.name.partition("-")[0]} | (set() if stage.optional else {"all"})
+
+    chosen = tuple(stage for stage in stages if known_as(stage) & set(words))
     if not chosen:
         names = ", ".join(stage.name for stage in stages)
         raise InputError(f"stages out of {names}, or all", " ".join(words), "Change --stage.")

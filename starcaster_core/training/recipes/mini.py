@@ -91,10 +91,12 @@ MINI_RECIPE: tuple[Stage, ...] = (
         student_steps=4,
     ),
     # Not the paper's either: a student of single frames learns temporal attention and to look back at its own last
-    # frames. Few people a step do no harm where the 2D weights are frozen; `--micro-batches` shows more.
+    # frames. Few people a step do no harm where the 2D weights are frozen; `--micro-batches` shows more. The shipped
+    # model gained nothing by it (docs/decisions/0021).
     Stage(
         "5-chunks",
         share=0.30,
+        optional=True,
         clips=4,
         recursion=2,
         kinds=ALL,

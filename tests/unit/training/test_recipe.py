@@ -20,7 +20,7 @@ def names(stages):
 
 
 def test_stages_are_chosen_by_number_or_name():
-    assert choose_stages(MINI, ["all"]) == MINI
+    assert choose_stages(MINI, ["all"]) == MINI[:-1]  # chunks are optional
     assert names(choose_stages(MINI, ["0"])) == ["0-backbone", "0-frames"]
     assert names(choose_stages(MINI, ["3", "1-motion"])) == ["1-motion", "3-views"]
     assert names(choose_stages(MINI, ["5"])) == ["5-chunks"]
