@@ -214,6 +214,56 @@ def photo_lips() -> list[str]:
     return table(["", "`mini`", "before photos were in the loop"], rows)
 
 
+def recorded_lips() -> list[str]:
+    """Tabulate how lips of photos follow those of a real speaker."""
+    tree = results("recorded-lips")
+    rows = [
+        [title, *(f"{tree[name][key]:.2f}" for name in ("mini", "mini-before"))]
+        for key, title in (("correlation", "correlation of the opening"), ("motion", "std ratio"))
+    ]
+    return table(["", "`mini`", "before it heard recordings"], rows)
+
+
+def phonemes() -> list[str]:
+    """Tabulate how many sounds the speech encoder names rightly, beside the encoder before."""
+    titles = {
+        "espeak-ng": "espeak-ng, held-out variants",
+        "flite": "flite's awb",
+        "kokoro+jf_tebukuro": "jf_tebukuro (Kokoro)",
+        "kokoro+jm_kumo": "jm_kumo (Kokoro)",
+        "flite, aligned": "awb, pocketsphinx",
+        "kokoro+jf_tebukuro, aligned": "jf_tebukuro, pocketsphinx",
+        "kokoro+jm_kumo, aligned": "jm_kumo, pocketsphinx",
+        "an4, aligned": "AN4, 11 unheard speakers, pocketsphinx",
+        "libri, aligned": "LibriSpeech, 33 unheard speakers, pocketsphinx",
+        "pico, aligned": "spoken commands, an unheard set, pocketsphinx",
+        "grid, aligned": "GRID's speaker 1, an unheard set, pocketsphinx",
+        "in noise, aligned": "a quarter of the first three sets in pink noise 10 dB below, pocketsphinx",
+        "silence": "digital silence",
+        "noise": "noise from white to brown, -70 to -20 dB",
+    }
+    tree = results("phonemes")
+    percent = lambda row, key: f"{row[key] * 100:.1f} %" if key in row else ""  # noqa: E731
+    rows = []
+    for name, title in titles.items():
+        now, before = tree["phonetic"][name], tree["mini"][name]
+        cells = [percent(now, "right"), percent(before, "right"), percent(now, "chance"), percent(now, "wrong_input")]
+        cells += [percent(now, "pauses_right"), percent(before, "pauses_right"), percent(now, "agreement")]
+        rows.append([title, f"{now['frames']:,}" if now["frames"] else "", *cells])
+    head = [
+        "voice, labels",
+        "frames",
+        "right",
+        "before",
+        "chance",
+        "wrong input",
+        "pauses found",
+        "before",
+        "agreement",
+    ]
+    return table(head, rows)
+
+
 def synth() -> list[str]:
     """Tabulate speed and memory of rendering clips."""
     rows = []
@@ -443,6 +493,8 @@ TABLES = {
     "photos": photos,
     "photo-lips": photo_lips,
     "photo-frames": photo_frames,
+    "phonemes": phonemes,
+    "recorded-lips": recorded_lips,
     "synth": synth,
     "drift": drift,
     "instruments": instruments,
