@@ -36,7 +36,6 @@ from ..sampling.settings import Conditions, SamplerSettings
 from ..types import Identity, Speech
 from .account import count_flops, estimate_memory
 from .measure import describe_machine, plain_tokens
-from .plain import PlainComposition
 
 PAPER_FPS = 1.1  # 5 s of video in 2.2 minutes, 25 steps with guidance, A100
 GOALS = {"fps_25_steps": 5 * PAPER_FPS, "fps_4_steps": 40.0, "share_of_ceiling": 0.45}
@@ -231,6 +230,8 @@ class Bench:
 
     def measure_plain(self) -> dict:
         """Measure the seconds of a guided step, and of encoding the context frames, which happens once a chunk."""
+        from .plain import PlainComposition  # and with it diffusers, which `--help` has no need of
+
         config, side = self.config, self.config.latent_size
         self.reset_peak()
         plain = PlainComposition(self.model)

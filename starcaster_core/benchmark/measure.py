@@ -29,7 +29,6 @@ from ..models.starcaster import Starcaster
 from ..sampling.execution import Network
 from ..sampling.rollout import cache_branches, cache_subject, denoise, rollout
 from ..sampling.settings import Conditions, SamplerSettings
-from .plain import PlainComposition
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 # As the paper samples, at a third of its steps, which changes no ratio: every step guided.
@@ -153,6 +152,8 @@ def compare_with_plain(model: Starcaster, settings: SamplerSettings, repeats: in
     them, if they differ: "all_motion_modules_run", both merge LoRA and run all modules, as those of a trained model;
     and "unmerged_adapters_and_idle_motion" of plain alone, which is how such compositions are usually run.
     """
+    from .plain import PlainComposition  # and with it diffusers, which `--help` has no need of
+
     length = model.config.chunk_frames
     conditions, _ = sample_conditions(model, length)
     generator = torch.Generator().manual_seed(0)

@@ -35,6 +35,11 @@ def test_help_imports_no_pytorch():
     assert not {"torch", "av"} & imported_by("generate", "--help")
 
 
+@pytest.mark.parametrize("command", ["train", "evaluate", "bench", "bench-gpu"])
+def test_help_imports_nothing_slow(command):
+    assert not imported_by(command, "--help") & set(SLOW_TO_IMPORT)
+
+
 def test_generating_imports_nothing_slow(tmp_path):
     """With all there is: a photo, a voice that has to be resampled, a camera path."""
     pytest.importorskip("dlib")
