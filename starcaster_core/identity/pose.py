@@ -8,7 +8,7 @@ from ..types import Identity
 from .landmarks import FaceLandmarks
 
 SIDEWAYS = 25.0  # degrees of yaw; well beyond what a face from the front is measured at
-FEW_PIXELS = 256  # of the photo, across the face's crop: half of a frame's
+FEW_PIXELS = 160  # of the photo, across the face's crop: a third of a frame's
 WIDE_OPEN = 0.35  # of the mouth's width; broad smiles stay below 0.25
 SHUT = 0.14  # of an eye's width; open eyes are seen from 0.15 on
 
