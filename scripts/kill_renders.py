@@ -34,8 +34,8 @@ def render(folder: str, ready, result) -> None:
     from starcaster_core.models.checkpoint import load_checkpoint
     from starcaster_core.sampling.journal import open_journal
     from starcaster_core.sampling.render_key import render_key
-    from starcaster_core.sampling.rollout import count_chunks, rollout
-    from starcaster_core.sampling.settings import Conditions, SamplerSettings
+    from starcaster_core.sampling.rollout import rollout
+    from starcaster_core.sampling.settings import Conditions, SamplerSettings, count_chunks
     from starcaster_core.types import Identity, Speech
 
     torch.set_num_threads(1)

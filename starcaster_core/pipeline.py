@@ -23,7 +23,7 @@ import numpy as np
 from .conventions import FPS, SAMPLE_RATE
 from .errors import InputError
 from .files import numbered, sweep_parts
-from .sampling.settings import Conditions, SamplerSettings
+from .sampling.settings import Conditions, SamplerSettings, count_chunks
 from .types import CameraPath, Identity, Speech
 
 if TYPE_CHECKING:
@@ -308,7 +308,6 @@ def open_render_journal(
     """Return a render's journal for a `with` block, see `sampling.journal.open_journal`. folder: None keeps none."""
     from .sampling.journal import NoJournal, open_journal
     from .sampling.render_key import render_key
-    from .sampling.rollout import count_chunks
 
     if folder is None:
         return nullcontext(NoJournal())

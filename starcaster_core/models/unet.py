@@ -266,3 +266,7 @@ class StarcasterUNet(nn.Module):
 
     def motion_modules(self) -> list[MotionModule]:
         return [module for module in self.modules() if isinstance(module, MotionModule)]
+
+    def has_untrained_motion(self) -> bool:
+        """Say whether no temporal attention changes anything: frames then know nothing of each other."""
+        return all(module.is_untrained() for module in self.motion_modules())

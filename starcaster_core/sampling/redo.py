@@ -7,7 +7,7 @@ import re
 
 from ..errors import InputError
 from ..presets import ModelConfig
-from .settings import SamplerSettings
+from .settings import SamplerSettings, count_chunks
 
 PART = re.compile(r"(?P<first>\d+(?:\.\d*)?)(?:s?-(?P<last>\d+(?:\.\d*)?))?(?P<seconds>s)?(?::(?P<seed>\d+))?")
 FORM = "chunks such as 3 or 5-7, or seconds such as 1.2s-3s, each with :seed behind it where wanted"
@@ -21,7 +21,7 @@ def read_redo(text: str, config: ModelConfig, frames: int, seed: int) -> dict[in
     chunk, the last counts. frames: of the whole video. seed: for parts without one.
     Raises InputError for other text, chunks and seconds that the video does not have, and seeds out of range.
     """
-    chunks, seconds = -(-frames // config.chunk_frames), config.chunk_frames / config.fps
+    chunks, seconds = count_chunks(frames, config.chunk_frames), config.chunk_frames / config.fps
     redo = {}
     for part in re.split(r"[\s,]+", text.strip()) if text.strip() else ():
         found = PART.fullmatch(part)

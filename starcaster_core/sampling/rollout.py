@@ -23,7 +23,7 @@ from .guidance import Branch, GuidanceScales, nest, unguided
 from .journal import NoJournal
 from .samplers import make_sampler
 from .schedules import predict_clean, seeded_generator
-from .settings import Conditions, SamplerSettings
+from .settings import Conditions, SamplerSettings, count_chunks
 
 SEAM = 4  # frames over which a chunk that was made again becomes the one that the next chunk follows
 
@@ -53,11 +53,6 @@ class ChunkProgress:
     def done(self) -> float:
         """0..1 of the whole video"""
         return (self.chunk * self.steps + self.step) / (self.chunks * self.steps)
-
-
-def count_chunks(frames: int, chunk_frames: int) -> int:
-    """Return how many chunks hold so many frames."""
-    return -(-frames // chunk_frames)
 
 
 def rollout(

@@ -99,3 +99,8 @@ class Conditions:
             object.__setattr__(self, "frames", source.frames if source else 0)
         if self.frames <= 0:
             raise InputError("a video length", "neither speech nor a camera path nor a number of frames", "Give one.")
+
+
+def count_chunks(frames: int, chunk_frames: int) -> int:
+    """Return how many chunks hold so many frames."""
+    return -(-frames // chunk_frames)

@@ -191,7 +191,7 @@ def draw_frames(
 def chunk_length(model: Starcaster, frames: int) -> int:
     """Return how many frames to draw at once to have so many: these alone where frames know nothing of each other, else
     the model's own chunk, the only length that temporal attention has learned."""
-    if all(module.is_untrained() for module in model.unet.motion_modules()):
+    if model.unet.has_untrained_motion():
         return frames
     if frames > model.config.chunk_frames:
         raise ValueError(f"at most {model.config.chunk_frames} frames, not {frames}")

@@ -133,7 +133,7 @@ def discriminator_conditions(chunk: Batch) -> DiscriminatorConditions:
 def adapt_stage(teacher: Starcaster, stage: Stage) -> Stage:
     """Return the student's stage; for a teacher without trained temporal attention, and unless it is to be trained now,
     with as many single frames, each of another clip."""
-    if stage.teaches_motion or not all(module.is_untrained() for module in teacher.unet.motion_modules()):
+    if stage.teaches_motion or not teacher.unet.has_untrained_motion():
         return stage
     frames = stage.clips * stage.frames * stage.recursion
     return replace(stage, frames=1, clips=frames, motion=False, context=0.0, recursion=1)

@@ -7,10 +7,30 @@ chunks of 16 alike ones (docs/decisions/0003). The paper's three stages follow, 
 frozen as there; what differs is in docs/decisions/0009.
 """
 
+from dataclasses import replace
+
 from ..recipe import AUDIO, CAMERA, MOTION, Stage
 
 BOTH = (("temporal", 0.6), ("spatial", 0.4))
 ALL = (("temporal", 0.45), ("spatial", 0.3), ("joint", 0.25))
+
+# Not the paper's: a student that does in four steps, without guidance, what the finished model does in eight
+# (student.py). It is the first to hear and to be told the camera at once (docs/decisions/0010).
+STUDENT = Stage(
+    "4-student",
+    share=0.30,
+    clips=1,
+    recursion=2,
+    kinds=ALL,
+    reference=0.95,
+    context=0.5,
+    learning_rate=1.5e-4,
+    drop_identity=0.0,
+    drop_audio=0.0,
+    drop_camera=0.0,
+    mouth_weight=20.0,
+    student_steps=4,
+)
 
 MINI_RECIPE: tuple[Stage, ...] = (
     Stage(
@@ -73,41 +93,9 @@ MINI_RECIPE: tuple[Stage, ...] = (
         lip_weight=0.0,
         timestep_power=0.5,
     ),
-    # Not the paper's: a student that does in four steps, without guidance, what the finished model does in eight
-    # (student.py). It is the first to hear and to be told the camera at once (docs/decisions/0010).
-    Stage(
-        "4-student",
-        share=0.30,
-        clips=1,
-        recursion=2,
-        kinds=ALL,
-        reference=0.95,
-        context=0.5,
-        learning_rate=1.5e-4,
-        drop_identity=0.0,
-        drop_audio=0.0,
-        drop_camera=0.0,
-        mouth_weight=20.0,
-        student_steps=4,
-    ),
+    STUDENT,
     # Not the paper's either: a student of single frames learns temporal attention and to look back at its own last
     # frames. Few people a step do no harm where the 2D weights are frozen; `--micro-batches` shows more. The shipped
     # model gained nothing by it (docs/decisions/0021).
-    Stage(
-        "5-chunks",
-        share=0.30,
-        optional=True,
-        clips=4,
-        recursion=2,
-        kinds=ALL,
-        reference=0.95,
-        context=0.5,
-        learning_rate=3e-4,
-        trainable=MOTION,
-        drop_identity=0.0,
-        drop_audio=0.0,
-        drop_camera=0.0,
-        mouth_weight=20.0,
-        student_steps=4,
-    ),
+    replace(STUDENT, name="5-chunks", optional=True, clips=4, learning_rate=3e-4, trainable=MOTION),
 )

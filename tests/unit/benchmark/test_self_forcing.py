@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,41 +11,15 @@ import torch
 from starcaster_core.evaluation.statistics import Ratio
 from starcaster_core.models.checkpoint import random_model
 from starcaster_core.presets import PRESETS, ExtensionsConfig
-from starcaster_core.training.latents import ClipSet
 from starcaster_core.training.portrait import with_extensions
 from starcaster_core.training.student import new_student
 
-FILE = Path(__file__).parents[3] / "benchmarks" / "self_forcing.py"
 LENGTH, FRAMES = 12, 4
 
 
 @pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("self_forcing", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def clips() -> ClipSet:
-    draws = torch.Generator().manual_seed(0)
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(2, *shape, generator=draws)
-
-    return ClipSet(
-        latents=draw(LENGTH, 16, 8, 8),
-        speech=draw(LENGTH, 64),
-        camera=draw(LENGTH, 25),
-        mouth=draw(LENGTH, 4),
-        eyes=draw(LENGTH, 4),
-        head_motion=draw(LENGTH, 7),
-        embedding=draw(128),
-        kind=torch.zeros(2, dtype=torch.long),
-        split=torch.tensor([0, 1]),
-        identity=torch.arange(2),
-    )
+def benchmark(load_benchmark):
+    return load_benchmark("self_forcing")
 
 
 def test_the_ways_differ_in_what_is_looked_back_at_and_in_nothing_else(benchmark):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,39 +10,20 @@ import torch
 
 from starcaster_core.models.checkpoint import random_model
 from starcaster_core.presets import PRESETS
-from starcaster_core.training.latents import ClipSet
 
-FILE = Path(__file__).parents[3] / "benchmarks" / "temporal.py"
-LENGTH, FRAMES = 12, 6
+FRAMES = 6
 
 
 @pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("temporal", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def benchmark(load_benchmark):
+    return load_benchmark("temporal")
 
 
 @pytest.fixture(scope="module")
-def clips() -> ClipSet:
-    draws = torch.Generator().manual_seed(0)
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(1, *shape, generator=draws)
-
-    return ClipSet(
-        latents=draw(LENGTH, 16, 8, 8),
-        speech=draw(LENGTH, 64),
-        camera=torch.eye(5).flatten().expand(1, LENGTH, 25),
-        mouth=draw(LENGTH, 4),
-        eyes=draw(LENGTH, 4),
-        head_motion=0.1 * draw(LENGTH, 7),
-        embedding=draw(128),
-        kind=torch.zeros(1, dtype=torch.long),
-        split=torch.tensor([1]),
-        identity=torch.arange(1),
-    )
+def clips(clips):
+    """Seen from the front, with little head motion."""
+    camera = torch.eye(5).flatten().expand_as(clips.camera)
+    return replace(clips, camera=camera, head_motion=0.1 * clips.head_motion)
 
 
 @pytest.fixture
