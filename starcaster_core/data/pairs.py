@@ -18,7 +18,7 @@ from .heads.lighting import sample_lighting
 from .heads.rig import EYE, LANDMARKS
 from .performance import Performance, perform
 from .splits import members
-from .synth import _speech, camera_path, synthetic_world
+from .synth import Settings, camera_path, draw_speech, synthetic_world
 
 SIDE, FLOW_SIDE = 512, 128  # pixels of the pictures, and of flow and visibility
 FRAMES = 16  # of a scene's clip, a few of which are rendered
@@ -66,7 +66,7 @@ def render_scene(seed: int, number: int, people: int = 700, split: str = "train"
     candidates = members("identity", range(people), split)
     person = int(candidates[rng.integers(len(candidates))])
     moment = int(rng.integers(2**31))
-    speech = _speech(rng, split, FRAMES)
+    speech = draw_speech(rng, split, Settings(1, FRAMES))
     moving = bool(rng.random() < 0.45)
     heard = not moving or bool(rng.random() < 0.6)
     performance = perform(speech["phonemes"], speech["samples"], SAMPLE_RATE, FRAMES, kit.unit_names, moment, FPS)

@@ -37,15 +37,18 @@ from .heads.rig import EYE, LANDMARKS, HeadRig, build_rig
 from .natural import NATURAL_VOICES, require_voices, synthesize_natural
 from .overview import contact_sheet, four_in_turn, portraits, previews, write_statistics
 from .performance import Performance, perform
+from .recordings import read_recording, speakers_rows, table_rows
 from .shards import Clip, find_shards, shard_path, write_shard
 from .splits import members, split_of
-from .tts import SENTENCES, VOICES, Phoneme, phoneme_track, synthesize
+from .tts import SENTENCES, VOICES, Phoneme, Utterance, phoneme_track, synthesize
 from .visemes import VISEME_OF_CLASS
 
 CLIPS_A_SHARD = 32
 RENAMED_SETTINGS = {"filmed": "degraded"}  # in the manifests of earlier versions
+NEWER_SETTINGS = ("recorded", "recordings")  # which those lack
 MOUTH = [LANDMARKS.index(n) for n in ("left_mouth", "right_mouth", "upper_lip_top", "lower_lip_bottom")]
 WIDEST_YAW, WIDEST_PITCH = 70.0, 35.0
+TRIES = 20  # recordings whose words do not fit, before the folder is given up
 FOCAL_SPREAD = 0.12  # of the logarithm of the focal length, where the camera is a condition
 
 
@@ -70,6 +73,8 @@ class Settings:
     degraded: float = 0.6
     natural: float = 0.0
     static_yaw: float = 12.0
+    recorded: float = 0.0
+    recordings: str = ""
 
 
 def make_clip(settings: Settings, number: int) -> Clip:
@@ -82,7 +87,7 @@ def make_clip(settings: Settings, number: int) -> Clip:
     split = split_of("identity", person)
     moment_seed = int(rng.integers(2**31))
 
-    speech = _speech(rng, split, settings.frames, settings.natural)
+    speech = draw_speech(rng, split, settings)
     kit, world = load_kit(), synthetic_world()
     performance = perform(
         speech["phonemes"], speech["samples"], SAMPLE_RATE, settings.frames, kit.unit_names, moment_seed, FPS
@@ -196,16 +201,10 @@ def _frozen(performance: Performance, rng: np.random.Generator, unit_names: tupl
     return Performance(*(np.repeat(a[at : at + 1], frames, axis=0) for a in asdict(performance).values()))
 
 
-def _speech(rng: np.random.Generator, split: str, frames: int, natural: float = 0.0) -> dict:
-    """A stretch of a sentence as long as the clip, often with a little silence before or after."""
-    chosen = members("voice", NATURAL_VOICES, split) if natural and rng.random() < natural else ()
-    voices, sentences = chosen or members("voice", VOICES, split), members("sentence", SENTENCES, split)
-    voice, text = voices[rng.integers(len(voices))], sentences[rng.integers(len(sentences))]
-    if chosen:
-        said = synthesize_natural(text, voice, stretch=rng.uniform(0.8, 1.2), seed=int(rng.integers(2**31)))
-    else:
-        said = synthesize(text, voice, rate=int(rng.integers(115, 185)), pitch=int(rng.integers(30, 71)))
-    count = int(round(frames / FPS * SAMPLE_RATE))
+def draw_speech(rng: np.random.Generator, split: str, settings: Settings) -> dict:
+    """A stretch of an utterance as long as the clip, often with a little silence before or after."""
+    said, voice, text = _utterance(rng, split, settings)
+    count = int(round(settings.frames / FPS * SAMPLE_RATE))
     start = rng.uniform(-0.5, max(0.0, said.seconds - count / SAMPLE_RATE) + 0.4)
     first = int(round(start * SAMPLE_RATE))
     samples = np.zeros(count, np.float32)
@@ -217,6 +216,35 @@ def _speech(rng: np.random.Generator, split: str, frames: int, natural: float = 
     phonemes = [(p.start - start, p.end - start, p.symbol) for p in said.phonemes]
     inside = [(max(s, 0.0), min(e, end), p) for s, e, p in phonemes if e > 0 and s < end]
     return {"voice": voice, "text": text, "samples": samples, "phonemes": inside}
+
+
+def _utterance(rng: np.random.Generator, split: str, settings: Settings) -> tuple[Utterance, str, str]:
+    """Draw what is said, by whom, and the words: recorded, in a natural voice, or by espeak-ng."""
+    if settings.recorded and rng.random() < settings.recorded:
+        return _recorded(rng, split, settings.recordings)
+    chosen = members("voice", NATURAL_VOICES, split) if settings.natural and rng.random() < settings.natural else ()
+    voices, sentences = chosen or members("voice", VOICES, split), members("sentence", SENTENCES, split)
+    voice, text = voices[rng.integers(len(voices))], sentences[rng.integers(len(sentences))]
+    if chosen:
+        said = synthesize_natural(text, voice, stretch=rng.uniform(0.8, 1.2), seed=int(rng.integers(2**31)))
+    else:
+        said = synthesize(text, voice, rate=int(rng.integers(115, 185)), pitch=int(rng.integers(30, 71)))
+    return said, voice, text
+
+
+def _recorded(rng: np.random.Generator, split: str, folder: str) -> tuple[Utterance, str, str]:
+    """Draw a recording whose words fit."""
+    rows = _speakers_rows(folder, split != "train")
+    for _ in range(TRIES):
+        recording = read_recording(Path(folder), rows[rng.integers(len(rows))])
+        if recording is not None:
+            return recording.utterance(), recording.speaker, recording.text
+    raise InputError("recordings that say their texts", f"{TRIES} in a row in {folder} that do not", "Check its table.")
+
+
+@lru_cache(maxsize=2)
+def _speakers_rows(folder: str, held_out: bool) -> list[dict[str, str]]:
+    return speakers_rows(Path(folder), held_out)
 
 
 class SyntheticWorld:
@@ -309,10 +337,13 @@ def make_set(settings: Settings, folder: Path, workers: int = 1) -> None:
     MissingDependencyError where natural voices are wanted and not all of them are installed."""
     if settings.natural:
         require_voices()
+    if settings.recorded:
+        table_rows(Path(settings.recordings))
     folder.mkdir(parents=True, exist_ok=True)
     manifest, wanted = folder / "manifest.json", json.loads(json.dumps(asdict(settings)))
     if manifest.exists():
         there = {RENAMED_SETTINGS.get(key, key): value for key, value in json.loads(manifest.read_text()).items()}
+        there = {key: value for key, value in asdict(Settings(0)).items() if key in NEWER_SETTINGS} | there
         if there | {"clips": 0} != wanted | {"clips": 0}:
             raise InputError(
                 f"a folder for {wanted}", f"one with {there}", "Choose another --out or the same settings."
@@ -352,6 +383,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--degraded", "--filmed", type=float, default=0.6, help="fraction of the clips degraded as by a camera, 0..1"
     )
     parser.add_argument("--natural", type=float, default=0.0, help="fraction of the clips in natural voices, 0..1")
+    parser.add_argument("--recorded", type=Path, help="folder of recorded speech, with its table speech.tsv")
+    parser.add_argument(
+        "--recorded-fraction", type=float, default=0.5, help="with --recorded: fraction of the clips that say it, 0..1"
+    )
     parser.add_argument(
         "--static-yaw",
         type=float,
@@ -379,6 +414,8 @@ def run(args: argparse.Namespace) -> int:
         degraded=args.degraded,
         natural=args.natural,
         static_yaw=args.static_yaw,
+        recorded=args.recorded_fraction if args.recorded else 0.0,
+        recordings=str(args.recorded or ""),
     )
     make_set(settings, args.out, args.workers)
     write_statistics(args.out)

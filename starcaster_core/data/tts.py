@@ -47,7 +47,7 @@ VARIANTS = (
 ).split()
 VOICES = tuple(f"{accent}+{variant}" for variant in VARIANTS for accent in ACCENTS)
 FLITE_VOICES = ("slt", "rms", "awb", "kal")
-_FLITE_SYMBOLS = {"aa": "A:"}  # as in "father"; espeak-ng's "aa" is the vowel of "bath"
+ARPABET_SYMBOLS = {"aa": "A:"}  # as in "father"; espeak-ng's "aa" is the vowel of "bath"
 _ESPEAK_NAMES = {"en-gb": "en"}  # the library finds its default English under this name only
 
 
@@ -128,7 +128,7 @@ def synthesize_flite(text: str, voice: str = "slt", stretch: float = 1.0) -> Utt
     starts, start = [], 0.0
     for item in done.stdout.decode().split():  # "hh:0.255": a sound and its end in seconds
         symbol, end = item.rsplit(":", 1)
-        starts.append((start, _FLITE_SYMBOLS.get(symbol, symbol)))
+        starts.append((start, ARPABET_SYMBOLS.get(symbol, symbol)))
         start = float(end)
     return utterance(pcm, sample_rate, starts)
 

@@ -56,7 +56,7 @@ PATCH = 96  # pixels: side of the patches of the face for the discriminator
 class PairBatch:
     """source, target [B, 3, S, S] and drawn [B, 3, s, s] in -1..1; flow [B, 2, F, F]; visible, known [B, 1, F, F];
     source_regions, regions [B, 3, 2], of portrait and frame; geometry [B, 2, 32, 32]; way [B, 2, F, F] and gaps [B, 2],
-    of the lips of portrait and frame, NaN where not known."""
+    of the lips of portrait and frame, NaN where not known; told [B], whether the frame's was asked for."""
 
     source: Tensor
     target: Tensor
@@ -69,6 +69,7 @@ class PairBatch:
     known: Tensor
     way: Tensor
     gaps: Tensor
+    told: Tensor
 
 
 class PairFiles:
@@ -77,7 +78,7 @@ class PairFiles:
 
     def __init__(self, folder: Path, without_photos: bool = False):
         real = [*folder.glob("photo-*.safetensors"), *folder.glob("clip-*.safetensors")]
-        talk = sorted(folder.glob("talk-*.safetensors"))
+        talk = sorted([*folder.glob("talk-*.safetensors"), *folder.glob("say-*.safetensors")])
         groups = [sorted(folder.glob("scene-*.safetensors")), sorted(real), talk]
         self.groups = [files for files in groups[: 1 if without_photos else 3] if files]
         if not self.groups:
@@ -128,7 +129,8 @@ def collate(pairs: list[Pair], generator: torch.Generator | None = None) -> Pair
         source, target, drawn = recolour((source, target, drawn), generator)
         drawn = degrade(drawn, generator)
     moved = move_regions(regions, geometry)
-    return PairBatch(source, target, drawn, flow, visible, regions, moved, geometry, known, way, gaps)
+    told = numbers("told")[:, 0] > 0.5
+    return PairBatch(source, target, drawn, flow, visible, regions, moved, geometry, known, way, gaps, told)
 
 
 def flip(x: Tensor, mirrored: Tensor, vectors: bool = False) -> Tensor:
@@ -216,13 +218,12 @@ class DecoderLoss:
 
     @torch.no_grad()
     def gaps(self, batch: PairBatch, generator: torch.Generator) -> Tensor | None:
-        """Return how far the drawn lips are apart [B], a little wrong, or as the decoder reads it where that is not
-        known."""
+        """Return how far the lips are to be apart [B]: as it was told, a little wrong, or as the decoder reads it."""
         if self.decoder.gap_reader is None:
             return None
         read, truth = self.decoder.read_gap(batch.drawn, batch.regions), batch.gaps[:, 1]
         wrong = GAP_NOISE * torch.randn(read.shape, generator=generator)
-        return torch.where(truth.isnan(), read, (truth + wrong).clamp(min=0))
+        return torch.where(batch.told, (truth + wrong).clamp(min=0), read)
 
     @staticmethod
     def face_patch(frame: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -323,7 +324,7 @@ def train_decoder(
         decoder.load_state_dict(begin.state_dict(), strict=False)
     files = PairFiles(pairs, without_photos="photos" in without)
     if decoder.gap_reader is not None:
-        if not (out / "decoder.state.pt").exists():
+        if (begin is None or begin.gap_reader is None) and not (out / "decoder.state.pt").exists():
             fit_gap_reader(decoder.gap_reader, files.all, seed)
         decoder.gap_reader.requires_grad_(False)
     start = ADVERSARIAL_START if begin is None else 0.0  # what is sharp already would grow soft

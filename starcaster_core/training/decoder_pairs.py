@@ -10,9 +10,9 @@ Photos that talk: `talking_pairs.py`.
 
 One safetensors file a scene: pairs 0, 1, ... with `N.source`, `N.target` (JPEG bytes), `N.drawn` uint8 [S, S, 3],
 `N.flow` float16 [2, F, F], `N.visible` and `N.known` uint8 [F, F], `N.regions` float32 [3, 2], `N.rotation` [3, 3],
-`N.camera` [25], `N.portrait_camera` [25] (`models/extensions/portrait_warp.py`), `N.way` float16 [2, F, F] (`LipField`)
-and `N.gaps` float32 [2], of the lips of portrait and drawn frame, NaN where no face was found. What the others mean:
-`data/pairs.py: Scene`.
+`N.camera` and `N.portrait_camera` [25] (`models/extensions/portrait_warp.py`), `N.way` float16 [2, F, F] (`LipField`),
+`N.gaps` float32 [2], of the lips of portrait and drawn frame, NaN where no face was found, and `N.told` [1]. What the
+others mean: `data/pairs.py: Scene`.
 """
 
 from __future__ import annotations
@@ -52,15 +52,16 @@ OPEN_LIPS = 0.04  # mouth opening, in mouth widths, from which lips count as ope
 AGREE = 1.0 / 256  # image sides: how well a warp and its inverse agree where a place is seen in both
 PEOPLE = 700  # in the rendered scenes
 VARIANTS = 4  # pairs of a photo
-PLACES = ("regions", "rotation", "camera", "portrait_camera", "gaps")
+PLACES = ("regions", "rotation", "camera", "portrait_camera", "gaps", "told")
 BIAS = 0.004  # image sides: how far the landmarker sees closed lips apart in soft frames
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """source, target uint8 [S, S, 3]; drawn uint8 [s, s, 3]; known: where the target is the truth; the others as the
-    module says. `with_lips` finds way and gaps."""
+    """source, target uint8 [S, S, 3]; drawn uint8 [s, s, 3]; known: where the target is the truth; told: whether the
+    frame's gap is what was asked for, not what was seen; the others as the module says. `with_lips` finds way and
+    gaps."""
 
     source: np.ndarray
     target: np.ndarray
@@ -74,14 +75,16 @@ class Pair:
     known: np.ndarray = field(default_factory=lambda: np.ones((FLOW_SIDE, FLOW_SIDE), np.uint8))
     way: np.ndarray = field(default_factory=lambda: np.zeros((2, FLOW_SIDE, FLOW_SIDE), np.float32))
     gaps: np.ndarray = field(default_factory=lambda: np.full(2, np.nan, np.float32))
+    told: np.ndarray = field(default_factory=lambda: np.zeros(1, np.float32))
 
     def with_lips(self) -> Pair:
-        """Return the pair with what the landmarker sees of the lips of portrait and drawn frame."""
+        """Return the pair with what the landmarker sees of the lips of portrait and, unless it is told, drawn frame."""
         found = find_landmarks(self.source)
         if found is None:
             return self
         lips = lip_field(found.points / len(self.source))
-        gaps = np.array([lips.gap.item(), drawn_gap(self.drawn)], np.float32)
+        gap = self.gaps[1] if self.told.any() else drawn_gap(self.drawn)
+        gaps = np.array([lips.gap.item(), gap], np.float32)
         return replace(self, way=lips.way[0].numpy(), gaps=gaps)
 
 

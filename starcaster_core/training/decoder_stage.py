@@ -37,7 +37,7 @@ NO_PHOTOS = (
 def run_decoder_stage(args: argparse.Namespace) -> Path:
     """Run the stage with the arguments of `train` and return the checkpoint's path. Raises InputError for a missing
     folder."""
-    for name in ("photos", "videos", "voices", "pairs"):
+    for name in ("photos", "videos", "voices", "data", "pairs"):
         folder = getattr(args, name)
         if folder is not None and not folder.is_dir():
             raise InputError(f"a folder for --{name}", f"{folder}, which is none", "Correct the path.")
@@ -47,7 +47,8 @@ def run_decoder_stage(args: argparse.Namespace) -> Path:
         if args.photos is None:
             print(json.dumps({"warning": NO_PHOTOS}), flush=True)
         scenes = (0, args.scenes)
-        make_pairs(load_checkpoint(source), pairs, args.photos, args.videos, scenes, args.seed, voices=args.voices)
+        said = {"voices": args.voices, "data": args.data}
+        make_pairs(load_checkpoint(source), pairs, args.photos, args.videos, scenes, args.seed, **said)
     kinds = Counter(path.name.split("-")[0] for path in pairs.glob("*.safetensors"))
     if not kinds:
         raise InputError("a folder of pairs", f"{pairs}, with none in it", "Leave --pairs out to have them made.")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..head_motion import POSE_CHANNELS
-from ..models.attention_cache import cache_condition
+from ..models.attention_cache import ConditionCache, cache_condition
 from ..models.extensions import FramePose, Reference, open_reference, prepare_chunk
 from ..models.extensions.shared_noise import draw_noise
 from ..models.starcaster import Starcaster
@@ -242,8 +242,22 @@ class DenoisingLoss:
         stage = self.stage
         last = stage.context_timesteps if is_context else None
         noisy, timesteps, target = self.add_noise(latents, generator, last)
-        prediction = self.model.unet(noisy, timesteps, condition, motion=stage.motion, adapters=stage.adapters)
-        return Prediction(prediction.float(), target, noisy, timesteps)
+        prediction = self.ask(noisy, timesteps, condition)
+        if (silent := self.without_audio(noisy, timesteps, condition)) is not None:
+            target = target + stage.audio_guidance * (prediction.detach() - silent)
+        return Prediction(prediction, target, noisy, timesteps)
+
+    def ask(self, noisy: Tensor, timesteps: Tensor, condition: ConditionCache) -> Tensor:
+        """Return the network's output, float32 [B, C, T, h, w]."""
+        stage = self.stage
+        return self.model.unet(noisy, timesteps, condition, motion=stage.motion, adapters=stage.adapters).float()
+
+    @torch.no_grad()
+    def without_audio(self, noisy: Tensor, timesteps: Tensor, condition: ConditionCache) -> Tensor | None:
+        """Return the network's output without the sound; None where nothing is heard, or the stage guides nothing."""
+        if not self.stage.audio_guidance or condition.blocks[0].audio is None:
+            return None
+        return self.ask(noisy, timesteps, replace(condition, lambda_audio=0.0))
 
     def last_frames(self, context: Tensor, generator: torch.Generator) -> Tensor:
         """At least as many as sampling looks back at, at times more: [B, C, n, h, w]"""

@@ -18,6 +18,7 @@ from ..command import add_debug, run_command
 from ..models.checkpoint import load_checkpoint
 from ..models.starcaster import Starcaster
 from .decoder_pairs import PEOPLE, VARIANTS, make_clip_pairs, make_photo_pairs, make_scenes, make_shown
+from .photo_clip_pairs import make_photo_clip_pairs
 from .talking_pairs import VOICE, make_talking_pairs
 
 
@@ -32,16 +33,20 @@ def make_pairs(
     variants: int = VARIANTS,
     part: tuple[int, int] = (0, 1),
     voices: Path | None = None,
+    data: Path | None = None,
 ) -> None:
     """Write the pairs that are missing, of photos and videos where there are any and of the scenes first .. last - 1.
 
     people: in the scenes. variants: pairs of a photo. part: (which, of how many) share of the photos. voices: folder of
-    what photos say; None: the voice that ships.
+    what photos say; None: the voice that ships. data: folder of rendered clips that photos say, in place of those.
     """
     out.mkdir(parents=True, exist_ok=True)
     if photos is not None:
         make_photo_pairs(model, photos, out, variants, seed, part)
-        make_talking_pairs(model, photos, out, seed, part, voices)
+        if data is None:
+            make_talking_pairs(model, photos, out, seed, part, voices)
+        else:
+            make_photo_clip_pairs(model, photos, data, out, seed, part)
     if videos is not None:
         make_clip_pairs(model, videos, out, seed)
     make_scenes(model, out, *scenes, seed, people)
@@ -56,6 +61,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--videos", type=Path, help="folder of videos of people who talk")
     parser.add_argument("--voices", type=Path, help="folder of recorded speech that photos say")
+    parser.add_argument("--data", type=Path, help="folder of shards made by `synth` that photos say, in place of those")
     parser.add_argument("--shown", type=int, default=0, help="so many held-out photos instead, to be looked at")
     parser.add_argument("--voice", type=Path, default=VOICE)
     parser.add_argument("--variants", type=int, default=VARIANTS)
@@ -81,6 +87,7 @@ def main() -> None:
         args.variants,
         tuple(args.part),
         args.voices,
+        args.data,
     )
 
 

@@ -74,8 +74,8 @@ def still_gaze(clip: Clip) -> Tensor:
     return motion
 
 
-def rendered_mouth(clip: Clip, row: int, points: np.ndarray) -> Tensor:
-    """Return a picture [3, SIDE, SIDE] in 0..1 with the inside of a render's mouth where a photo's lips are.
+def rendered_mouth(clip: Clip, row: int, points: np.ndarray, side: int = SIDE) -> Tensor:
+    """Return a picture [3, side, side] in 0..1 with the inside of a render's mouth where a photo's lips are.
 
     points [478, 2]: the photo's landmarks, image sides, lips moved.
     """
@@ -87,7 +87,7 @@ def rendered_mouth(clip: Clip, row: int, points: np.ndarray) -> Tensor:
     width = np.linalg.norm(there[1] - there[0]) / clip.info["size"] / np.linalg.norm(here[1] - here[0])
     height = np.linalg.norm(there[3] - there[2]) / clip.info["size"] / np.linalg.norm(here[3] - here[2])
     scale = torch.tensor([width, height], dtype=torch.float32)
-    places = pixel_centres(SIDE, torch.device("cpu")) - torch.from_numpy(here_middle).float()
+    places = pixel_centres(side, torch.device("cpu")) - torch.from_numpy(here_middle).float()
     grid = 2 * (places * scale + torch.from_numpy(there_middle).float()) - 1
     return F.grid_sample(frame, grid[None], padding_mode="border", align_corners=False)[0]
 

@@ -40,6 +40,8 @@ class Stage:
     stage on it does, 0..1.
     timestep_power: timesteps are drawn as 1000 u^power with u uniform; below 1, the noisy ones come more often.
     snr_gamma: min-SNR weighting with this bound (Hang et al. 2023); None = as in `diffusion.py: noise_weights`.
+    audio_guidance: what is asked for lies farther from what the model makes without the sound: by this times the
+    difference that hearing makes, 0..1 (model guidance, Tang et al. 2025).
     student_steps: above 0, the model is not trained but teaches a student to sample in so many steps (`student.py`).
     optional: run only when asked for by name or number.
     """
@@ -69,6 +71,7 @@ class Stage:
     lip_start: float = 0.0
     timestep_power: float = 1.0
     snr_gamma: float | None = None
+    audio_guidance: float = 0.0
     student_steps: int = 0
     optional: bool = False
 

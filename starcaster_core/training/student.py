@@ -88,10 +88,13 @@ class StudentLoss(DenoisingLoss):
             x = noise if clean is None else alpha * clean + sigma * noise
             timesteps = timestep.expand(len(x)).to(x.device)
             with torch.set_grad_enabled(step == stop and torch.is_grad_enabled()):
-                output = self.model.unet(x, timesteps, condition, motion=stage.motion, adapters=stage.adapters).float()
-                clean = predict_clean(output, x, timesteps, self.alphas_cumprod, self.kind)
+                clean = predict_clean(self.ask(x, timesteps, condition), x, timesteps, self.alphas_cumprod, self.kind)
             if step == stop:
-                learned, clean = StudentSample(clean, latents, x, timesteps), clean.detach()
+                learned, clean, target = clean, clean.detach(), latents
+                if (silent := self.without_audio(x, timesteps, condition)) is not None:
+                    silent = predict_clean(silent, x, timesteps, self.alphas_cumprod, self.kind)
+                    target = latents + stage.audio_guidance * (clean - silent)
+                learned = StudentSample(learned, target, x, timesteps)
         return learned._replace(final=clean) if to_end else learned
 
     def clean(self, predicted: Prediction) -> Tensor:
@@ -103,7 +106,7 @@ class StudentLoss(DenoisingLoss):
         made = predicted.prediction.detach().requires_grad_()
         # The mouth weighs no more than the rest: least of it can be known. The eyes do: the head motion says where they
         # look.
-        error = ((made - chunk.latents).square() * box_weights(chunk.eyes, made.shape[-1], EYE_WEIGHT)).mean()
+        error = ((made - predicted.target).square() * box_weights(chunk.eyes, made.shape[-1], EYE_WEIGHT)).mean()
         adversarial = adversarial_losses(
             self.discriminator, made, chunk.latents, discriminator_conditions(chunk), generator
         )

@@ -8,6 +8,7 @@ is not known: the drawn frame's colours stand there, and no loss takes them for 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,23 +92,46 @@ def put_between(picture: np.ndarray, other: np.ndarray, weights: Tensor) -> np.n
     return (picture * (1 - share) + other * share).round().astype(np.uint8)
 
 
-def pair_of(photo: np.ndarray, points: np.ndarray, drawn: np.ndarray, turn: Tensor, gap: float, stretch: float) -> Pair:
-    """Return a photo's pair with a drawn frame. photo uint8 [S, S, 3], its landmarks [478, 2] in image sides; turn [3,
-    3] of the head, gap of the lips in image sides, and how much wider the mouth is."""
+def pair_of(
+    photo: np.ndarray,
+    points: np.ndarray,
+    drawn: np.ndarray,
+    turn: Tensor,
+    gap: float,
+    stretch: float,
+    mouth: Callable[[np.ndarray], Tensor] | None = None,
+) -> Pair:
+    """Return a photo's pair with a drawn frame.
+
+    photo: uint8 [S, S, 3], its landmarks [478, 2] in image sides. turn: [3, 3] of the head. gap: of the lips, image
+    sides, and how much wider the mouth is. mouth: where the gap is told, makes of the landmarks of the moved lips a
+    picture [3, S, S] in 0..1 of what lies between them; None where the gap was seen in the drawn frame.
+    """
     field, front = lip_field(points), camera_at()[None]
     turned = F.interpolate(warp_flow(front, turn[None], front), (FLOW_SIDE, FLOW_SIDE), mode="bilinear")
     lips = lip_flow(field.way, field.gap, torch.tensor([gap]))
     flow = compose(turned, compose(lips, stretched_mouth(points, stretch)))
     target = warp_picture(photo, flow)
     moved = move_lips(points, np.array(gap - field.gap.item()), np.array(stretch))
-    known = torch.ones(1, 1, FLOW_SIDE, FLOW_SIDE)
+    visible = known = torch.ones(1, 1, FLOW_SIDE, FLOW_SIDE)
     if gap > STRETCHED * max(field.gap.item(), BIAS):
         between = warp(between_lips(moved), turned)
-        known = (between < 0.1).float()
-        target = put_between(target, enlarged(drawn), between)
-    seen = known[0, 0].numpy()
+        visible = (between < 0.1).float()
+        if mouth is None:
+            known, inside = visible, enlarged(drawn)
+        else:
+            inside = warp_picture((mouth(moved) * 255).round().byte().permute(1, 2, 0).numpy(), turned)
+        target = put_between(target, inside, between)
     at = front[0].numpy()
-    return Pair(photo, target, drawn, flow[0].numpy(), seen, mouth_and_eyes(points), turn.numpy(), at, at, known=seen)
+    pair = Pair(
+        photo, target, drawn, flow[0].numpy(), visible[0, 0].numpy(), mouth_and_eyes(points), turn.numpy(), at, at
+    )
+    pair = replace(pair, known=known[0, 0].numpy())
+    return (
+        pair
+        if mouth is None
+        else replace(pair, gaps=np.array([field.gap.item(), gap], np.float32), told=np.ones(1, np.float32))
+    )
 
 
 def talking_pairs(model: Starcaster, photo: np.ndarray, speech: Speech, rng: np.random.Generator) -> list[Pair]:

@@ -98,4 +98,14 @@ MINI_RECIPE: tuple[Stage, ...] = (
     # frames. Few people a step do no harm where the 2D weights are frozen; `--micro-batches` shows more. The shipped
     # model gained nothing by it (docs/decisions/0021).
     replace(STUDENT, name="5-chunks", optional=True, clips=4, learning_rate=3e-4, trainable=MOTION),
+    # What is heard of real voices says less of the lips than synthetic ones do, and a mean of what could be meant
+    # hardly opens the mouth. So the student hears recordings, and is asked for twice the difference that hearing makes.
+    replace(
+        STUDENT,
+        name="6-voices",
+        optional=True,
+        kinds=(("temporal", 0.65), ("joint", 0.35)),
+        audio_guidance=0.5,
+        trainable=AUDIO,
+    ),
 )

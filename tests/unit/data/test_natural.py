@@ -123,7 +123,10 @@ def test_clips_use_natural_voices_only_when_asked(monkeypatch):
     monkeypatch.setattr(synth, "synthesize_natural", lambda text, voice, **how: said.append(voice) or Speech)
     for share, split, natural_ones in ((0.0, "train", 0), (0.5, "train", 60), (1.0, "train", 120), (1.0, "test", 0)):
         said.clear()
-        spoken = [synth._speech(np.random.default_rng(i), split, 24, share)["voice"] for i in range(120)]
+        spoken = [
+            synth.draw_speech(np.random.default_rng(i), split, synth.Settings(1, 24, natural=share))["voice"]
+            for i in range(120)
+        ]
         assert spoken == said
         assert sum(voice in natural.NATURAL_VOICES for voice in said) == pytest.approx(
             natural_ones, abs=40 * (share % 1)

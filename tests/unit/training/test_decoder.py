@@ -166,7 +166,16 @@ def test_it_learns_where_the_portrait_lies_in_the_frame(pairs, tmp_path):
 
 def arguments(**chosen) -> Namespace:
     defaults = dict(
-        photos=None, videos=None, voices=None, pairs=None, scenes=0, init="mini", minutes=None, steps=1, seed=0
+        photos=None,
+        videos=None,
+        voices=None,
+        data=None,
+        pairs=None,
+        scenes=0,
+        init="mini",
+        minutes=None,
+        steps=1,
+        seed=0,
     )
     return Namespace(**defaults | dict(grid_minutes=10) | chosen)
 

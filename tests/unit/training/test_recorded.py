@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from starcaster_core.data import recordings
 from starcaster_core.data.phonemes import AH_OR_AX, CLASS_NAMES, SILENCE
 from starcaster_core.data.splits import split_of
 from starcaster_core.errors import InputError
@@ -24,11 +25,11 @@ def aligned(monkeypatch) -> list[str]:
 
     def align_steps(samples, text):
         asked.append(text)
-        steps = np.full(len(samples) // recorded.STEP, AH)
+        steps = np.full(len(samples) // recordings.STEP, AH)
         steps[:10], steps[40:] = SILENCE, S
         return None if text == "gibberish" else steps
 
-    monkeypatch.setattr(recorded, "align_steps", align_steps)
+    monkeypatch.setattr(recordings, "align_steps", align_steps)
     return asked
 
 

@@ -389,3 +389,19 @@ def test_a_saved_student_is_generated_with_in_its_own_few_steps(tmp_path, teache
     generate.run(parser.parse_args(words.split()))
     generate.run(parser.parse_args([*words.split(), "--scheduler", "ddim"]))
     assert [(s.steps, s.guidance_scale, s.scheduler) for s in used] == [(4, 1.0, "lcm"), (4, 1.0, "ddim")]
+
+
+@pytest.mark.parametrize("sampled", [0.0, 1.0])
+def test_audio_guidance_asks_for_what_lies_farther_from_silence(clips, student, monkeypatch, sampled):
+    monkeypatch.setattr(module, "SAMPLED", sampled)
+    batch, stage = batch_of(clips), replace(STAGE, audio_guidance=0.5)
+    ((_, plain),) = StudentLoss(student, STAGE).rollout(batch, generator())
+    loss, calls = StudentLoss(student, stage), []
+    without = loss.without_audio
+    monkeypatch.setattr(loss, "without_audio", lambda *arguments: calls.append(without(*arguments)) or calls[-1])
+    ((_, guided),) = loss.rollout(batch, generator())
+    ((_, unheard),) = loss.rollout(batch_of(clips, "spatial"), generator())
+    torch.testing.assert_close(guided.prediction, plain.prediction)
+    assert (plain.prediction - calls[0]).abs().max() > 0.01 and not guided.target.requires_grad
+    torch.testing.assert_close(guided.target, plain.target + 0.5 * (plain.prediction.detach() - calls[0]))
+    assert calls[1] is None and torch.equal(unheard.target, batch_of(clips, "spatial").latents)
