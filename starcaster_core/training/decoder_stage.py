@@ -52,15 +52,16 @@ def run_decoder_stage(args: argparse.Namespace) -> Path:
     kinds = Counter(path.name.split("-")[0] for path in pairs.glob("*.safetensors"))
     if not kinds:
         raise InputError("a folder of pairs", f"{pairs}, with none in it", "Leave --pairs out to have them made.")
+    begin = decoder_of(source)
     settings = LoopSettings(
         args.minutes or MINUTES,
         steps=args.steps,
-        learning_rate=1e-3,
+        learning_rate=1e-3 if begin is None else 5e-4,
         warmup=100,
         ema=0.995,
         show_minutes=args.grid_minutes,
     )
-    decoder = train_decoder(CONFIG, pairs, args.out, settings, args.seed, begin=decoder_of(source))
+    decoder = train_decoder(CONFIG, pairs, args.out, settings, args.seed, begin=begin)
     # Built anew in float32: what `load_checkpoint` computes in may be bfloat16, which would round the weights.
     config, weights, provenance = read_checkpoint(find_checkpoint(source))
     model = build(config, weights, source, untrained=provenance.get("untrained", ()))

@@ -31,7 +31,8 @@ from ..models.starcaster import Starcaster
 from ..sampling.settings import Conditions
 from ..types import Identity
 from .decoder_pairs import count_pairs, decode_jpeg, draw_frames, find_person, photo_files
-from .photo_clips import cycle_clips, lip_motion, still_gaze
+from .photo_clip_pairs import STARTS
+from .photo_clips import cycle_clips, lip_motion, photo_clip, still_gaze
 
 STEPS, BATCH, LEARNING_RATE, WARMUP = 2500, 64, 3e-3, 50
 SHIFT = 3  # pixels of the drawn frame: how wrong the mouth's place is
@@ -72,6 +73,7 @@ def draw_known_mouths(model: Starcaster, photos: Path, data: Path, count: int, s
     """Let the model draw training photos that say what rendered clips say: mouths as `read_mouths` gives them, FRAMES a
     photo, and how far their lips should be apart.
 
+    In some photos sampling begins with the truth, made by geometry, so that what is drawn is what is known.
     photos: folder of aligned photos, of which `count` are drawn. data: folder of rendered shards.
     """
     rng = np.random.default_rng([seed, 0x6A9])
@@ -91,8 +93,10 @@ def draw_known_mouths(model: Starcaster, photos: Path, data: Path, count: int, s
         speech = replace(speech, features=speech.features[rows], loudness=None)
         motion = still_gaze(clip)[rows]
         conditions = Conditions(Identity(embedding, photo), speech, None, len(motion), motion)
-        drawn = torch.from_numpy(draw_frames(model, conditions, int(rng.integers(2**31)))).permute(0, 3, 1, 2)
         points = found.points[:, :2] / len(photo)
+        targets = photo_clip(photo, points.astype(np.float64), clip)[0][rows]
+        frames = draw_frames(model, conditions, int(rng.integers(2**31)), targets, int(rng.choice(STARTS)))
+        drawn = torch.from_numpy(frames).permute(0, 3, 1, 2)
         front = camera_at()[None].expand(len(drawn), -1)
         regions = torch.from_numpy(mouth_and_eyes(points))[None].expand(len(drawn), -1, -1)
         mouths.append(drawn_mouths(drawn, move_regions(regions, geometry_of(head_rotations(motion), front, front))))

@@ -2,7 +2,8 @@
 
 As in `talking_pairs.py` the model draws the photo and geometry makes the truth. But how far the lips are to open is the
 clip's, not what can be seen of the drawn ones, which are softer and less open; and what lies between them is the
-render's. So the decoder learns to open lips as far as it is told, and what teeth look like.
+render's. So the decoder learns to open lips as far as it is told, and what teeth look like. In some photos sampling
+begins with the truth, as a better model would draw it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..data.shards import Clip
 from ..head_motion import head_rotations
@@ -22,6 +24,8 @@ from ..types import Identity
 from .decoder_pairs import Pair, draw_frames, find_person, missing_photos, write_found
 from .photo_clips import cycle_clips, lip_motion, rendered_mouth, still_gaze
 from .talking_pairs import FRAMES, KEPT, pair_of
+
+STARTS = (0, 0, 2, 3, 4)  # sampling steps that the drawn frames have of the truth: none in two of five photos
 
 
 def photo_clip_pairs(model: Starcaster, photo: np.ndarray, clip: Clip, rng: np.random.Generator) -> list[Pair]:
@@ -36,20 +40,24 @@ def photo_clip_pairs(model: Starcaster, photo: np.ndarray, clip: Clip, rng: np.r
     speech = model.encode_speech(torch.from_numpy(clip.audio.copy()))
     speech = replace(speech, features=speech.features[rows], loudness=None)
     motion = still_gaze(clip)[rows]
-    conditions = Conditions(Identity(embedding, photo), speech, None, len(motion), motion)
-    drawn, turns = draw_frames(model, conditions, int(rng.integers(2**31))), head_rotations(motion)
+    turns, seed = head_rotations(motion), int(rng.integers(2**31))
     gaps, stretches = (values[rows] for values in lip_motion(clip))
     gaps = gaps * mouth_width(points)
-    order = np.argsort(gaps)
-    chosen = order[np.linspace(0, len(order) - 1, KEPT).round().astype(int)]
 
     def pair(row: int) -> Pair:
-        def mouth(moved: np.ndarray):
+        def mouth(moved: np.ndarray) -> Tensor:
             return rendered_mouth(clip, start + row, moved, len(photo))
 
-        return pair_of(photo, points, drawn[row], turns[row], float(gaps[row]), float(stretches[row]), mouth)
+        undrawn = np.zeros((1, 1, 3), np.uint8)
+        return pair_of(photo, points, undrawn, turns[row], float(gaps[row]), float(stretches[row]), mouth)
 
-    return [pair(row) for row in chosen]
+    pairs = [pair(row) for row in range(len(motion))]
+    targets = np.stack([each.target for each in pairs])
+    conditions = Conditions(Identity(embedding, photo), speech, None, len(motion), motion)
+    drawn = draw_frames(model, conditions, seed, targets, int(rng.choice(STARTS)))
+    order = np.argsort(gaps)
+    chosen = order[np.linspace(0, len(order) - 1, KEPT).round().astype(int)]
+    return [replace(pairs[row], drawn=drawn[row]) for row in chosen]
 
 
 def make_photo_clip_pairs(

@@ -27,10 +27,19 @@ from ..data.shards import Clip, read_clips
 from ..errors import InputError
 from ..files import atomic_write
 from ..head_motion import POSE_CHANNELS, head_rotations
-from ..identity.landmarks import LEFT_LIDS, LEFT_MOUTH_CORNER, RIGHT_LIDS, RIGHT_MOUTH_CORNER
+from ..identity.landmarks import LEFT_LIDS, RIGHT_LIDS
 from ..models.checkpoint import load_checkpoint
-from ..models.extensions.portrait_warp import camera_at, pixel_centres, warp_flow
-from ..models.lip_warp import compose, lip_field, lip_flow, mouth_width
+from ..models.extensions.portrait_warp import camera_at, warp_flow
+from ..models.lip_warp import (
+    INNER_LOWER,
+    INNER_UPPER,
+    LEFT_CORNER,
+    RIGHT_CORNER,
+    compose,
+    lip_field,
+    lip_flow,
+    mouth_width,
+)
 from ..models.reference_decoder import move_regions
 from ..models.starcaster import Starcaster
 from .decoder_pairs import BIAS, decode_jpeg, find_person, photo_files, warp_pictures
@@ -41,13 +50,15 @@ SIDE = 256  # of the frames that are made, pixels
 A_FILE = 32  # photos
 FARTHEST = 15.0  # degrees that cameras go to the side: beyond, the geometry of a photo is not the truth
 IDENTITIES = 1_000_000  # numbers of photos begin here, those of renders below
+WIDEST = 0.45  # opening of a photo's lips, mouth widths: beyond, geometry tears them
+INSIDE = 0.78  # of a render's opening: what surely lies between its lips
 MOUTH_MARGIN = 0.06  # of a picture's side, round the mouth, as in renders
 MOUTH, EYES = (61, 291, 0, 17), (33, 133, 362, 263, *sum(RIGHT_LIDS + LEFT_LIDS, ()))
 
 
 def lip_motion(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-    """Return how far a rendered clip's lips are apart, in mouth widths [T], and how wide the mouth is over its median
-    [T]."""
+    """Return how far a rendered clip's lips are apart, in mouth widths [T], WIDEST at most, and how wide the mouth is
+    over its median [T]."""
     at = dict(zip(clip.info["landmark_names"], clip.truth["landmarks"].transpose(1, 0, 2)))
     widths = np.linalg.norm(at["right_mouth"] - at["left_mouth"], axis=1)
     gaps = np.linalg.norm(at["upper_lip_bottom"] - at["lower_lip_top"], axis=1)
@@ -55,7 +66,7 @@ def lip_motion(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
     widths = widths / np.cos(yaw)  # as from the front
     width = np.median(widths)
     stretch = np.ones_like(widths) if clip.info["kind"] == "joint" else (widths / width).clip(*STRETCH)
-    return gaps / width, stretch
+    return (gaps / width).clip(max=WIDEST), stretch
 
 
 def nearer_cameras(clip: Clip) -> np.ndarray:
@@ -75,21 +86,33 @@ def still_gaze(clip: Clip) -> Tensor:
 
 
 def rendered_mouth(clip: Clip, row: int, points: np.ndarray, side: int = SIDE) -> Tensor:
-    """Return a picture [3, side, side] in 0..1 with the inside of a render's mouth where a photo's lips are.
+    """Return a picture [3, side, side] in 0..1 with the inside of a render's mouth between a photo's lips.
 
-    points [478, 2]: the photo's landmarks, image sides, lips moved.
+    points [478, 2]: the photo's landmarks, image sides, lips moved. What lies between the one's lips is spread over
+    what lies between the other's, column by column: a smile is wider than it is high, and would show the render's lips.
     """
-    at = dict(zip(clip.info["landmark_names"], clip.truth["landmarks"][row]))
+    at = dict(zip(clip.info["landmark_names"], clip.truth["landmarks"][row] / clip.info["size"]))
     frame = torch.from_numpy(clip.frames[row].copy()).permute(2, 0, 1)[None].float() / 255
-    there = np.array([at["right_mouth"], at["left_mouth"], at["upper_lip_bottom"], at["lower_lip_top"]])
-    here = points[[RIGHT_MOUTH_CORNER, LEFT_MOUTH_CORNER, 13, 14]]
-    there_middle, here_middle = there[2:].mean(0) / clip.info["size"], here[2:].mean(0)
-    width = np.linalg.norm(there[1] - there[0]) / clip.info["size"] / np.linalg.norm(here[1] - here[0])
-    height = np.linalg.norm(there[3] - there[2]) / clip.info["size"] / np.linalg.norm(here[3] - here[2])
-    scale = torch.tensor([width, height], dtype=torch.float32)
-    places = pixel_centres(side, torch.device("cpu")) - torch.from_numpy(here_middle).float()
-    grid = 2 * (places * scale + torch.from_numpy(there_middle).float()) - 1
+    ticks = (np.arange(side) + 0.5) / side
+    x, y = np.meshgrid(ticks, ticks)
+    right, left = points[RIGHT_CORNER, 0], points[LEFT_CORNER, 0]
+    across = np.clip((x - (right + left) / 2) / max(1e-6, (left - right) / 2), -1, 1)
+    upper, lower = (curve_of(points[list(lip)], x) for lip in (INNER_UPPER, (RIGHT_CORNER, *INNER_LOWER, LEFT_CORNER)))
+    down = INSIDE * (np.clip((y - upper) / np.maximum(lower - upper, 1e-6), 0, 1) - 0.5)
+
+    corners = (at["right_mouth"], at["left_mouth"])
+    middle, half = (corners[0] + corners[1]) / 2, INSIDE * (corners[1] - corners[0]) / 2
+    lens = 1 - (INSIDE * across) ** 2  # the opening's shape
+    top, bottom = (at[name][1] - middle[1] for name in ("upper_lip_bottom", "lower_lip_top"))
+    x_there = middle[0] + across * half[0]
+    y_there = middle[1] + across * half[1] + lens * ((top + bottom) / 2 + down * (bottom - top))
+    grid = torch.from_numpy(2 * np.stack([x_there, y_there], axis=-1) - 1).float()
     return F.grid_sample(frame, grid[None], padding_mode="border", align_corners=False)[0]
+
+
+def curve_of(points: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return the height at `x` of a curve through points [K, 2] that go from left to right."""
+    return np.interp(x, points[:, 0], points[:, 1])
 
 
 def talk(photo: Tensor, points: np.ndarray, clip: Clip) -> tuple[Tensor, np.ndarray]:
