@@ -108,6 +108,4 @@ MINI_RECIPE: tuple[Stage, ...] = (
         audio_guidance=0.5,
         trainable=AUDIO,
     ),
-    # Then everything learns, as mouths of photos are drawn with the 2D weights.
-    replace(STUDENT, name="7-mouths", optional=True, audio_guidance=0.5, drop_audio=0.1),
 )
