@@ -205,23 +205,23 @@ def photo_lips() -> list[str]:
     """Tabulate how lips of photos follow the renderer's."""
     tree = results("photo-lips")
     rows = [
-        [title, *(f"{tree[name][key]:.2f}" for name in ("mini", "mini-before"))]
+        [title, *(f"{tree[name][key]:.2f}" for name in ("mini", "mini-before-voices", "mini-before"))]
         for key, title in (
             ("correlation", "correlation of the opening"),
             ("motion", "std ratio, as the landmarker sees it"),
         )
     ]
-    return table(["", "`mini`", "before photos were in the loop"], rows)
+    return table(["", "`mini`", "before lips for real voices", "before photos were in the loop"], rows)
 
 
 def recorded_lips() -> list[str]:
     """Tabulate how lips of photos follow those of a real speaker."""
     tree = results("recorded-lips")
     rows = [
-        [title, *(f"{tree[name][key]:.2f}" for name in ("mini", "mini-before"))]
+        [title, *(f"{tree[name][key]:.2f}" for name in ("mini", "mini-before-voices", "mini-before"))]
         for key, title in (("correlation", "correlation of the opening"), ("motion", "std ratio"))
     ]
-    return table(["", "`mini`", "before it heard recordings"], rows)
+    return table(["", "`mini`", "before lips for real voices", "before it heard recordings"], rows)
 
 
 def phonemes() -> list[str]:
