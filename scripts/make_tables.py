@@ -203,25 +203,22 @@ def temporal() -> list[str]:
 
 def photo_lips() -> list[str]:
     """Tabulate how lips of photos follow the renderer's."""
-    tree = results("photo-lips")
-    rows = [
-        [title, *(f"{tree[name][key]:.2f}" for name in ("mini", "mini-before-voices", "mini-before"))]
-        for key, title in (
-            ("correlation", "correlation of the opening"),
-            ("motion", "std ratio, as the landmarker sees it"),
-        )
-    ]
-    return table(["", "`mini`", "before lips for real voices", "before photos were in the loop"], rows)
+    return openings("photo-lips", "std ratio, as the landmarker sees it", "before photos were in the loop")
 
 
 def recorded_lips() -> list[str]:
     """Tabulate how lips of photos follow those of a real speaker."""
-    tree = results("recorded-lips")
+    return openings("recorded-lips", "std ratio", "before it heard recordings")
+
+
+def openings(file: str, motion: str, before: str) -> list[str]:
+    """Tabulate openings by three weights. motion: title of the std ratio; before: of the oldest weights."""
+    tree = results(file)
     rows = [
         [title, *(f"{tree[name][key]:.2f}" for name in ("mini", "mini-before-voices", "mini-before"))]
-        for key, title in (("correlation", "correlation of the opening"), ("motion", "std ratio"))
+        for key, title in (("correlation", "correlation of the opening"), ("motion", motion))
     ]
-    return table(["", "`mini`", "before lips for real voices", "before it heard recordings"], rows)
+    return table(["", "`mini`", "before lips for real voices", before], rows)
 
 
 def phonemes() -> list[str]:

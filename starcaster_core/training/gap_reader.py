@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +27,10 @@ from ..models.extensions.portrait_warp import camera_at
 from ..models.lip_warp import mouth_width
 from ..models.reference_decoder import GAP, GapReader, drawn_mouths, geometry_of, move_regions
 from ..models.starcaster import Starcaster
-from ..sampling.settings import Conditions
 from ..types import Identity
 from .decoder_pairs import count_pairs, decode_jpeg, draw_frames, find_person, photo_files
 from .photo_clip_pairs import STARTS
-from .photo_clips import cycle_clips, lip_motion, photo_clip, still_gaze
+from .photo_clips import cycle_clips, lip_motion, photo_clip, saying
 
 STEPS, BATCH, LEARNING_RATE, WARMUP = 2500, 64, 3e-3, 50
 SHIFT = 3  # pixels of the drawn frame: how wrong the mouth's place is
@@ -89,17 +87,18 @@ def draw_known_mouths(model: Starcaster, photos: Path, data: Path, count: int, s
         clip = next(clips)
         start = int(rng.integers(0, max(1, len(clip.frames) - FRAMES)))
         rows = slice(start, start + FRAMES)
-        speech = model.encode_speech(torch.from_numpy(clip.audio.copy()))
-        speech = replace(speech, features=speech.features[rows], loudness=None)
-        motion = still_gaze(clip)[rows]
-        conditions = Conditions(Identity(embedding, photo), speech, None, len(motion), motion)
+        conditions = saying(model, clip, rows, Identity(embedding, photo))
         points = found.points[:, :2] / len(photo)
         targets = photo_clip(photo, points.astype(np.float64), clip)[0][rows]
         frames = draw_frames(model, conditions, int(rng.integers(2**31)), targets, int(rng.choice(STARTS)))
         drawn = torch.from_numpy(frames).permute(0, 3, 1, 2)
         front = camera_at()[None].expand(len(drawn), -1)
         regions = torch.from_numpy(mouth_and_eyes(points))[None].expand(len(drawn), -1, -1)
-        mouths.append(drawn_mouths(drawn, move_regions(regions, geometry_of(head_rotations(motion), front, front))))
+        mouths.append(
+            drawn_mouths(
+                drawn, move_regions(regions, geometry_of(head_rotations(conditions.head_motion), front, front))
+            )
+        )
         gaps.append(torch.from_numpy(mouth_width(points) * lip_motion(clip)[0][rows]).float())
     return torch.cat(mouths), torch.cat(gaps)
 

@@ -12,18 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..data.shards import Clip
 from ..head_motion import head_rotations
-from ..models.lip_warp import mouth_width
+from ..models.lip_warp import lip_field, mouth_width
 from ..models.starcaster import Starcaster
-from ..sampling.settings import Conditions
 from ..types import Identity
 from .decoder_pairs import Pair, draw_frames, find_person, missing_photos, write_found
-from .photo_clips import cycle_clips, lip_motion, rendered_mouth, still_gaze
-from .talking_pairs import FRAMES, KEPT, pair_of
+from .photo_clips import cycle_clips, lip_motion, rendered_mouth, saying
+from .talking_pairs import FRAMES, most_different, pair_of
 
 STARTS = (0, 0, 2, 3, 4)  # sampling steps that the drawn frames have of the truth: none in two of five photos
 
@@ -37,10 +35,8 @@ def photo_clip_pairs(model: Starcaster, photo: np.ndarray, clip: Clip, rng: np.r
     points = (found.points[:, :2] / len(photo)).astype(np.float64)
     start = int(rng.integers(0, max(1, len(clip.frames) - FRAMES)))
     rows = slice(start, start + FRAMES)
-    speech = model.encode_speech(torch.from_numpy(clip.audio.copy()))
-    speech = replace(speech, features=speech.features[rows], loudness=None)
-    motion = still_gaze(clip)[rows]
-    turns, seed = head_rotations(motion), int(rng.integers(2**31))
+    conditions = saying(model, clip, rows, Identity(embedding, photo))
+    turns, field = head_rotations(conditions.head_motion), lip_field(points)
     gaps, stretches = (values[rows] for values in lip_motion(clip))
     gaps = gaps * mouth_width(points)
 
@@ -49,15 +45,12 @@ def photo_clip_pairs(model: Starcaster, photo: np.ndarray, clip: Clip, rng: np.r
             return rendered_mouth(clip, start + row, moved, len(photo))
 
         undrawn = np.zeros((1, 1, 3), np.uint8)
-        return pair_of(photo, points, undrawn, turns[row], float(gaps[row]), float(stretches[row]), mouth)
+        return pair_of(photo, points, field, undrawn, turns[row], float(gaps[row]), float(stretches[row]), mouth)
 
-    pairs = [pair(row) for row in range(len(motion))]
+    pairs = [pair(row) for row in range(conditions.frames)]
     targets = np.stack([each.target for each in pairs])
-    conditions = Conditions(Identity(embedding, photo), speech, None, len(motion), motion)
-    drawn = draw_frames(model, conditions, seed, targets, int(rng.choice(STARTS)))
-    order = np.argsort(gaps)
-    chosen = order[np.linspace(0, len(order) - 1, KEPT).round().astype(int)]
-    return [replace(pairs[row], drawn=drawn[row]) for row in chosen]
+    drawn = draw_frames(model, conditions, int(rng.integers(2**31)), targets, int(rng.choice(STARTS)))
+    return [replace(pairs[row], drawn=drawn[row]) for row in most_different(gaps)]
 
 
 def make_photo_clip_pairs(

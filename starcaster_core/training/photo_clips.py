@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,8 @@ from ..models.lip_warp import (
 )
 from ..models.reference_decoder import move_regions
 from ..models.starcaster import Starcaster
+from ..sampling.settings import Conditions
+from ..types import Identity
 from .decoder_pairs import BIAS, decode_jpeg, find_person, photo_files, warp_pictures
 from .latents import EYE_MARGIN, KINDS, SPLITS, encode_frames, encode_sound, head_motion_of
 from .talking_pairs import STRETCH, STRETCHED, between_lips, move_lips, stretched_mouth
@@ -85,6 +88,14 @@ def still_gaze(clip: Clip) -> Tensor:
     return motion
 
 
+def saying(model: Starcaster, clip: Clip, rows: slice, identity: Identity) -> Conditions:
+    """Return the conditions under which somebody says some frames of a rendered clip, with `still_gaze`."""
+    speech = model.encode_speech(torch.from_numpy(clip.audio.copy()))
+    speech = replace(speech, features=speech.features[rows], loudness=None)
+    motion = still_gaze(clip)[rows]
+    return Conditions(identity, speech, None, len(motion), motion)
+
+
 def rendered_mouth(clip: Clip, row: int, points: np.ndarray, side: int = SIDE) -> Tensor:
     """Return a picture [3, side, side] in 0..1 with the inside of a render's mouth between a photo's lips.
 
@@ -97,7 +108,8 @@ def rendered_mouth(clip: Clip, row: int, points: np.ndarray, side: int = SIDE) -
     x, y = np.meshgrid(ticks, ticks)
     right, left = points[RIGHT_CORNER, 0], points[LEFT_CORNER, 0]
     across = np.clip((x - (right + left) / 2) / max(1e-6, (left - right) / 2), -1, 1)
-    upper, lower = (curve_of(points[list(lip)], x) for lip in (INNER_UPPER, (RIGHT_CORNER, *INNER_LOWER, LEFT_CORNER)))
+    lips = (INNER_UPPER, (RIGHT_CORNER, *INNER_LOWER, LEFT_CORNER))  # from left to right in the picture
+    upper, lower = (np.interp(x, *points[list(lip)].T) for lip in lips)
     down = INSIDE * (np.clip((y - upper) / np.maximum(lower - upper, 1e-6), 0, 1) - 0.5)
 
     corners = (at["right_mouth"], at["left_mouth"])
@@ -108,11 +120,6 @@ def rendered_mouth(clip: Clip, row: int, points: np.ndarray, side: int = SIDE) -
     y_there = middle[1] + across * half[1] + lens * ((top + bottom) / 2 + down * (bottom - top))
     grid = torch.from_numpy(2 * np.stack([x_there, y_there], axis=-1) - 1).float()
     return F.grid_sample(frame, grid[None], padding_mode="border", align_corners=False)[0]
-
-
-def curve_of(points: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return the height at `x` of a curve through points [K, 2] that go from left to right."""
-    return np.interp(x, points[:, 0], points[:, 1])
 
 
 def talk(photo: Tensor, points: np.ndarray, clip: Clip) -> tuple[Tensor, np.ndarray]:

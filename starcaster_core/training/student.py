@@ -90,11 +90,11 @@ class StudentLoss(DenoisingLoss):
             with torch.set_grad_enabled(step == stop and torch.is_grad_enabled()):
                 clean = predict_clean(self.ask(x, timesteps, condition), x, timesteps, self.alphas_cumprod, self.kind)
             if step == stop:
-                learned, clean, target = clean, clean.detach(), latents
+                target = latents
                 if (silent := self.without_audio(x, timesteps, condition)) is not None:
                     silent = predict_clean(silent, x, timesteps, self.alphas_cumprod, self.kind)
-                    target = latents + stage.audio_guidance * (clean - silent)
-                learned = StudentSample(learned, target, x, timesteps)
+                    target = target + stage.audio_guidance * (clean.detach() - silent)
+                learned, clean = StudentSample(clean, target, x, timesteps), clean.detach()
         return learned._replace(final=clean) if to_end else learned
 
     def clean(self, predicted: Prediction) -> Tensor:

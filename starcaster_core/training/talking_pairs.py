@@ -27,6 +27,7 @@ from ..models.lip_warp import (
     INNER_UPPER,
     LEFT_CORNER,
     RIGHT_CORNER,
+    LipField,
     compose,
     lip_directions,
     lip_field,
@@ -95,6 +96,7 @@ def put_between(picture: np.ndarray, other: np.ndarray, weights: Tensor) -> np.n
 def pair_of(
     photo: np.ndarray,
     points: np.ndarray,
+    field: LipField,
     drawn: np.ndarray,
     turn: Tensor,
     gap: float,
@@ -103,11 +105,11 @@ def pair_of(
 ) -> Pair:
     """Return a photo's pair with a drawn frame.
 
-    photo: uint8 [S, S, 3], its landmarks [478, 2] in image sides. turn: [3, 3] of the head. gap: of the lips, image
-    sides, and how much wider the mouth is. mouth: where the gap is told, makes of the landmarks of the moved lips a
-    picture [3, S, S] in 0..1 of what lies between them; None where the gap was seen in the drawn frame.
+    photo: uint8 [S, S, 3], its landmarks [478, 2] in image sides and their `lip_field`. turn: [3, 3] of the head. gap:
+    of the lips, image sides, and how much wider the mouth is. mouth: where the gap is told, makes of the landmarks of
+    the moved lips a picture [3, S, S] in 0..1 of what lies between them; None where it was seen in the drawn frame.
     """
-    field, front = lip_field(points), camera_at()[None]
+    front = camera_at()[None]
     turned = F.interpolate(warp_flow(front, turn[None], front), (FLOW_SIDE, FLOW_SIDE), mode="bilinear")
     lips = lip_flow(field.way, field.gap, torch.tensor([gap]))
     flow = compose(turned, compose(lips, stretched_mouth(points, stretch)))
@@ -156,12 +158,16 @@ def talking_pairs(model: Starcaster, photo: np.ndarray, speech: Speech, rng: np.
     if len(seen) < KEPT:
         return []
     gaps, stretches = lip_motion(points, [one for _, one in seen])
-    turns, order = head_rotations(motion), np.argsort(gaps)
-    chosen = order[np.linspace(0, len(seen) - 1, KEPT).round().astype(int)]
+    turns, field = head_rotations(motion), lip_field(points)
     return [
-        pair_of(photo, points, drawn[seen[k][0]], turns[seen[k][0]], float(gaps[k]), float(stretches[k]))
-        for k in chosen
+        pair_of(photo, points, field, drawn[seen[k][0]], turns[seen[k][0]], float(gaps[k]), float(stretches[k]))
+        for k in most_different(gaps)
     ]
+
+
+def most_different(gaps: np.ndarray) -> np.ndarray:
+    """Return KEPT of the openings [T], by number, from the smallest to the largest."""
+    return np.argsort(gaps)[np.linspace(0, len(gaps) - 1, KEPT).round().astype(int)]
 
 
 def lip_motion(points: np.ndarray, drawn: list[FaceLandmarks]) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from PIL import Image
 from starcaster_core.errors import InputError
 from starcaster_core.identity.landmarks import find_landmarks
 from starcaster_core.models.checkpoint import load_checkpoint
-from starcaster_core.models.lip_warp import mouth_gap
+from starcaster_core.models.lip_warp import lip_field, mouth_gap
 from starcaster_core.speech import load_audio, mono16k
 from starcaster_core.training.decoder_pairs import warp_picture
 from starcaster_core.training.talking_pairs import VOICE, pair_of, talking_pairs, voice_files
@@ -36,8 +36,9 @@ def test_mouths_as_different_as_they_come_are_taken_and_the_truth_opens_as_asked
     drawn = [pair.with_lips().gaps[1] for pair in pairs]
     assert drawn[-1] > drawn[0] + 0.01
     points = find_landmarks(photo).points[:, :2] / 512
+    field = lip_field(points)
     gaps = (0.0, 0.01, 0.02, 0.035, 0.05)
-    asked = [pair_of(photo, points, pairs[0].drawn, torch.eye(3), gap, 1.0).target for gap in gaps]
+    asked = [pair_of(photo, points, field, pairs[0].drawn, torch.eye(3), gap, 1.0).target for gap in gaps]
     assert np.corrcoef(gaps, [mouth_gap(find_landmarks(target).points) for target in asked])[0, 1] > 0.85
 
 
@@ -52,8 +53,9 @@ def test_the_flow_makes_the_truth_where_it_is_known(photo, pairs):
 
 def test_a_closed_mouth_is_known_everywhere(photo):
     points = find_landmarks(photo).points[:, :2] / 512
+    field = lip_field(points)
     drawn = np.zeros((128, 128, 3), np.uint8)
-    closed, opened = (pair_of(photo, points, drawn, torch.eye(3), gap, 1.0) for gap in (0.0, 0.05))
+    closed, opened = (pair_of(photo, points, field, drawn, torch.eye(3), gap, 1.0) for gap in (0.0, 0.05))
     assert closed.known.all() and np.abs(closed.target.astype(int) - photo).mean() < 1
     assert 0.001 < 1 - opened.known.mean() < 0.03
 
