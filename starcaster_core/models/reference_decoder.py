@@ -7,7 +7,8 @@ d has it, and only what it does not show is painted:
     frame  = mask * x(place + flow) + (1 - mask) * fill(d, x, flow)
 
 `geometry` follows from the head pose and the camera (`extensions/portrait_warp.py`), and from how far the drawn mouth
-is open, which a small network reads (`lip_warp.py`). The residual is found coarse to fine, each level looking at
+is open, which a small network reads (`lip_warp.py`). In the mouth's crop lips and teeth are moved as layers, so that
+lips keep their edges and teeth their size. The residual is found coarse to fine, each level looking at
 features of the frame beside those of the moved photo, as optical flow networks do (PWC-Net, Sun et al. 2018). Mouth and
 eyes are done once more in crops of their own, at the full resolution, with flow, mask and fill of their own. The idea
 of a decoder that is shown a reference is that of reference-guided autoencoders; its shape, a flow, a mask and a fill,
@@ -25,7 +26,15 @@ from torch import Tensor, nn
 from ..frame_sizes import FULL
 from ..presets import ReferenceDecoderConfig
 from .extensions.portrait_warp import pixel_centres, warp, warp_flow
-from .lip_warp import LipField, compose, lip_flow
+from .lip_warp import (
+    LipField,
+    LipLayers,
+    compose,
+    lay_over,
+    layer_flows,
+    lip_flow,
+    lip_layers,
+)
 
 DRAWN = 128  # side of the drawn frame, pixels
 REGIONS = ("mouth", "right_eye", "left_eye")
@@ -35,6 +44,7 @@ CONTRAST = 12  # channels of local contrast: colours of two by two pixels
 SEARCHED = 2  # places away, at each resolution
 REACH = 0.1  # image sides: a residual of one unit
 GAP = 0.05  # image sides: a reading of one unit
+LIP_CHANNELS = 5  # what the mouth's network sees of `LipLayers`
 
 
 @dataclass(frozen=True)
@@ -166,16 +176,16 @@ class Fill(nn.Module):
 class RegionDecoder(nn.Module):
     """Do mouth or eyes once more, in a crop: flow, mask and fill of their own at the full resolution.
 
-    It sees the crop at half the resolution, folded to a quarter of that: fill and moved photo, mask, drawn frame, and
-    the photo's own crop, unmoved. It answers with a residual flow, a mask and colours.
+    It sees the crop at half the resolution, folded to a quarter of that: fill and moved photo, mask, drawn frame, the
+    photo's own crop, unmoved, and `more` channels. It answers with a residual flow, a mask and colours.
     """
 
     SEEN = 3 + 3 + 1 + 3 + 3
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, more: int = 0):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(4 * self.SEEN, width, 3, padding=1), Residual(width), Residual(width), Residual(width)
+            nn.Conv2d(4 * (self.SEEN + more), width, 3, padding=1), Residual(width), Residual(width), Residual(width)
         )
         self.flow = zero(nn.Conv2d(width, 2, 3, padding=1))
         self.out = zero(nn.Conv2d(width, 4 * 16, 3, padding=1))
@@ -221,7 +231,7 @@ class ReferenceDecoder(nn.Module):
         self.appearance = nn.Sequential(conv(3, config.appearance), conv(config.appearance, config.appearance))
         self.fill = Fill(3 + 3 + config.appearance + hidden + 2, width)
         self.mask_bias = nn.Parameter(torch.tensor(2.0))
-        self.mouth = RegionDecoder(config.region_width)
+        self.mouth = RegionDecoder(config.region_width, LIP_CHANNELS if config.lip_layers else 0)
         self.eye = RegionDecoder(config.region_width)
         self.gap_reader = GapReader(config.reader_width) if config.reader_width else None
 
@@ -271,10 +281,14 @@ class ReferenceDecoder(nn.Module):
         count, side = len(drawn), photo.picture.shape[-1]
         like = self.like_weights(drawn)
         geometry = resize(geometry.float(), DRAWN)
+        apart = None  # how the layers of the mouth are moved otherwise than the rest
         if self.gap_reader is not None and photo.lips is not None:
             gap = self.read_gap(drawn, regions) if gap is None else gap
-            lips = lip_flow(repeated(photo.lips.way, count), photo.lips.gap, gap)
-            geometry = compose(geometry, lips)
+            turned, lips = geometry, lip_flow(repeated(photo.lips.way, count), photo.lips.gap, gap)
+            geometry = compose(turned, lips)
+            if self.config.lip_layers:
+                layers = [compose(turned, flow) for flow in layer_flows(photo.lips, gap)]
+                apart = torch.cat([flow - geometry for flow in (*layers, turned)], dim=1)
         features, contrasts = self.pyramid(like), self.contrasts(drawn.float())
         coarsest = features[-1].shape[-1]
         residual, hidden, flows = geometry.new_zeros(count, 2, coarsest, coarsest), None, []
@@ -291,6 +305,7 @@ class ReferenceDecoder(nn.Module):
         flow = geometry + enlarge(residual, 2)
         if border is not None:
             flow = flow * border
+            apart = None if apart is None else apart * border
         small = warp(repeated(photo.small, count), flow)
         appearance = warp(repeated(photo.appearance, count), flow)
         seen = [like, self.like_weights(small), appearance, enlarge(hidden, 2), self.like_weights(flow / REACH)]
@@ -310,19 +325,28 @@ class ReferenceDecoder(nn.Module):
         together = fill, half, mask, drawn_half
         crops = {}
         for index, name in enumerate(REGIONS):
-            frame, crops[name] = self.region(name, index, frame, together, photo, flow, regions, large_mask, large_fill)
+            others = (photo, flow, apart if name == "mouth" else None, regions)
+            frame, crops[name] = self.region(name, index, frame, together, *others, large_mask, large_fill)
         return Decoded(frame, warped, mask, flow, flows, crops)
 
-    def region(self, name, index, frame, together, photo, flow, regions, large_mask, large_fill):
+    def region(self, name, index, frame, together, photo, flow, apart, regions, large_mask, large_fill):
         """Decode one region once more and put it into the frame, fading at the crop's border."""
         side, count = frame.shape[-1], len(frame)
         size = crop_size(name)
         corner = corner_of(regions[:, index], size)  # at FULL
         width, height = size
-        seen = [take_crops(x, corner // 2, width // 2, height // 2) for x in together]
-        seen = torch.cat([*seen, repeated(photo.crops[index], count)], dim=1)
+        fill, half, mask, drawn = (take_crops(x, corner // 2, width // 2, height // 2) for x in together)
+        network, more = (self.mouth if name == "mouth" else self.eye), []
+        if apart is not None:
+            places = crop_places(corner // 2, width // 2, height // 2, 2 * DRAWN)
+            lips, layers = self.lips_at(places, flow, apart, photo.lips)
+            half = lay_over(layers, *(bilinear(repeated(photo.half, count), at) for at in lips))
+            mask = mask * (1 - layers.unknown)
+            more = [layers.inside, layers.teeth, layers.above / REACH, layers.below / REACH, layers.across]
+        elif name == "mouth" and self.config.lip_layers:
+            more = [torch.zeros_like(mask)] * LIP_CHANNELS
+        seen = torch.cat([fill, half, mask, drawn, repeated(photo.crops[index], count), *more], dim=1)
         mirrored = name == "left_eye"  # the eyes share a network: the left one is shown as a right one
-        network = self.mouth if name == "mouth" else self.eye
         residual, fill, logits = network(self.like_weights(seen.flip(-1) if mirrored else seen))
         if mirrored:
             residual, fill, logits = (
@@ -335,16 +359,33 @@ class ReferenceDecoder(nn.Module):
             raise ValueError(f"a photo of {FULL} pixels a side or a multiple, not {side}")
         at, wide, high = corner * scale, width * scale, height * scale
         places = crop_places(at, wide, high, side)
-        own = F.grid_sample(flow, 2 * places - 1, padding_mode="border", align_corners=False)
-        own = own + stretch(residual, (high, wide))
-        there = 2 * (places + own.movedim(1, -1)) - 1
-        moved = sample_sharply(repeated(photo.picture, count), there)
-        base = take_crops(large_mask, at, wide, high).clamp(1e-4, 1 - 1e-4)
-        mask = torch.sigmoid(torch.logit(base) + stretch(logits, (high, wide)))
+        further = stretch(residual, (high, wide)).movedim(1, -1)
+        base, picture = take_crops(large_mask, at, wide, high), repeated(photo.picture, count)
+        if apart is None:
+            moved = sample_sharply(picture, 2 * (places + (flow_at(flow, places) + further)) - 1)
+        else:
+            lips, layers = self.lips_at(places, flow, apart, photo.lips, further)
+            moved = lay_over(layers, *(sample_sharply(picture, 2 * there - 1) for there in lips))
+            base = base * (1 - layers.unknown)
+        mask = torch.sigmoid(torch.logit(base.clamp(1e-4, 1 - 1e-4)) + stretch(logits, (high, wide)))
         colours = take_crops(large_fill, at, wide, high) + stretch(fill, (high, wide))
         done = torch.lerp(colours, moved, mask)
         faded = fade(high, wide, frame.device)
         return paste(frame, done, faded, at), (done, mask, at)
+
+    @staticmethod
+    def lips_at(
+        places: Tensor, flow: Tensor, apart: Tensor, field: LipField, further: Tensor | float = 0.0
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], LipLayers]:
+        """Return where places of the frame [N, h, w, 2] lie in the photo as part of the upper lip, of the lower lip and
+        of the teeth, and what shows of these.
+
+        apart: by how much the layers' flows differ from `flow`, [N, 6, F, F]. further: added to all of them.
+        """
+        together = places + flow_at(flow, places) + further
+        upper, lower, still = (together + flow_at(apart[:, k : k + 2], places) for k in (0, 2, 4))
+        teeth, layers = lip_layers(field, upper, lower, still)
+        return (upper, lower, teeth), layers
 
     def like_weights(self, x: Tensor) -> Tensor:
         return x.to(self.mask_bias.device, self.fill.out.weight.dtype)
@@ -429,6 +470,16 @@ def resize(x: Tensor, side: int) -> Tensor:
     if now > side:
         return F.interpolate(x, (side, side), mode="bilinear", align_corners=False, antialias=True)
     return stretch(x, (side, side))
+
+
+def flow_at(flow: Tensor, places: Tensor) -> Tensor:
+    """Return a flow [N, 2, F, F] at places [N, h, w, 2]: [N, h, w, 2]."""
+    return bilinear(flow, places).movedim(1, -1)
+
+
+def bilinear(x: Tensor, places: Tensor) -> Tensor:
+    """Sample [N, C, h, w] at places [N, H, W, 2] in image sides: [N, C, H, W]."""
+    return F.grid_sample(x, 2 * places - 1, padding_mode="border", align_corners=False)
 
 
 def sample_sharply(x: Tensor, grid: Tensor) -> Tensor:

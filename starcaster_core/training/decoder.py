@@ -56,7 +56,8 @@ PATCH = 96  # pixels: side of the patches of the face for the discriminator
 class PairBatch:
     """source, target [B, 3, S, S] and drawn [B, 3, s, s] in -1..1; flow [B, 2, F, F]; visible, known [B, 1, F, F];
     source_regions, regions [B, 3, 2], of portrait and frame; geometry [B, 2, 32, 32]; way [B, 2, F, F] and gaps [B, 2],
-    of the lips of portrait and frame, NaN where not known; told [B], whether the frame's was asked for."""
+    of the lips of portrait and frame, NaN where not known; layers [B, LAYERS, F, F], of the portrait's lips; told [B],
+    whether the frame's gap was asked for."""
 
     source: Tensor
     target: Tensor
@@ -68,6 +69,7 @@ class PairBatch:
     geometry: Tensor
     known: Tensor
     way: Tensor
+    layers: Tensor
     gaps: Tensor
     told: Tensor
 
@@ -112,7 +114,7 @@ def collate(pairs: list[Pair], generator: torch.Generator | None = None) -> Pair
 
     source, target, drawn = pictures("source"), pictures("target"), pictures("drawn")
     flow, visible, regions = numbers("flow"), numbers("visible")[:, None], numbers("regions")
-    known, way, gaps = numbers("known")[:, None], numbers("way"), numbers("gaps")
+    known, way, layers, gaps = numbers("known")[:, None], numbers("way"), numbers("layers"), numbers("gaps")
     turns = numbers("rotation")
     if generator is not None:
         wrong = POSE_NOISE * torch.randn(len(pairs), 3, generator=generator)
@@ -124,20 +126,22 @@ def collate(pairs: list[Pair], generator: torch.Generator | None = None) -> Pair
         mirrored = torch.rand(len(pairs), generator=generator) < 0.5
         source, target, drawn, visible, known = (flip(x, mirrored) for x in (source, target, drawn, visible, known))
         flow, geometry, way = (flip(x, mirrored, vectors=True) for x in (flow, geometry, way))
+        # The last channel counts across the mouth.
+        layers = torch.cat([flip(layers[:, :-1], mirrored), flip(layers[:, -1:], mirrored, vectors=True)], dim=1)
         other = regions[:, [0, 2, 1]] * torch.tensor([-1.0, 1.0]) + torch.tensor([1.0, 0.0])
         regions = torch.where(mirrored[:, None, None], other, regions)
         source, target, drawn = recolour((source, target, drawn), generator)
         drawn = degrade(drawn, generator)
     moved = move_regions(regions, geometry)
     told = numbers("told")[:, 0] > 0.5
-    return PairBatch(source, target, drawn, flow, visible, regions, moved, geometry, known, way, gaps, told)
+    return PairBatch(source, target, drawn, flow, visible, regions, moved, geometry, known, way, layers, gaps, told)
 
 
 def flip(x: Tensor, mirrored: Tensor, vectors: bool = False) -> Tensor:
     """Mirror those of a batch [B, C, h, w] that are to be; the first channel of vectors changes its sign."""
     other = x.flip(-1)
     if vectors:
-        other = other * torch.tensor([-1.0, 1.0])[:, None, None]
+        other = other * torch.tensor([-1.0, 1.0])[: x.shape[1], None, None]
     return torch.where(mirrored[:, None, None, None], other, x)
 
 
@@ -187,20 +191,21 @@ class DecoderLoss:
         picture = compare(decoded.frame, target, known)
         metrics = {"picture": picture.item(), "discriminator": 0.0}
         loss = picture
+        seen = F.interpolate(visible, target.shape[-2:], mode="nearest")
         crops = []
         for name, weight in REGION_WEIGHTS.items():
-            made, _, corner = decoded.crops[name]
+            made, mask, corner = decoded.crops[name]
             width, height = crop_size(name)
             truth, sure = take_crops(target, corner, width, height), take_crops(known, corner, width, height)
             error = compare(made, truth, sure)
             metrics[name] = error.item()
-            loss = loss + weight * error
+            shown = take_crops(seen, corner, width, height)
+            loss = loss + weight * (error + MASK_WEIGHT * ((1 - mask) * shown).mean())
             crops.append((torch.lerp(truth, made, sure), truth))
         for flow in decoded.flows:
             error = flow_error(flow, batch.flow, visible)
             loss = loss + FLOW_WEIGHT * error * (1.0 if flow is decoded.flow else 0.3)
         metrics["flow"] = error.item()
-        seen = F.interpolate(visible, target.shape[-2:], mode="nearest")
         loss = loss + WARP_WEIGHT * ((decoded.warped - target).abs() * seen).mean()
         seen = F.interpolate(visible, decoded.mask.shape[-2:], mode="nearest")
         kept = ((1 - decoded.mask) * seen).mean()
@@ -234,8 +239,8 @@ class DecoderLoss:
 
 def lips_of(batch: PairBatch) -> LipField:
     """Return how the portraits' mouths open; not at all where a portrait's or a frame's lips are not known."""
-    unknown = batch.gaps.isnan().any(dim=1)
-    return LipField(batch.way * ~unknown[:, None, None, None], batch.gaps[:, 0].nan_to_num())
+    known = ~batch.gaps.isnan().any(dim=1)[:, None, None, None]
+    return LipField(batch.way * known, batch.gaps[:, 0].nan_to_num(), batch.layers * known)
 
 
 def compare(made: Tensor, truth: Tensor, known: Tensor) -> Tensor:
@@ -315,13 +320,14 @@ def train_decoder(
 
     pairs: folder of `decoder_pairs.py`. State, log, curves and grids go to `out`. without: "photos", "geometry",
     "discriminator", for ablations. shown: folder of pairs for the grids; default: the first of each kind. begin: a
-    trained decoder whose weights to begin with, of the same configuration but for what it does not have.
+    trained decoder whose weights to begin with, of the same configuration but for what it does not have
+    (`kept_weights`).
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         decoder = ReferenceDecoder(config).to(memory_format=torch.channels_last)
     if begin is not None:
-        decoder.load_state_dict(begin.state_dict(), strict=False)
+        decoder.load_state_dict(kept_weights(begin, decoder.config), strict=False)
     files = PairFiles(pairs, without_photos="photos" in without)
     if decoder.gap_reader is not None:
         if (begin is None or begin.gap_reader is None) and not (out / "decoder.state.pt").exists():
@@ -336,7 +342,7 @@ def train_decoder(
         generator = step_generator(seed, "decoder", number)
         drawn = files.draw(batch, generator)
         if "geometry" in without:
-            flat = {"geometry": torch.zeros_like(drawn.geometry), "way": torch.zeros_like(drawn.way)}
+            flat = {name: torch.zeros_like(getattr(drawn, name)) for name in ("geometry", "way", "layers")}
             drawn = PairBatch(**{**vars(drawn), **flat})
         return loss(drawn, generator)
 
@@ -349,6 +355,13 @@ def train_decoder(
     return train(
         decoder, loss_of_batch, settings, out, "decoder", None, before_step, show, list(loss.discriminator.parameters())
     )
+
+
+def kept_weights(begin: ReferenceDecoder, config: ReferenceDecoderConfig) -> dict[str, Tensor]:
+    """Return what a decoder of `config` can begin with. Where lips become layers, the mouth's network learns anew: it
+    has learned to paint over lips that it could not trust."""
+    anew = config.lip_layers and not begin.config.lip_layers
+    return {name: value for name, value in begin.state_dict().items() if not (anew and name.startswith("mouth."))}
 
 
 def with_reference_decoder(model: Starcaster, decoder: ReferenceDecoder) -> Starcaster:

@@ -10,9 +10,9 @@ Photos that talk: `talking_pairs.py`.
 
 One safetensors file a scene: pairs 0, 1, ... with `N.source`, `N.target` (JPEG bytes), `N.drawn` uint8 [S, S, 3],
 `N.flow` float16 [2, F, F], `N.visible` and `N.known` uint8 [F, F], `N.regions` float32 [3, 2], `N.rotation` [3, 3],
-`N.camera` and `N.portrait_camera` [25] (`models/extensions/portrait_warp.py`), `N.way` float16 [2, F, F] (`LipField`),
-`N.gaps` float32 [2], of the lips of portrait and drawn frame, NaN where no face was found, and `N.told` [1]. What the
-others mean: `data/pairs.py: Scene`.
+`N.camera` and `N.portrait_camera` [25] (`models/extensions/portrait_warp.py`), `N.way` float16 [2, F, F] and `N.layers`
+[LAYERS, F, F] (`LipField`), `N.gaps` float32 [2], of the lips of portrait and drawn frame, NaN where no face was found,
+and `N.told` [1]. What the others mean: `data/pairs.py: Scene`.
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ from ..errors import InputError
 from ..files import atomic_write
 from ..head_motion import POSE_STD, head_rotations, normalise, random_head_motion, rotations
 from ..identity.landmarks import FaceLandmarks, find_landmarks, mouth_and_eyes
-from ..models.extensions.portrait_warp import camera_at, pixel_centres, warp, warp_flow
-from ..models.lip_warp import lip_field, mouth_gap
+from ..models.extensions.portrait_warp import camera_at, warp, warp_flow
+from ..models.lip_warp import LAYERS, compose, lip_field, mouth_gap
 from ..models.starcaster import Starcaster
 from ..sampling.execution import Network
 from ..sampling.rollout import cache_branches, cache_subject, denoise
 from ..sampling.settings import Conditions, SamplerSettings
 from ..types import CameraPath, Identity
 from .latents import head_degrees
+from .warped_lips import moved_places, places_of, sample, warp_lips
 
 QUALITY = 95  # of JPEG, without subsampling of colours
 TURN = np.array([10.0, 5.0, 3.0])  # degrees of yaw, pitch, roll: standard deviation of a photo's other pose
@@ -74,6 +75,7 @@ class Pair:
     portrait_camera: np.ndarray
     known: np.ndarray = field(default_factory=lambda: np.ones((FLOW_SIDE, FLOW_SIDE), np.uint8))
     way: np.ndarray = field(default_factory=lambda: np.zeros((2, FLOW_SIDE, FLOW_SIDE), np.float32))
+    layers: np.ndarray = field(default_factory=lambda: np.zeros((LAYERS, FLOW_SIDE, FLOW_SIDE), np.float32))
     gaps: np.ndarray = field(default_factory=lambda: np.full(2, np.nan, np.float32))
     told: np.ndarray = field(default_factory=lambda: np.zeros(1, np.float32))
 
@@ -85,7 +87,7 @@ class Pair:
         lips = lip_field(found.points / len(self.source))
         gap = self.gaps[1] if self.told.any() else drawn_gap(self.drawn)
         gaps = np.array([lips.gap.item(), gap], np.float32)
-        return replace(self, way=lips.way[0].numpy(), gaps=gaps)
+        return replace(self, way=lips.way[0].numpy(), layers=lips.layers[0].numpy(), gaps=gaps)
 
 
 def enlarged(drawn: np.ndarray) -> np.ndarray:
@@ -118,6 +120,7 @@ def write_pairs(path: Path, pairs: list[Pair]) -> None:
             "visible": (pair.visible > 0.5).astype(np.uint8),
             "known": (pair.known > 0.5).astype(np.uint8),
             "way": pair.way.astype(np.float16),
+            "layers": pair.layers.astype(np.float16),
             **{name: np.asarray(getattr(pair, name), np.float32) for name in PLACES},
         }
         tensors |= {f"{index}.{name}": np.ascontiguousarray(value) for name, value in values.items()}
@@ -282,29 +285,6 @@ def random_field(rng: np.random.Generator, cells: int) -> Tensor:
     return F.interpolate(coarse, (FLOW_SIDE, FLOW_SIDE), mode="bicubic", align_corners=True)
 
 
-def closing_lips(points: np.ndarray, amount: float) -> Tensor:
-    """Return the backward flow [1, 2, F, F] that closes parted lips.
-
-    points [478, 3] in image sides. amount: 1 closes them wholly. Everything below the lower lip comes up with the jaw,
-    less and less towards the ears; what lay between the lips is squeezed into the line where they meet.
-    """
-    upper, lower, chin = points[13, :2], points[14, :2], points[152, :2]
-    left, right = points[61, :2], points[291, :2]
-    gap = float(lower[1] - upper[1]) * amount
-    width = float(abs(right[0] - left[0])) / 2 + 1e-6
-    here = pixel_centres(FLOW_SIDE, torch.device("cpu"))
-    across = (here[..., 0] - float((left[0] + right[0]) / 2)) / width
-    inside = (1 - across.square()).clamp(min=0)  # the lips' opening is a lens
-    meet = float(upper[1])
-    below = (here[..., 1] - meet) / max(float(chin[1]) - meet, 1e-6)
-    fade = ((1.35 - below) / 0.6).clamp(0, 1) * (below > 0)  # comes to rest under the chin
-    jaw = torch.exp(-0.5 * (across / 1.6).square())
-    lift = gap * torch.where(
-        below > 0.25, jaw, torch.maximum(inside, 0.0 * jaw) + (jaw - inside).clamp(min=0) * below * 4
-    )
-    return torch.stack([torch.zeros_like(lift), lift * fade])[None]
-
-
 def inverse_flow(flow: Tensor, steps: int = 12) -> tuple[Tensor, Tensor]:
     """Invert a backward flow [1, 2, F, F] by fixed-point iteration -> flow [1, 2, F, F] and where it is one, [1, 1, F,
     F]."""
@@ -322,10 +302,7 @@ def warp_picture(picture: np.ndarray, flow: Tensor) -> np.ndarray:
 
 def warp_pictures(pictures: Tensor, flow: Tensor) -> Tensor:
     """Sample pictures [1 or T, 3, S, S] at place + flow [T, 2, F, F], bicubically: [T, 3, S, S]."""
-    moved = F.interpolate(flow, pictures.shape[-2:], mode="bilinear", align_corners=False).movedim(1, -1)
-    grid = 2 * (pixel_centres(pictures.shape[-1], flow.device) + moved) - 1
-    pictures = pictures.expand(len(flow), -1, -1, -1)
-    return F.grid_sample(pictures, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+    return sample(pictures, places_of(flow, pictures.shape[-1]))
 
 
 def find_person(photo: np.ndarray) -> tuple[FaceLandmarks, np.ndarray] | None:
@@ -348,7 +325,8 @@ def photo_pairs(model: Starcaster, photo: np.ndarray, rng: np.random.Generator, 
         return []
     found, embedding = person
     points = found.points / len(photo)
-    regions = mouth_and_eyes(points)
+    regions, field = mouth_and_eyes(points), lip_field(points)
+    pixels = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float()
     is_open = found.mouth_opening > OPEN_LIPS
     front = camera_at()[None]
     steps = SamplerSettings.of(model.config).steps
@@ -360,22 +338,25 @@ def photo_pairs(model: Starcaster, photo: np.ndarray, rng: np.random.Generator, 
         for cells, strength in ((2, 1.0), (5, 0.5)):
             away = away + strength * BEND * rng.uniform(0, 1) * random_field(rng, cells)
         closed = is_open and rng.random() < 0.6
-        if closed:
-            lips = closing_lips(points, rng.uniform(0.7, 1.0))
-            away = away + lips
-        moved = warp_picture(photo, away)
+        gap = field.gap * (1 - rng.uniform(0.7, 1.0)) if closed else field.gap
+        lips = warp_lips(pixels, field, gap, away)
+        moved = lips.frames[0].permute(1, 2, 0).clamp(0, 255).round().byte().numpy()
         back, agrees = inverse_flow(away)
+        if closed:  # first the lips' own way, then that of the head
+            way, on_lips = moved_places(field, gap)
+            back, agrees = compose(way, back), warp(agrees, way) * on_lips
         place = F.grid_sample(back, torch.from_numpy(2 * regions - 1)[None, None], align_corners=False)[0, :, 0].T
         if rng.random() < 0.67:  # from the moved picture to the photo
-            source, target, flow, seen = moved, photo, back, agrees
+            source, target, flow, seen, shown = moved, photo, back, agrees, field.gap
             turned, at = turn[0].T, regions + place.numpy()
             motion = -degrees
         else:
-            source, target, flow, seen, turned, at, motion = (
+            source, target, flow, seen, shown, turned, at, motion = (
                 photo,
                 moved,
-                away,
-                torch.ones_like(agrees),
+                lips.flow,
+                lips.visible if closed else torch.ones_like(agrees),
+                gap,
                 turn[0],
                 regions,
                 degrees,
@@ -405,6 +386,8 @@ def photo_pairs(model: Starcaster, photo: np.ndarray, rng: np.random.Generator, 
                 turned.numpy(),
                 front[0].numpy(),
                 front[0].numpy(),
+                gaps=np.array([np.nan, shown.item()], np.float32),
+                told=np.full(1, closed, np.float32),
             )
         )
     return pairs

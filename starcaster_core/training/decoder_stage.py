@@ -27,7 +27,7 @@ from .loop import LoopSettings
 from .make_pairs import make_pairs
 
 MINUTES = 90
-CONFIG = ReferenceDecoderConfig(reader_width=16)
+CONFIG = ReferenceDecoderConfig(reader_width=16, lip_layers=True)
 NO_PHOTOS = (
     "Without --photos the decoder learns from renders alone: skin, hair, beards and smiles of real people come out "
     "softer, and the frames of real photos are further from the person."
@@ -56,7 +56,7 @@ def run_decoder_stage(args: argparse.Namespace) -> Path:
     settings = LoopSettings(
         args.minutes or MINUTES,
         steps=args.steps,
-        learning_rate=1e-3 if begin is None else 5e-4,
+        learning_rate=5e-4 if begin is not None and begin.config == CONFIG else 1e-3,
         warmup=100,
         ema=0.995,
         show_minutes=args.grid_minutes,
@@ -83,7 +83,7 @@ def decoder_of(source: str | Path) -> ReferenceDecoder | None:
     """Return the reference decoder of a checkpoint, float32; None where it has none, or one of other widths."""
     config, weights, _ = read_checkpoint(find_checkpoint(source))
     own, prefix = config.reference_decoder, "reference_decoder."
-    if own is None or replace(own, reader_width=CONFIG.reader_width) != CONFIG:
+    if own is None or replace(own, reader_width=CONFIG.reader_width, lip_layers=CONFIG.lip_layers) != CONFIG:
         return None
     decoder = ReferenceDecoder(own)
     mine = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}

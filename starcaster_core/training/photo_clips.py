@@ -32,29 +32,27 @@ from ..identity.landmarks import LEFT_LIDS, RIGHT_LIDS
 from ..models.checkpoint import load_checkpoint
 from ..models.extensions.portrait_warp import camera_at, warp_flow
 from ..models.lip_warp import (
-    INNER_LOWER,
-    INNER_UPPER,
     LEFT_CORNER,
     RIGHT_CORNER,
-    compose,
     lip_field,
-    lip_flow,
+    lip_lines,
     mouth_width,
 )
 from ..models.reference_decoder import move_regions
 from ..models.starcaster import Starcaster
 from ..sampling.settings import Conditions
 from ..types import Identity
-from .decoder_pairs import BIAS, decode_jpeg, find_person, photo_files, warp_pictures
+from .decoder_pairs import decode_jpeg, find_person, photo_files, warp_pictures
 from .latents import EYE_MARGIN, KINDS, SPLITS, encode_frames, encode_sound, head_motion_of
-from .talking_pairs import STRETCH, STRETCHED, between_lips, move_lips, stretched_mouth
+from .talking_pairs import STRETCH, move_lips, stretched_mouth
+from .warped_lips import warp_lips
 
 SIDE = 256  # of the frames that are made, pixels
 A_FILE = 32  # photos
 FARTHEST = 15.0  # degrees that cameras go to the side: beyond, the geometry of a photo is not the truth
 IDENTITIES = 1_000_000  # numbers of photos begin here, those of renders below
 WIDEST = 0.45  # opening of a photo's lips, mouth widths: beyond, geometry tears them
-INSIDE = 0.78  # of a render's opening: what surely lies between its lips
+INSIDE = 0.7  # of a render's opening: what surely lies between its lips
 MOUTH_MARGIN = 0.06  # of a picture's side, round the mouth, as in renders
 MOUTH, EYES = (61, 291, 0, 17), (33, 133, 362, 263, *sum(RIGHT_LIDS + LEFT_LIDS, ()))
 
@@ -108,8 +106,7 @@ def rendered_mouth(clip: Clip, row: int, points: np.ndarray, side: int = SIDE) -
     x, y = np.meshgrid(ticks, ticks)
     right, left = points[RIGHT_CORNER, 0], points[LEFT_CORNER, 0]
     across = np.clip((x - (right + left) / 2) / max(1e-6, (left - right) / 2), -1, 1)
-    lips = (INNER_UPPER, (RIGHT_CORNER, *INNER_LOWER, LEFT_CORNER))  # from left to right in the picture
-    upper, lower = (np.interp(x, *points[list(lip)].T) for lip in lips)
+    upper, lower = lip_lines(points, x)
     down = INSIDE * (np.clip((y - upper) / np.maximum(lower - upper, 1e-6), 0, 1) - 0.5)
 
     corners = (at["right_mouth"], at["left_mouth"])
@@ -131,12 +128,11 @@ def talk(photo: Tensor, points: np.ndarray, clip: Clip) -> tuple[Tensor, np.ndar
     field = lip_field(points)
     gaps, stretches = lip_motion(clip)
     gaps = torch.from_numpy(gaps * mouth_width(points)).float()
-    lips = lip_flow(field.way.expand(len(gaps), -1, -1, -1), field.gap, gaps)
-    frames = warp_pictures(photo, compose(lips, torch.cat([stretched_mouth(points, s) for s in stretches])))
+    lips = warp_lips(photo, field, gaps, torch.cat([stretched_mouth(points, s) for s in stretches]))
     moved = move_lips(points, (gaps - field.gap).numpy(), stretches)
-    for row in (gaps > STRETCHED * field.gap.clamp(min=BIAS)).nonzero()[:, 0].tolist():
-        inside = F.interpolate(between_lips(moved[row]), (SIDE, SIDE), mode="bilinear", align_corners=False)[0]
-        frames[row] = torch.lerp(frames[row], rendered_mouth(clip, row, moved[row]), inside)
+    frames, unknown = lips.frames, lips.layers.unknown
+    for row in unknown.amax(dim=(1, 2, 3)).nonzero()[:, 0].tolist():
+        frames[row] = torch.lerp(frames[row], rendered_mouth(clip, row, moved[row]), unknown[row])
     return frames, moved
 
 

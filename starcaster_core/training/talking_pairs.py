@@ -1,7 +1,7 @@
 """Training pairs of photos that talk, for the reference decoder.
 
 The model draws a photo saying something. The truth is made out of the photo by geometry: its head is turned and its
-lips are moved to how far the drawn ones are open (`models/lip_warp.py`). So the decoder learns on real faces, and on
+lips are moved to how far the drawn ones are open (`warped_lips.py`). So the decoder learns on real faces, and on
 frames as it will get them, that lips follow the drawn frame. What lies between lips that open further than the photo's
 is not known: the drawn frame's colours stand there, and no loss takes them for the truth.
 """
@@ -21,17 +21,14 @@ from ..data.splits import split_of
 from ..errors import InputError
 from ..head_motion import POSE_STD, head_rotations, random_head_motion
 from ..identity.landmarks import LEFT_IRIS, RIGHT_IRIS, FaceLandmarks, find_landmarks, mouth_and_eyes
-from ..models.extensions.portrait_warp import camera_at, pixel_centres, warp, warp_flow
+from ..models.extensions.portrait_warp import camera_at, pixel_centres, warp_flow
 from ..models.lip_warp import (
-    INNER_LOWER,
-    INNER_UPPER,
     LEFT_CORNER,
     RIGHT_CORNER,
     LipField,
     compose,
     lip_directions,
     lip_field,
-    lip_flow,
     mouth_gap,
 )
 from ..models.starcaster import Starcaster
@@ -45,13 +42,13 @@ from .decoder_pairs import (
     enlarged,
     find_person,
     missing_photos,
-    warp_picture,
+    warp_pictures,
     write_found,
 )
+from .warped_lips import warp_lips
 
 FRAMES, KEPT = 16, 4  # drawn of a photo; of these, mouths as different as they come become pairs
 STRETCH = 0.8, 1.15  # of the mouth's width while it talks
-STRETCHED = 1.6  # how much further open than in the photo lips may be for what lies between them to be known
 VOICE = Path(__file__).resolve().parent.parent / "assets" / "voice.flac"
 AUDIO_ENDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
@@ -76,21 +73,9 @@ def move_lips(points: np.ndarray, change: np.ndarray, stretch: np.ndarray) -> np
     return moved
 
 
-def between_lips(points: np.ndarray) -> Tensor:
-    """Return float32 [1, 1, F, F]: 1 between the inner lips of landmarks [478, 2], image sides."""
-    from PIL import Image, ImageDraw
-
-    fine = 4 * FLOW_SIDE
-    outline = [*INNER_UPPER, *INNER_LOWER[::-1]]
-    image = Image.new("L", (fine, fine))
-    ImageDraw.Draw(image).polygon([tuple(points[k] * fine) for k in outline], fill=255)
-    return F.avg_pool2d(torch.from_numpy(np.array(image, np.float32))[None, None] / 255, 4)
-
-
-def put_between(picture: np.ndarray, other: np.ndarray, weights: Tensor) -> np.ndarray:
-    """Blend pictures uint8 [S, S, 3] by weights [1, 1, F, F] of the other."""
-    share = F.interpolate(weights, picture.shape[:2], mode="bilinear", align_corners=False)[0, 0, ..., None].numpy()
-    return (picture * (1 - share) + other * share).round().astype(np.uint8)
+def as_pixels(picture: np.ndarray) -> Tensor:
+    """Return a picture uint8 [S, S, 3] as float32 [1, 3, S, S] in 0..255."""
+    return torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()
 
 
 def pair_of(
@@ -111,19 +96,18 @@ def pair_of(
     """
     front = camera_at()[None]
     turned = F.interpolate(warp_flow(front, turn[None], front), (FLOW_SIDE, FLOW_SIDE), mode="bilinear")
-    lips = lip_flow(field.way, field.gap, torch.tensor([gap]))
-    flow = compose(turned, compose(lips, stretched_mouth(points, stretch)))
-    target = warp_picture(photo, flow)
-    moved = move_lips(points, np.array(gap - field.gap.item()), np.array(stretch))
-    visible = known = torch.ones(1, 1, FLOW_SIDE, FLOW_SIDE)
-    if gap > STRETCHED * max(field.gap.item(), BIAS):
-        between = warp(between_lips(moved), turned)
-        visible = (between < 0.1).float()
-        if mouth is None:
-            known, inside = visible, enlarged(drawn)
-        else:
-            inside = warp_picture((mouth(moved) * 255).round().byte().permute(1, 2, 0).numpy(), turned)
-        target = put_between(target, inside, between)
+    before = compose(turned, stretched_mouth(points, stretch))
+    lips = warp_lips(as_pixels(photo), field, torch.tensor([gap]), before)
+    unknown = lips.layers.unknown
+    known = torch.ones(1, 1, FLOW_SIDE, FLOW_SIDE)
+    if mouth is None:
+        inside = as_pixels(enlarged(drawn))
+        known = (F.avg_pool2d(unknown, len(photo) // FLOW_SIDE) < 0.1).float()
+    else:
+        moved = move_lips(points, np.array(gap - field.gap.item()), np.array(stretch))
+        inside = 255 * warp_pictures(mouth(moved)[None], turned)
+    target = torch.lerp(lips.frames, inside, unknown)[0].permute(1, 2, 0).clamp(0, 255).round().byte().numpy()
+    flow, visible = lips.flow, lips.visible
     at = front[0].numpy()
     pair = Pair(
         photo, target, drawn, flow[0].numpy(), visible[0, 0].numpy(), mouth_and_eyes(points), turn.numpy(), at, at

@@ -1,6 +1,7 @@
 """Training the reference decoder: its pairs, its loss, and that a stopped run goes on as if it had not been."""
 
 from argparse import Namespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,22 +69,6 @@ def test_a_warp_and_its_inverse_bring_a_picture_back():
     before = np.abs(warp_picture(picture, flow)[inner, inner].astype(int) - picture[inner, inner]).mean()
     after = np.abs(again[inner, inner].astype(int) - picture[inner, inner]).mean()
     assert after < 0.25 * before
-
-
-def test_closing_lips_brings_the_lower_lip_up_to_the_upper_one():
-    points = np.zeros((478, 3))
-    for index, place in {
-        13: (0.5, 0.70),
-        14: (0.5, 0.74),
-        152: (0.5, 0.9),
-        61: (0.42, 0.71),
-        291: (0.58, 0.71),
-    }.items():
-        points[index, :2] = place
-    flow = decoder_pairs.closing_lips(points, 1.0)
-    lifted = float(flow[0, 1, int(0.72 * 128), 64])
-    assert lifted == pytest.approx(0.04, abs=0.015)  # what now lies just below the upper lip was the lower lip
-    assert float(flow[0, 1, int(0.6 * 128), 64]) == 0 and float(flow[0].abs()[:, int(0.99 * 128)].max()) < 0.01
 
 
 def test_a_tenth_of_the_photos_is_never_trained_on(tmp_path):
@@ -192,6 +177,23 @@ def test_the_stage_ends_in_the_model_with_a_decoder_and_all_else_unchanged(pairs
     assert provenance["last_stage"] == known["last_stage"]
     assert provenance["reference_decoder"]["files_of_pairs"] == {"scene": 3}
     assert provenance["reference_decoder"]["log"]["steps"] == 1
+
+
+def test_where_lips_become_layers_the_mouth_is_learned_anew_and_all_else_goes_on(pairs, tmp_path):
+    begin, layered = module.ReferenceDecoder(SMALL), replace(SMALL, lip_layers=True)
+    with torch.no_grad():
+        for parameter in begin.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    trained = module.train_decoder(layered, pairs, tmp_path / "run", settings(1), batch=2, begin=begin)
+    before, after = begin.state_dict(), trained.state_dict()
+    near = {
+        name: (after[name] - before[name]).abs().max() < 0.01
+        for name in before
+        if before[name].shape == after[name].shape
+    }
+    assert all(near[name] for name in near if not name.startswith("mouth.")) and not near["mouth.out.weight"]
+    again = module.kept_weights(trained, layered)
+    assert set(again) == set(after)
 
 
 def test_the_stage_asks_for_folders_that_are_there(tmp_path):
