@@ -6,9 +6,10 @@ BOOT ?= python3
 PY = $$($(BOOT) scripts/provision_comfyui.py --print python)
 COMFYUI = $$($(BOOT) scripts/provision_comfyui.py --print comfyui)
 DEMO_ARGS ?=
+FRONTEND ?= 1.58.1
 TYPES_ARGS ?= --baselinemode=discard
 
-.PHONY: setup demo test check types wheel bench bench-gpu thumbnails
+.PHONY: setup demo test test-frontend check types wheel bench bench-gpu thumbnails
 
 setup:  ## a real ComfyUI with our requirements, made once
 	$(BOOT) scripts/provision_comfyui.py
@@ -30,6 +31,9 @@ wheel: setup  ## build the wheel, install it into a fresh environment, render on
 
 test: setup  ## everything: unit, real server, real frontend
 	$(PY) -m pytest tests
+
+test-frontend: setup  ## the browser tests with a newer frontend than ComfyUI pins, fetched once
+	STARCASTER_FRONTEND=$(FRONTEND) $(PY) -m pytest tests/browser
 
 bench: setup  ## seconds of computing per second of video, as JSON in benchmarks/results/
 	$(PY) -m starcaster_core bench

@@ -96,6 +96,7 @@ class ReferenceDecoderConfig:
     reader_width: int = (
         0  # of the network that reads how far the drawn mouth is open; 0: the photo's lips keep their opening
     )
+    geometry: bool = True  # pose, camera and lips say how the photo moves; False, for an ablation: it is learned alone
     lip_layers: bool = False  # lips and teeth move as layers; False: as one surface, as in files before 2026-11-27
 
 

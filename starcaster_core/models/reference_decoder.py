@@ -82,6 +82,25 @@ class Decoded:
     crops: dict[str, tuple[Tensor, Tensor, Tensor]]
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A frame before mouth and eyes are done once more.
+
+    fill, half (the moved photo), mask, drawn: [N, C, 256, 256]. flow [N, 2, 128, 128]. apart: by how much the flows of
+    the mouth's layers, upper lip, lower lip and teeth, differ from it, [N, 6, 128, 128], or None. large_mask,
+    large_fill: [N, C, S, S].
+    """
+
+    fill: Tensor
+    half: Tensor
+    mask: Tensor
+    drawn: Tensor
+    flow: Tensor
+    apart: Tensor | None
+    large_mask: Tensor
+    large_fill: Tensor
+
+
 def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.LeakyReLU(0.1))
 
@@ -280,8 +299,8 @@ class ReferenceDecoder(nn.Module):
         """
         count, side = len(drawn), photo.picture.shape[-1]
         like = self.like_weights(drawn)
-        geometry = resize(geometry.float(), DRAWN)
-        apart = None  # how the layers of the mouth are moved otherwise than the rest
+        geometry = resize(geometry.float(), DRAWN) * self.config.geometry
+        apart = None
         if self.gap_reader is not None and photo.lips is not None:
             gap = self.read_gap(drawn, regions) if gap is None else gap
             turned, lips = geometry, lip_flow(repeated(photo.lips.way, count), photo.lips.gap, gap)
@@ -322,25 +341,32 @@ class ReferenceDecoder(nn.Module):
         frame = torch.lerp(large_fill, warped, large_mask)
 
         half = warp(repeated(photo.half, count), flow)
-        together = fill, half, mask, drawn_half
+        whole = Whole(fill, half, mask, drawn_half, flow, apart, large_mask, large_fill)
         crops = {}
-        for index, name in enumerate(REGIONS):
-            others = (photo, flow, apart if name == "mouth" else None, regions)
-            frame, crops[name] = self.region(name, index, frame, together, *others, large_mask, large_fill)
+        for name in REGIONS:
+            frame, crops[name] = self.region(name, frame, whole, photo, regions)
         return Decoded(frame, warped, mask, flow, flows, crops)
 
-    def region(self, name, index, frame, together, photo, flow, apart, regions, large_mask, large_fill):
-        """Decode one region once more and put it into the frame, fading at the crop's border."""
-        side, count = frame.shape[-1], len(frame)
-        size = crop_size(name)
+    def region(
+        self, name: str, frame: Tensor, whole: Whole, photo: Photo, regions: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """Decode one region once more and put it into the frame, fading at the crop's border.
+
+        Returns the frame and the crop as in `Decoded`.
+        """
+        side, count, index = frame.shape[-1], len(frame), REGIONS.index(name)
+        width, height = size = crop_size(name)
         corner = corner_of(regions[:, index], size)  # at FULL
-        width, height = size
-        fill, half, mask, drawn = (take_crops(x, corner // 2, width // 2, height // 2) for x in together)
+        fill, half, mask, drawn = (
+            take_crops(x, corner // 2, width // 2, height // 2)
+            for x in (whole.fill, whole.half, whole.mask, whole.drawn)
+        )
         network, more = (self.mouth if name == "mouth" else self.eye), []
-        if apart is not None:
+        lips = photo.lips if name == "mouth" and whole.apart is not None else None
+        if lips is not None:
             places = crop_places(corner // 2, width // 2, height // 2, 2 * DRAWN)
-            lips, layers = self.lips_at(places, flow, apart, photo.lips)
-            half = lay_over(layers, *(bilinear(repeated(photo.half, count), at) for at in lips))
+            moved, layers = lips_at(places, whole, lips)
+            half = lay_over(layers, *(bilinear(repeated(photo.half, count), at) for at in moved))
             mask = mask * (1 - layers.unknown)
             more = [layers.inside, layers.teeth, layers.above / REACH, layers.below / REACH, layers.across]
         elif name == "mouth" and self.config.lip_layers:
@@ -360,32 +386,18 @@ class ReferenceDecoder(nn.Module):
         at, wide, high = corner * scale, width * scale, height * scale
         places = crop_places(at, wide, high, side)
         further = stretch(residual, (high, wide)).movedim(1, -1)
-        base, picture = take_crops(large_mask, at, wide, high), repeated(photo.picture, count)
-        if apart is None:
-            moved = sample_sharply(picture, 2 * (places + (flow_at(flow, places) + further)) - 1)
-        else:
-            lips, layers = self.lips_at(places, flow, apart, photo.lips, further)
-            moved = lay_over(layers, *(sample_sharply(picture, 2 * there - 1) for there in lips))
+        base, picture = take_crops(whole.large_mask, at, wide, high), repeated(photo.picture, count)
+        if lips is not None:
+            moved, layers = lips_at(places, whole, lips, further)
+            warped = lay_over(layers, *(sample_sharply(picture, 2 * there - 1) for there in moved))
             base = base * (1 - layers.unknown)
+        else:
+            warped = sample_sharply(picture, 2 * (places + (flow_at(whole.flow, places) + further)) - 1)
         mask = torch.sigmoid(torch.logit(base.clamp(1e-4, 1 - 1e-4)) + stretch(logits, (high, wide)))
-        colours = take_crops(large_fill, at, wide, high) + stretch(fill, (high, wide))
-        done = torch.lerp(colours, moved, mask)
+        colours = take_crops(whole.large_fill, at, wide, high) + stretch(fill, (high, wide))
+        done = torch.lerp(colours, warped, mask)
         faded = fade(high, wide, frame.device)
         return paste(frame, done, faded, at), (done, mask, at)
-
-    @staticmethod
-    def lips_at(
-        places: Tensor, flow: Tensor, apart: Tensor, field: LipField, further: Tensor | float = 0.0
-    ) -> tuple[tuple[Tensor, Tensor, Tensor], LipLayers]:
-        """Return where places of the frame [N, h, w, 2] lie in the photo as part of the upper lip, of the lower lip and
-        of the teeth, and what shows of these.
-
-        apart: by how much the layers' flows differ from `flow`, [N, 6, F, F]. further: added to all of them.
-        """
-        together = places + flow_at(flow, places) + further
-        upper, lower, still = (together + flow_at(apart[:, k : k + 2], places) for k in (0, 2, 4))
-        teeth, layers = lip_layers(field, upper, lower, still)
-        return (upper, lower, teeth), layers
 
     def like_weights(self, x: Tensor) -> Tensor:
         return x.to(self.mask_bias.device, self.fill.out.weight.dtype)
@@ -407,6 +419,18 @@ def move_regions(regions: Tensor, geometry: Tensor) -> Tensor:
         flow = F.grid_sample(geometry, 2 * places[:, None] - 1, padding_mode="border", align_corners=False)
         places = regions - flow[:, :, 0].mT
     return places.clamp(0, 1)
+
+
+def lips_at(
+    places: Tensor, whole: Whole, lips: LipField, further: Tensor | float = 0.0
+) -> tuple[tuple[Tensor, Tensor, Tensor], LipLayers]:
+    """Return where places of the frame [N, h, w, 2] lie in the photo as part of the upper lip, of the lower lip and of
+    the teeth, and what shows of these. further: added to all of the flows."""
+    assert whole.apart is not None
+    together = places + flow_at(whole.flow, places) + further
+    upper, lower, still = (together + flow_at(flow, places) for flow in whole.apart.split(2, dim=1))
+    teeth, layers = lip_layers(lips, upper, lower, still)
+    return (upper, lower, teeth), layers
 
 
 def drawn_mouths(drawn: Tensor, regions: Tensor) -> Tensor:

@@ -149,7 +149,7 @@ def cache_subject(model, conditions: Conditions, settings: SamplerSettings) -> S
     subject = SubjectCache(model.cache_identity(conditions.identity), model.cache_identity(None))
     if not settings.use_reference or conditions.identity.portrait is None:
         return subject
-    portrait = torch.from_numpy(conditions.identity.portrait)[None].float() / 255
+    portrait = torch.from_numpy(conditions.identity.portrait.copy())[None].float() / 255
     return with_reference(model, subject, model.encode_frames(portrait), portrait_camera(model, conditions, settings))
 
 

@@ -12,6 +12,7 @@ et al. 2017), in pairs (Jolicoeur-Martineau 2019).
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -312,17 +313,19 @@ def train_decoder(
     settings: LoopSettings,
     seed: int = 0,
     batch: int = 6,
-    without: tuple[str, ...] = (),
+    without: Collection[str] = (),
     shown: Path | None = None,
     begin: ReferenceDecoder | None = None,
 ) -> ReferenceDecoder:
     """Train a reference decoder and return it.
 
-    pairs: folder of `decoder_pairs.py`. State, log, curves and grids go to `out`. without: "photos", "geometry",
-    "discriminator", for ablations. shown: folder of pairs for the grids; default: the first of each kind. begin: a
+    pairs: folder of `decoder_pairs.py`. State, log, curves and grids go to `out`. without: some of
+    `recipe.DECODER_ABLATIONS`. shown: folder of pairs for the grids; default: the first of each kind. begin: a
     trained decoder whose weights to begin with, of the same configuration but for what it does not have
     (`kept_weights`).
     """
+    if "geometry" in without:
+        config = replace(config, geometry=False, reader_width=0, lip_layers=False)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         decoder = ReferenceDecoder(config).to(memory_format=torch.channels_last)
@@ -340,11 +343,7 @@ def train_decoder(
 
     def loss_of_batch(number: int):
         generator = step_generator(seed, "decoder", number)
-        drawn = files.draw(batch, generator)
-        if "geometry" in without:
-            flat = {name: torch.zeros_like(getattr(drawn, name)) for name in ("geometry", "way", "layers")}
-            drawn = PairBatch(**{**vars(drawn), **flat})
-        return loss(drawn, generator)
+        return loss(files.draw(batch, generator), generator)
 
     def before_step(done: float) -> None:
         loss.progress = done
@@ -370,13 +369,3 @@ def with_reference_decoder(model: Starcaster, decoder: ReferenceDecoder) -> Star
     weights = {name: value for name, value in model.state_dict().items() if not name.startswith("reference_decoder.")}
     weights |= {f"reference_decoder.{name}": value for name, value in decoder.state_dict().items()}
     return build(config, weights, config.name, untrained=model.untrained)
-
-
-def load_decoder(config: ReferenceDecoderConfig, state: Path) -> ReferenceDecoder:
-    """Return the averaged weights of a training under way, from its state file."""
-    decoder = ReferenceDecoder(config)
-    average = torch.load(state, weights_only=True, map_location="cpu")["average"]
-    with torch.no_grad():
-        for parameter, value in zip(decoder.parameters(), average):
-            parameter.copy_(value)
-    return decoder.eval().requires_grad_(False)

@@ -296,7 +296,7 @@ def inverse_flow(flow: Tensor, steps: int = 12) -> tuple[Tensor, Tensor]:
 
 def warp_picture(picture: np.ndarray, flow: Tensor) -> np.ndarray:
     """Warp uint8 [S, S, 3] by a backward flow [1, 2, F, F]."""
-    warped = warp_pictures(torch.from_numpy(picture).permute(2, 0, 1)[None].float(), flow)
+    warped = warp_pictures(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float(), flow)
     return warped[0].permute(1, 2, 0).clamp(0, 255).round().byte().numpy()
 
 

@@ -52,7 +52,7 @@ def run_decoder_stage(args: argparse.Namespace) -> Path:
     kinds = Counter(path.name.split("-")[0] for path in pairs.glob("*.safetensors"))
     if not kinds:
         raise InputError("a folder of pairs", f"{pairs}, with none in it", "Leave --pairs out to have them made.")
-    begin = decoder_of(source)
+    begin = None if args.anew else decoder_of(source)
     settings = LoopSettings(
         args.minutes or MINUTES,
         steps=args.steps,
@@ -61,7 +61,7 @@ def run_decoder_stage(args: argparse.Namespace) -> Path:
         ema=0.995,
         show_minutes=args.grid_minutes,
     )
-    decoder = train_decoder(CONFIG, pairs, args.out, settings, args.seed, begin=begin)
+    decoder = train_decoder(CONFIG, pairs, args.out, settings, args.seed, without=args.without, begin=begin)
     # Built anew in float32: what `load_checkpoint` computes in may be bfloat16, which would round the weights.
     config, weights, provenance = read_checkpoint(find_checkpoint(source))
     model = build(config, weights, source, untrained=provenance.get("untrained", ()))
@@ -70,7 +70,7 @@ def run_decoder_stage(args: argparse.Namespace) -> Path:
         "seed": args.seed,
         "log": last_row(args.out / "decoder.csv"),
         "files_of_pairs": dict(sorted(kinds.items())),
-        "begun_from": Path(source).name,
+        "begun_from": None if args.anew else Path(source).name,
         "revision": revision(),
     }
     path = args.out / "decoder.safetensors"

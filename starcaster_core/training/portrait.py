@@ -30,7 +30,7 @@ from .latents import ClipSet, load_clips, new_model
 from .lips import LipLoss
 from .loop import PRECISIONS, LoopSettings, autocast, step_generator, train, training_device
 from .prepare import LEAST_SHARE, Materials, prepare
-from .recipe import ABLATIONS, Stage, ablate, choose_stages, unfrozen
+from .recipe import ABLATIONS, DECODER_ABLATIONS, Stage, ablate, choose_stages, unfrozen
 from .recipes import RECIPES
 from .student import ADVERSARIAL, IN_CHUNKS, StudentLoss, adapt_stage, lip_reading_stage, new_student
 from .untrained import still_untrained
@@ -192,6 +192,13 @@ def lip_loss(model: Starcaster, stage: Stage, reader: LipReader | None, frame_by
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads or torch.get_num_threads())
+    parts = DECODER_ABLATIONS if args.stage == ["decoder"] else ABLATIONS
+    if other := set(args.without).difference(parts):
+        raise InputError(
+            f"parts of what is trained to leave out ({', '.join(parts)})",
+            ", ".join(sorted(other)),
+            "Choose among them.",
+        )
     if args.stage == ["decoder"]:
         from .decoder_stage import run_decoder_stage
 
@@ -291,9 +298,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--without",
         nargs="+",
         default=[],
-        choices=ABLATIONS,
-        help="leave a part of the recipe out, to see what it does; extensions: what the paper's network does not have",
+        choices=(*ABLATIONS, *DECODER_ABLATIONS),
+        help="leave a part of the recipe out, to see what it does; extensions: what the paper's network does not have; "
+        f"{', '.join(DECODER_ABLATIONS)}: of the stage decoder",
     )
+    parser.add_argument("--anew", action="store_true", help="decoder: begin with random weights, not those of --init")
     parser.add_argument("--data", type=Path, help="folder of shards; default: synthetic ones are rendered")
     parser.add_argument("--latents", type=Path, help="folder of encoded clips; default: made from --data")
     parser.add_argument("--autoencoder", type=Path, help="autoencoder.safetensors; default: trained")

@@ -13,9 +13,10 @@ from starcaster_core.models.checkpoint import find_checkpoint, read_checkpoint
 from starcaster_core.models.extensions.portrait_warp import camera_at
 from starcaster_core.presets import ReferenceDecoderConfig
 from starcaster_core.training import decoder as module
-from starcaster_core.training import decoder_pairs, decoder_stage
+from starcaster_core.training import decoder_pairs, decoder_stage, portrait
 from starcaster_core.training.decoder_pairs import Pair, inverse_flow, read_pair, warp_picture, write_pairs
 from starcaster_core.training.loop import LoopSettings
+from starcaster_core.training.recipe import DECODER_ABLATIONS
 
 SMALL = ReferenceDecoderConfig(
     feature_widths=(8, 8, 8), hidden=8, appearance=4, fill_width=4, region_width=8, reader_width=4
@@ -149,6 +150,29 @@ def test_it_learns_where_the_portrait_lies_in_the_frame(pairs, tmp_path):
     assert (tmp_path / "grids" / "decoder-000060.png").exists()
 
 
+@pytest.mark.parametrize("part", DECODER_ABLATIONS)
+def test_every_part_can_be_left_out(pairs, tmp_path, part):
+    write_pairs(pairs / "photo-1-a.safetensors", [made_pair(9)])
+    network = module.train_decoder(SMALL, pairs, tmp_path, settings(2), batch=2, without=[part])
+    batch = module.collate([made_pair(0)])
+    with torch.no_grad():
+        photo = network.open_photo(batch.source, batch.source_regions)
+        flows = [
+            network(batch.drawn, photo, geometry, batch.regions).flow
+            for geometry in (torch.zeros(1, 2, 32, 32), torch.full((1, 2, 32, 32), 0.1))
+        ]
+    assert torch.equal(*flows) == (part == "geometry")
+    log = (tmp_path / "decoder.csv").read_text().splitlines()
+    judged = dict(zip(log[0].split(","), log[-1].split(",")))["discriminator"]
+    assert (float(judged) == 0) == (part == "discriminator")
+
+
+def test_a_part_of_another_stage_cannot_be_left_out(tmp_path):
+    for stage, part in ((["decoder"], "lips"), (["1"], "geometry")):
+        with pytest.raises(InputError, match=part):
+            portrait.run(arguments(stage=stage, without=[part], threads=1, out=tmp_path))
+
+
 def arguments(**chosen) -> Namespace:
     defaults = dict(
         photos=None,
@@ -161,6 +185,8 @@ def arguments(**chosen) -> Namespace:
         minutes=None,
         steps=1,
         seed=0,
+        without=[],
+        anew=False,
     )
     return Namespace(**defaults | dict(grid_minutes=10) | chosen)
 
