@@ -370,7 +370,8 @@ class ReferenceDecoder(nn.Module):
             mask = mask * (1 - layers.unknown)
             more = [layers.inside, layers.teeth, layers.above / REACH, layers.below / REACH, layers.across]
         elif name == "mouth" and self.config.lip_layers:
-            more = [torch.zeros_like(mask)] * LIP_CHANNELS
+            none = torch.zeros_like(mask)
+            more = [none, none + 1, none, none, none]  # as in training, where lips are not known
         seen = torch.cat([fill, half, mask, drawn, repeated(photo.crops[index], count), *more], dim=1)
         mirrored = name == "left_eye"  # the eyes share a network: the left one is shown as a right one
         residual, fill, logits = network(self.like_weights(seen.flip(-1) if mirrored else seen))

@@ -1,13 +1,21 @@
 """The reference decoder: the photo moved and painted, with random weights."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
+from starcaster_core.identity.landmarks import find_landmarks, mouth_and_eyes
 from starcaster_core.models import reference_decoder as module
 from starcaster_core.models.extensions.portrait_warp import camera_at
+from starcaster_core.models.lip_warp import LipField, lip_field
 from starcaster_core.models.reference_decoder import ReferenceDecoder, geometry_of, move_regions
 from starcaster_core.presets import ReferenceDecoderConfig
+from starcaster_core.training.warped_lips import warp_lips
 
 SMALL = ReferenceDecoderConfig(feature_widths=(8, 8, 8), hidden=8, appearance=4, fill_width=4, region_width=8)
 
@@ -110,3 +118,58 @@ def test_crops_lie_inside_the_picture(centre):
         width, height = size = module.crop_size(name)
         left, top = module.corner_of(torch.tensor([centre]), size)[0].tolist()
         assert 0 <= left <= 512 - width and 0 <= top <= 512 - height and left % 4 == top % 4 == 0
+
+
+# Lips as layers
+
+
+LAYERED = replace(SMALL, reader_width=4, lip_layers=True)
+PORTRAIT = Path(__file__).resolve().parents[3] / "starcaster_core" / "assets" / "portrait.png"
+
+
+@pytest.fixture(scope="module")
+def portrait():
+    """A picture [1, 3, 512, 512], how its lips open, and where mouth and eyes lie."""
+    with Image.open(PORTRAIT) as image:
+        pixels = np.array(image.convert("RGB").resize((512, 512)))
+    points = find_landmarks(pixels).points / 512
+    picture = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
+    return picture, lip_field(points), torch.from_numpy(mouth_and_eyes(points[:, :2]))[None].float()
+
+
+def test_a_mouth_begins_as_the_photo_s_own_lips_moved_and_only_what_it_does_not_show_is_painted(portrait):
+    picture, lips, regions = portrait
+    torch.manual_seed(0)
+    fresh = ReferenceDecoder(LAYERED).eval()
+    drawn, still = F.avg_pool2d(picture, 4), torch.zeros(1, 2, 32, 32)
+    with torch.no_grad():
+        photo = fresh.open_photo(picture, regions, lips)
+        same, opened = (
+            fresh(drawn, photo, still, regions, gap=lips.gap + change).crops["mouth"] for change in (0.0, 0.06)
+        )
+    truth = warp_lips(picture, lips, lips.gap + 0.06, torch.zeros(1, 2, 128, 128))
+    crop, unknown = (module.take_crops(x, opened[2], 192, 160) for x in (truth.frames, truth.layers.unknown))
+    own = module.take_crops(picture, same[2], 192, 160)
+    assert (same[0] - own).abs().mean() < 0.02  # the mask begins at 0.88
+    assert 0.01 < unknown.mean() < 0.2
+    assert opened[1][unknown > 0.9].max() < 0.1 and opened[1][unknown == 0].min() > 0.8
+    difference = (opened[0] - crop).abs().mean(dim=1, keepdim=True)
+    assert difference[unknown == 0].mean() < 0.03
+
+
+def test_layered_mouths_are_decoded_alike_together_and_one_by_one_and_where_lips_are_not_known(portrait):
+    picture, lips, regions = portrait
+    torch.manual_seed(1)
+    network = ReferenceDecoder(LAYERED).eval().requires_grad_(False)
+    torch.nn.init.normal_(network.mouth.out.weight, std=0.02)
+    photo, drawn, flow = network.open_photo(picture, regions, lips), drawn_frames(3), geometry(3)
+    places, gaps = move_regions(regions.expand(3, -1, -1), flow), lips.gap + torch.tensor([-0.01, 0.02, 0.05])
+    together = network(drawn, photo, flow, places, gap=gaps).frame
+    for k in range(3):
+        one = slice(k, k + 1)
+        alone = network(drawn[one], photo, flow[one], places[one], gap=gaps[one]).frame
+        torch.testing.assert_close(alone[0], together[k], rtol=0, atol=1e-4)
+    nothing = LipField(torch.zeros_like(lips.way), lips.gap, torch.zeros_like(lips.layers))
+    without, unknown = (network.open_photo(picture, regions, field) for field in (None, nothing))
+    one, other = (network(drawn, x, flow, places, gap=gaps).frame for x in (without, unknown))
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-3)
