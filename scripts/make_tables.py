@@ -180,6 +180,35 @@ def photo_frames() -> list[str]:
     return table(["", "out of the photo", "drawn, enlarged", "photo, still", "wanted"], rows)
 
 
+def decoder_ablations() -> list[str]:
+    """Tabulate what each part of the reference decoder brings."""
+    tree = results("decoder-ablations")
+    titles = {
+        "whole": "whole",
+        "no-photos": "renders alone",
+        "no-geometry": "no geometry",
+        "no-discriminator": "no discriminator",
+    }
+    figures = (
+        ("photos: dlib distance", ("photos", "photo", "distance"), "{:.2f}"),
+        ("photos: sharpness, ratio to the photo's", ("photos", "photo", "sharpness"), "{:.2f}"),
+        ("photos, camera 30° aside: dlib distance", ("photos", "view_30", "photo", "distance"), "{:.2f}"),
+        ("photos: lips, correlation with the drawn ones", ("photos", "lips", "correlation"), "{:.2f}"),
+        ("mouth of renders: PSNR, dB", ("renders", "photo", "psnr"), "{:.1f}"),
+        ("mouth of videos of people: PSNR, dB", ("people", "photo", "psnr"), "{:.1f}"),
+        ("texture that swims, ratio to the truth's", ("swim", "photo"), "{:.2f}"),
+    )
+
+    def find_figure(name: str, path: tuple[str, ...]) -> float:
+        value = tree[name]
+        for key in path:
+            value = value[key]
+        return value
+
+    rows = [[title, *(form.format(find_figure(name, path)) for name in titles)] for title, path, form in figures]
+    return table(["", *titles.values()], rows)
+
+
 def temporal() -> list[str]:
     """Tabulate what frames have of their neighbours."""
     tree = results("temporal")
@@ -499,6 +528,7 @@ TABLES = {
     "overfit": overfit,
     "overfit-lips": overfit_lips,
     "self-forcing": self_forcing,
+    "decoder-ablations": decoder_ablations,
     "temporal": temporal,
     "bench": bench,
     "bench-command": bench_command,

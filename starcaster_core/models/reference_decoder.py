@@ -480,8 +480,8 @@ def stretch(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize [N, C, h, w] bilinearly."""
     if x.shape[-2:] == size:
         return x
-    if x.shape[1] <= 2:
-        x = x.contiguous()  # plane by plane a CPU takes a quarter of the time that it takes for pairs
+    if x.shape[1] <= 3:
+        x = x.contiguous()  # plane by plane a CPU takes half of the time, or a quarter
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 

@@ -52,7 +52,8 @@ A_FILE = 32  # photos
 FARTHEST = 15.0  # degrees that cameras go to the side: beyond, the geometry of a photo is not the truth
 IDENTITIES = 1_000_000  # numbers of photos begin here, those of renders below
 WIDEST = 0.45  # opening of a photo's lips, mouth widths: beyond, geometry tears them
-INSIDE = 0.7  # of a render's opening: what surely lies between its lips
+INSIDE = 0.75  # of half a render's mouth: nearer to its corners lips and cheeks show
+BELOW_UPPER, ABOVE_LOWER = 0.01, 0.05  # mouth widths off a render's lips: what surely lies between them
 MOUTH_MARGIN = 0.06  # of a picture's side, round the mouth, as in renders
 MOUTH, EYES = (61, 291, 0, 17), (33, 133, 362, 263, *sum(RIGHT_LIDS + LEFT_LIDS, ()))
 
@@ -99,6 +100,7 @@ def rendered_mouth(clip: Clip, row: int, points: np.ndarray, side: int = SIDE) -
 
     points [478, 2]: the photo's landmarks, image sides, lips moved. What lies between the one's lips is spread over
     what lies between the other's, column by column: a smile is wider than it is high, and would show the render's lips.
+    Upper teeth reach down as far as the render's, however wide the mouth is.
     """
     at = dict(zip(clip.info["landmark_names"], clip.truth["landmarks"][row] / clip.info["size"]))
     frame = torch.from_numpy(clip.frames[row].copy()).permute(2, 0, 1)[None].float() / 255
@@ -107,14 +109,17 @@ def rendered_mouth(clip: Clip, row: int, points: np.ndarray, side: int = SIDE) -
     right, left = points[RIGHT_CORNER, 0], points[LEFT_CORNER, 0]
     across = np.clip((x - (right + left) / 2) / max(1e-6, (left - right) / 2), -1, 1)
     upper, lower = lip_lines(points, x)
-    down = INSIDE * (np.clip((y - upper) / np.maximum(lower - upper, 1e-6), 0, 1) - 0.5)
+    down = np.clip((y - upper) / np.maximum(lower - upper, 1e-6), 0, 1)
 
     corners = (at["right_mouth"], at["left_mouth"])
     middle, half = (corners[0] + corners[1]) / 2, INSIDE * (corners[1] - corners[0]) / 2
     lens = 1 - (INSIDE * across) ** 2  # the opening's shape
     top, bottom = (at[name][1] - middle[1] for name in ("upper_lip_bottom", "lower_lip_top"))
+    width, height = 2 * np.hypot(*half) / INSIDE, bottom - top
+    top += min(BELOW_UPPER * width, 0.1 * height)
+    bottom -= min(ABOVE_LOWER * width, 0.3 * height)
     x_there = middle[0] + across * half[0]
-    y_there = middle[1] + across * half[1] + lens * ((top + bottom) / 2 + down * (bottom - top))
+    y_there = middle[1] + across * half[1] + lens * (top + down * (bottom - top))
     grid = torch.from_numpy(2 * np.stack([x_there, y_there], axis=-1) - 1).float()
     return F.grid_sample(frame, grid[None], padding_mode="border", align_corners=False)[0]
 
