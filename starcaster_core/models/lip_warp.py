@@ -44,6 +44,7 @@ CLOSED = 0.002  # image sides: lips that meet. Nearer, the triangles could turn 
 STEPS = 12  # of the inversion
 SOFT = 0.003  # image sides, over which a lip's edge fades: about a pixel and a half at 512
 TEETH_EDGE = 0.006  # image sides from the photo's upper lip, nearer than which teeth are dark with its shadow
+HIGHER = 0.5  # of what a photo shows of the teeth: how far they go on behind a lip that rises
 LAYERS = 5  # channels of `LipField.layers`
 
 
@@ -185,18 +186,20 @@ def lip_layers(field: LipField, upper: Tensor, lower: Tensor, still: Tensor) -> 
     """Return where the teeth lie in the photo, [N, h, w, 2], and what shows in a frame.
 
     upper, lower, still [N, h, w, 2]: where the frame's places lie in the photo as part of the upper lip's layer, of the
-    lower one's, and of what moves with neither. Where the upper lip has risen, the teeth's upper edge goes on.
+    lower one's, and of what moves with neither. Where the upper lip has risen, the teeth's upper edge goes on, up to
+    HIGHER of what the photo shows of them.
     """
     above, (below, across) = sample_layers(field, 2, 3, upper), sample_layers(field, 3, 5, lower).split(1, dim=1)
-    behind = sample_layers(field, 2, 3, still)  # the photo's upper lip
+    behind, under = sample_layers(field, 2, 4, still).split(1, dim=1)  # the photo's upper lip; its lower one
     edge = (behind - above).clamp(0, TEETH_EDGE)  # none where it has not risen
     teeth = torch.stack([still[..., 0], still[..., 1] + (behind + edge).clamp(min=0)[:, 0]], dim=-1)
     depth = -sample_layers(field, 3, 4, teeth)  # above the photo's lower lip
     fallen = (-depth - below).clamp(0, SOFT)  # none where the lower lip has not fallen
+    higher = behind + HIGHER * (behind + under)  # the sum is how far the photo's lips are apart there, negative
     layers = LipLayers(
         upper=(0.5 + (above - below) / (2 * SOFT)).clamp(0, 1),
         inside=(-torch.maximum(above, below) / SOFT).clamp(0, 1),
-        teeth=(1 + (depth - 2 * fallen) / SOFT).clamp(0, 1),
+        teeth=(1 + (depth - 2 * fallen) / SOFT).clamp(0, 1) * (1 - higher / SOFT).clamp(0, 1),
         above=above,
         below=below,
         across=across,
