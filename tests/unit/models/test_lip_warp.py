@@ -204,3 +204,14 @@ def test_without_known_lips_nothing_moves(portrait, field):
     opened = open_mouth(portrait, nothing, field.gap + 0.05)
     assert opened.layers.unknown.max() == 0
     assert np.abs(as_picture(opened.frames).astype(int) - portrait).max() <= 1
+
+
+def test_a_photo_that_shows_little_of_the_teeth_does_not_get_a_whole_row_of_it(points):
+    thin = points[:, :2] + (0.016 - mouth_gap(points)) * lip_directions(points[:, :2])
+    moved = open_mouth(painted(thin), lip_field(thin), torch.tensor([0.1]))
+    column = int(thin[13, 0] * 512)
+    inside = np.flatnonzero(moved.layers.inside[0, 0, :, column] > 0.99)
+    unknown = moved.layers.unknown[0, 0, :, column].numpy()
+    assert unknown[inside[2]] > 0.9 and unknown[inside[-3]] > 0.9
+    shown = (unknown[inside] < 0.1).sum() / 512
+    assert 0.004 < shown < 0.02
