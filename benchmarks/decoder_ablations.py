@@ -1,6 +1,6 @@
 """What does each part of the reference decoder bring? Decoders trained alike but for one part, on the same inputs.
 
-    python -m starcaster_core train --stage decoder --pairs PAIRS --init mini --anew --steps 400 --seed 17 --out whole
+    python -m starcaster_core train --stage decoder --pairs PAIRS --init mini --anew --steps 320 --seed 17 --out whole
     python -m starcaster_core train ... --without photos --out no-photos   # and geometry, discriminator
     PYTHONPATH=. python benchmarks/decoder_ablations.py --models */decoder.safetensors \\
         --photos PHOTOS --videos VIDEOS --voice VOICE --out benchmarks/results/decoder-ablations.json
