@@ -63,6 +63,13 @@ class LipField:
     gap: Tensor
     layers: Tensor
 
+    @property
+    def width(self) -> Tensor:
+        """How far the corners are apart, [B, 1, 1, 1] in image sides; very much where the lips are not known."""
+        across = self.layers[:, 4:]
+        slope = (across[..., 1:] - across[..., :-1]).amax(dim=(1, 2, 3), keepdim=True)
+        return 2 / (SIDE * slope).clamp(min=1e-6)
+
     def to(self, device: torch.device) -> LipField:
         return LipField(self.way.to(device), self.gap.to(device), self.layers.to(device))
 
@@ -73,7 +80,7 @@ class LipLayers:
 
     upper: the upper lip's share of the lips, 0..1. inside: the share of what lies between the lips. teeth: of that, the
     share that the photo shows, too. above, below: how far into the upper and the lower lip, image sides, negative
-    between the lips. across: -1 to 1 from corner to corner.
+    between the lips. across: -1 to 1 from corner to corner. width: of the mouth, [B, 1, 1, 1] in image sides.
     """
 
     upper: Tensor
@@ -82,6 +89,7 @@ class LipLayers:
     above: Tensor
     below: Tensor
     across: Tensor
+    width: Tensor
 
     @property
     def unknown(self) -> Tensor:
@@ -203,6 +211,7 @@ def lip_layers(field: LipField, upper: Tensor, lower: Tensor, still: Tensor) -> 
         above=above,
         below=below,
         across=across,
+        width=field.width,
     )
     return teeth, layers
 

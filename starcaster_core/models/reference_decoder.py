@@ -45,6 +45,9 @@ SEARCHED = 2  # places away, at each resolution
 REACH = 0.1  # image sides: a residual of one unit
 GAP = 0.05  # image sides: a reading of one unit
 LIP_CHANNELS = 5  # what the mouth's network sees of `LipLayers`
+INTERIOR = 24  # places a side, from the middle of a mouth to its corner and from a lip to DEEP below or above it
+DEEP = 0.5  # mouth widths
+INTERIOR_SCALE = 10.0  # of what is learned of a mouth's inside: it should be learned faster than other weights
 
 
 @dataclass(frozen=True)
@@ -251,6 +254,8 @@ class ReferenceDecoder(nn.Module):
         self.fill = Fill(3 + 3 + config.appearance + hidden + 2, width)
         self.mask_bias = nn.Parameter(torch.tensor(2.0))
         self.mouth = RegionDecoder(config.region_width, LIP_CHANNELS if config.lip_layers else 0)
+        if config.lip_layers:
+            self.interior = nn.Parameter(torch.zeros(2, 3, INTERIOR, INTERIOR))
         self.eye = RegionDecoder(config.region_width)
         self.gap_reader = GapReader(config.reader_width) if config.reader_width else None
 
@@ -368,6 +373,7 @@ class ReferenceDecoder(nn.Module):
             moved, layers = lips_at(places, whole, lips)
             half = lay_over(layers, *(bilinear(repeated(photo.half, count), at) for at in moved))
             mask = mask * (1 - layers.unknown)
+            fill = torch.lerp(fill, self.inside_of_mouths(layers), layers.unknown)
             more = [layers.inside, layers.teeth, layers.above / REACH, layers.below / REACH, layers.across]
         elif name == "mouth" and self.config.lip_layers:
             none = torch.zeros_like(mask)
@@ -387,18 +393,32 @@ class ReferenceDecoder(nn.Module):
         at, wide, high = corner * scale, width * scale, height * scale
         places = crop_places(at, wide, high, side)
         further = stretch(residual, (high, wide)).movedim(1, -1)
-        base, picture = take_crops(whole.large_mask, at, wide, high), repeated(photo.picture, count)
+        base, under = (take_crops(x, at, wide, high) for x in (whole.large_mask, whole.large_fill))
+        picture = repeated(photo.picture, count)
         if lips is not None:
             moved, layers = lips_at(places, whole, lips, further)
             warped = lay_over(layers, *(sample_sharply(picture, 2 * there - 1) for there in moved))
             base = base * (1 - layers.unknown)
+            under = torch.lerp(under, self.inside_of_mouths(layers), layers.unknown)
         else:
             warped = sample_sharply(picture, 2 * (places + (flow_at(whole.flow, places) + further)) - 1)
         mask = torch.sigmoid(torch.logit(base.clamp(1e-4, 1 - 1e-4)) + stretch(logits, (high, wide)))
-        colours = take_crops(whole.large_fill, at, wide, high) + stretch(fill, (high, wide))
+        colours = under + stretch(fill, (high, wide))
         done = torch.lerp(colours, warped, mask)
         faded = fade(high, wide, frame.device)
         return paste(frame, done, faded, at), (done, mask, at)
+
+    def inside_of_mouths(self, layers: LipLayers) -> Tensor:
+        """Return what people have between their lips [N, 3, h, w], the mean of what training showed.
+
+        Teeth go with the upper lip, teeth and tongue with the lower one: the sum of a picture each, the mouth's other
+        half mirrored.
+        """
+        sums: list[Tensor] = []
+        for picture, into in zip(self.interior.float(), (layers.above, layers.below)):
+            places = torch.cat([layers.across.abs(), -into / (DEEP * layers.width)], dim=1).movedim(1, -1)
+            sums.append(bilinear(picture[None].expand(len(places), -1, -1, -1), places))
+        return INTERIOR_SCALE * (sums[0] + sums[1])
 
     def like_weights(self, x: Tensor) -> Tensor:
         return x.to(self.mask_bias.device, self.fill.out.weight.dtype)

@@ -173,3 +173,26 @@ def test_layered_mouths_are_decoded_alike_together_and_one_by_one_and_where_lips
     without, unknown = (network.open_photo(picture, regions, field) for field in (None, nothing))
     one, other = (network(drawn, x, flow, places, gap=gaps).frame for x in (without, unknown))
     torch.testing.assert_close(one, other, rtol=0, atol=1e-3)
+
+
+def test_what_lies_between_lips_hangs_from_them(portrait):
+    """White painted into the upper lip's picture shows below the upper lip, however far the mouth is open."""
+    picture, lips, regions = portrait
+    network = ReferenceDecoder(LAYERED).eval().requires_grad_(False)
+    network.interior[:] = -0.1 / 2
+    network.interior[0, :, :4] += 0.2  # a twelfth of the mouth's width
+    drawn, still = F.avg_pool2d(picture, 4), torch.zeros(1, 2, 32, 32)
+    photo = network.open_photo(picture, regions, lips)
+    for gap in (0.04, 0.08):
+        made, mask, corner = network(drawn, photo, still, regions, gap=torch.tensor([gap])).crops["mouth"]
+        middle = int(regions[0, 0, 0] * 512) - int(corner[0, 0])
+        column = made[0, 0, :, middle][mask[0, 0, :, middle] < 0.05]
+        white = (column > 0.5).sum() / 512
+        assert white == pytest.approx(lips.width.item() / 12, abs=0.01)
+        assert column[0] > 0.5 and column[-1] < -0.5
+
+
+def test_the_width_of_a_mouth_is_that_of_its_landmarks(portrait):
+    with Image.open(PORTRAIT) as image:
+        points = find_landmarks(np.array(image.convert("RGB").resize((512, 512)))).points / 512
+    assert portrait[1].width.item() == pytest.approx(points[308, 0] - points[78, 0], rel=1e-3)
