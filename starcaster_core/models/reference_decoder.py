@@ -308,11 +308,12 @@ class ReferenceDecoder(nn.Module):
         apart = None
         if self.gap_reader is not None and photo.lips is not None:
             gap = self.read_gap(drawn, regions) if gap is None else gap
-            turned, lips = geometry, lip_flow(repeated(photo.lips.way, count), photo.lips.gap, gap)
-            geometry = compose(turned, lips)
+            turned, geometry = (
+                geometry,
+                compose(geometry, lip_flow(repeated(photo.lips.way, count), photo.lips.gap, gap)),
+            )
             if self.config.lip_layers:
-                layers = [compose(turned, flow) for flow in layer_flows(photo.lips, gap)]
-                apart = torch.cat([flow - geometry for flow in (*layers, turned)], dim=1)
+                apart = flows_apart(turned, geometry, photo.lips, gap)
         features, contrasts = self.pyramid(like), self.contrasts(drawn.float())
         coarsest = features[-1].shape[-1]
         residual, hidden, flows = geometry.new_zeros(count, 2, coarsest, coarsest), None, []
@@ -370,7 +371,7 @@ class ReferenceDecoder(nn.Module):
         lips = photo.lips if name == "mouth" and whole.apart is not None else None
         if lips is not None:
             places = crop_places(corner // 2, width // 2, height // 2, 2 * DRAWN)
-            moved, layers = lips_at(places, whole, lips)
+            moved, layers = lips_at(places, whole.flow, whole.apart, lips)
             half = lay_over(layers, *(bilinear(repeated(photo.half, count), at) for at in moved))
             mask = mask * (1 - layers.unknown)
             fill = torch.lerp(fill, self.inside_of_mouths(layers), layers.unknown)
@@ -396,7 +397,7 @@ class ReferenceDecoder(nn.Module):
         base, under = (take_crops(x, at, wide, high) for x in (whole.large_mask, whole.large_fill))
         picture = repeated(photo.picture, count)
         if lips is not None:
-            moved, layers = lips_at(places, whole, lips, further)
+            moved, layers = lips_at(places, whole.flow, whole.apart, lips, further)
             warped = lay_over(layers, *(sample_sharply(picture, 2 * there - 1) for there in moved))
             base = base * (1 - layers.unknown)
             under = torch.lerp(under, self.inside_of_mouths(layers), layers.unknown)
@@ -414,11 +415,11 @@ class ReferenceDecoder(nn.Module):
         Teeth go with the upper lip, teeth and tongue with the lower one: the sum of a picture each, the mouth's other
         half mirrored.
         """
-        sums: list[Tensor] = []
-        for picture, into in zip(self.interior.float(), (layers.above, layers.below)):
-            places = torch.cat([layers.across.abs(), -into / (DEEP * layers.width)], dim=1).movedim(1, -1)
-            sums.append(bilinear(picture[None].expand(len(places), -1, -1, -1), places))
-        return INTERIOR_SCALE * (sums[0] + sums[1])
+        upper, lower = (
+            bilinear(picture[None].expand(len(places), -1, -1, -1), places)
+            for picture, places in zip(self.interior.float(), interior_places(layers))
+        )
+        return INTERIOR_SCALE * (upper + lower)
 
     def like_weights(self, x: Tensor) -> Tensor:
         return x.to(self.mask_bias.device, self.fill.out.weight.dtype)
@@ -442,16 +443,33 @@ def move_regions(regions: Tensor, geometry: Tensor) -> Tensor:
     return places.clamp(0, 1)
 
 
+def flows_apart(turned: Tensor, geometry: Tensor, lips: LipField, gap: Tensor) -> Tensor:
+    """Return by how much the flows of upper lip, lower lip and teeth differ from `geometry`, that of one surface: [N,
+    6, F, F]. turned: the flow of head and camera alone."""
+    layers = [compose(turned, flow) for flow in layer_flows(lips, gap)]
+    return torch.cat([flow - geometry for flow in (*layers, turned)], dim=1)
+
+
 def lips_at(
-    places: Tensor, whole: Whole, lips: LipField, further: Tensor | float = 0.0
+    places: Tensor, flow: Tensor, apart: Tensor, lips: LipField, further: Tensor | float = 0.0
 ) -> tuple[tuple[Tensor, Tensor, Tensor], LipLayers]:
     """Return where places of the frame [N, h, w, 2] lie in the photo as part of the upper lip, of the lower lip and of
-    the teeth, and what shows of these. further: added to all of the flows."""
-    assert whole.apart is not None
-    together = places + flow_at(whole.flow, places) + further
-    upper, lower, still = (together + flow_at(flow, places) for flow in whole.apart.split(2, dim=1))
+    the teeth, and what shows of these. flow, apart: as in `Whole`. further: added to all of the flows."""
+    together = places + flow_at(flow, places) + further
+    upper, lower, still = (together + flow_at(own, places) for own in apart.split(2, dim=1))
     teeth, layers = lip_layers(lips, upper, lower, still)
     return (upper, lower, teeth), layers
+
+
+def interior_places(layers: LipLayers) -> tuple[Tensor, Tensor]:
+    """Return where places between lips lie in the two pictures of `ReferenceDecoder.interior`, [N, h, w, 2] in 0..1:
+    from the middle of the mouth to its corner, and from the lip inwards."""
+    across = layers.across.abs()
+    upper, lower = (
+        torch.cat([across, -into / (DEEP * layers.width)], dim=1).movedim(1, -1)
+        for into in (layers.above, layers.below)
+    )
+    return upper, lower
 
 
 def drawn_mouths(drawn: Tensor, regions: Tensor) -> Tensor:

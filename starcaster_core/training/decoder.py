@@ -38,6 +38,7 @@ from ..presets import ReferenceDecoderConfig
 from .autoencoder import edges
 from .decoder_pairs import Pair, count_pairs, read_pair
 from .gap_reader import fit_gap_reader
+from .interior import begin_interior
 from .loop import LoopSettings, autocast, step_generator, train
 
 REGION_WEIGHTS = {"mouth": 1.5, "right_eye": 0.5, "left_eye": 0.5}
@@ -336,6 +337,8 @@ def train_decoder(
         if (begin is None or begin.gap_reader is None) and not (out / "decoder.state.pt").exists():
             fit_gap_reader(decoder.gap_reader, files.all, seed)
         decoder.gap_reader.requires_grad_(False)
+    if config.lip_layers and not decoder.interior.any() and not (out / "decoder.state.pt").exists():
+        begin_interior(decoder, files.all)
     start = ADVERSARIAL_START if begin is None else 0.0  # what is sharp already would grow soft
     loss = DecoderLoss(decoder, adversarial="discriminator" not in without, start=start)
     examples = sorted(shown.glob("*.safetensors")) if shown else [group[0] for group in files.groups]

@@ -1,0 +1,85 @@
+"""Begin what the reference decoder knows of the inside of mouths (`ReferenceDecoder.interior`) with the mean of what
+pairs show between lips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..models.lip_warp import compose, lip_flow
+from ..models.reference_decoder import (
+    INTERIOR,
+    INTERIOR_SCALE,
+    ReferenceDecoder,
+    corner_of,
+    crop_places,
+    crop_size,
+    flows_apart,
+    interior_places,
+    lips_at,
+    resize,
+    take_crops,
+)
+from .decoder_pairs import count_pairs, read_pair
+
+PAIRS = 600  # that are looked at
+ROUNDS = 10  # of fitting one picture to what the other leaves over
+
+
+@torch.no_grad()
+def begin_interior(decoder: ReferenceDecoder, files: list[Path]) -> None:
+    """Set the pictures whose sum comes nearest to what pairs show between lips whose opening was told.
+
+    Without such pairs they stay as they are.
+    """
+    from .decoder import collate, lips_of
+
+    pairs = [(file, index) for file in files for index in range(count_pairs(file))]
+    rows: list[tuple[Tensor, Tensor, Tensor]] = []
+    for file, index in pairs[:: max(1, len(pairs) // PAIRS)]:
+        pair = read_pair(file, index)
+        if not pair.told.any():
+            continue
+        batch = collate([pair])
+        lips, gap = lips_of(batch), batch.gaps[:, 1].nan_to_num()
+        turned = resize(batch.geometry, batch.way.shape[-1])
+        flow = compose(turned, lip_flow(lips.way, lips.gap, gap))
+        width, height = (length // 2 for length in crop_size("mouth"))
+        corner = corner_of(batch.regions[:, 0], crop_size("mouth")) // 2
+        places = crop_places(corner, width, height, batch.target.shape[-1] // 2)
+        _, layers = lips_at(places, flow, flows_apart(turned, flow, lips, gap), lips)
+        unknown = layers.unknown[0, 0] > 0.5
+        shown = take_crops(F.avg_pool2d(batch.target, 2), corner, width, height)[0].movedim(0, -1)
+        upper, lower = (cells(at[0][unknown]) for at in interior_places(layers))
+        rows.append((upper, lower, shown[unknown]))
+    if rows:
+        upper, lower, colours = (torch.cat(parts) for parts in zip(*rows))
+        pictures = torch.stack(backfit(upper, lower, colours)) / INTERIOR_SCALE
+        decoder.interior.copy_(pictures.unflatten(1, (INTERIOR, INTERIOR)).movedim(-1, 1))
+
+
+def cells(places: Tensor) -> Tensor:
+    """Return the numbers of the cells of a picture that places [K, 2] in 0..1 lie in."""
+    at = (places * INTERIOR).long().clamp(0, INTERIOR - 1)
+    return at[:, 1] * INTERIOR + at[:, 0]
+
+
+def backfit(upper: Tensor, lower: Tensor, colours: Tensor) -> tuple[Tensor, Tensor]:
+    """Fit colours [K, 3] by the sum of a picture each, [INTERIOR^2, 3], at cells [K]: one to what the other leaves
+    over, in turn. Cells that show nothing take the mean."""
+    mean = colours.mean(dim=0)
+    one, other = mean.repeat(INTERIOR**2, 1), torch.zeros(INTERIOR**2, 3)
+    for _ in range(ROUNDS):
+        one = cell_means(upper, colours - other[lower], mean)
+        other = cell_means(lower, colours - one[upper], torch.zeros(3))
+    return one, other
+
+
+def cell_means(at: Tensor, values: Tensor, otherwise: Tensor) -> Tensor:
+    """Return the mean of values [K, 3] by cell."""
+    sums = torch.zeros(INTERIOR**2, 3).index_add(0, at, values)
+    counts = torch.zeros(INTERIOR**2).index_add(0, at, torch.ones(len(at)))[:, None]
+    return torch.where(counts > 0, sums / counts.clamp(min=1), otherwise)
