@@ -232,22 +232,22 @@ def temporal() -> list[str]:
 
 def photo_lips() -> list[str]:
     """Tabulate how lips of photos follow the renderer's."""
-    return openings("photo-lips", "std ratio, as the landmarker sees it", "before photos were in the loop")
+    return openings("photo-lips", "std ratio, as the landmarker sees it")
 
 
 def recorded_lips() -> list[str]:
     """Tabulate how lips of photos follow those of a real speaker."""
-    return openings("recorded-lips", "std ratio", "before it heard recordings")
+    return openings("recorded-lips", "std ratio")
 
 
-def openings(file: str, motion: str, before: str) -> list[str]:
-    """Tabulate openings by three weights. motion: title of the std ratio; before: of the oldest weights."""
+def openings(file: str, motion: str) -> list[str]:
+    """Tabulate openings by today's weights and those before. motion: title of the std ratio."""
     tree = results(file)
     rows = [
-        [title, *(f"{tree[name][key]:.2f}" for name in ("mini", "mini-before-voices", "mini-before"))]
+        [title, *(f"{tree[name][key]:.2f}" for name in ("mini", "mini-before"))]
         for key, title in (("correlation", "correlation of the opening"), ("motion", motion))
     ]
-    return table(["", "`mini`", "before lips for real voices", before], rows)
+    return table(["", "`mini`", "before lips were layers"], rows)
 
 
 def phonemes() -> list[str]:

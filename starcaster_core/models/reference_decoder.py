@@ -393,7 +393,7 @@ class ReferenceDecoder(nn.Module):
             raise ValueError(f"a photo of {FULL} pixels a side or a multiple, not {side}")
         at, wide, high = corner * scale, width * scale, height * scale
         places = crop_places(at, wide, high, side)
-        further = stretch(residual, (high, wide)).movedim(1, -1)
+        further, painted = stretch(residual, (high, wide)).movedim(1, -1), stretch(fill, (high, wide))
         base, under = (take_crops(x, at, wide, high) for x in (whole.large_mask, whole.large_fill))
         picture = repeated(photo.picture, count)
         if lips is not None:
@@ -401,11 +401,12 @@ class ReferenceDecoder(nn.Module):
             warped = lay_over(layers, *(sample_sharply(picture, 2 * there - 1) for there in moved))
             base = base * (1 - layers.unknown)
             under = torch.lerp(under, self.inside_of_mouths(layers), layers.unknown)
+            # What nobody knows is guessed by its mean colour alone: a guess of every pixel is a blur.
+            painted = torch.lerp(painted, mean_where(painted, layers.unknown), layers.unknown)
         else:
             warped = sample_sharply(picture, 2 * (places + (flow_at(whole.flow, places) + further)) - 1)
         mask = torch.sigmoid(torch.logit(base.clamp(1e-4, 1 - 1e-4)) + stretch(logits, (high, wide)))
-        colours = under + stretch(fill, (high, wide))
-        done = torch.lerp(colours, warped, mask)
+        done = torch.lerp(under + painted, warped, mask)
         faded = fade(high, wide, frame.device)
         return paste(frame, done, faded, at), (done, mask, at)
 
@@ -504,6 +505,11 @@ def cost_volume(one: Tensor, other: Tensor) -> Tensor:
     steps = range(2 * SEARCHED + 1)
     shifted = (padded[..., down : down + height, right : right + width] for down in steps for right in steps)
     return torch.stack([(one * there).sum(dim=1) for there in shifted], dim=1)
+
+
+def mean_where(x: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean of pictures [N, C, h, w]: [N, C, 1, 1]; 0 where weights [N, 1, h, w] are."""
+    return (x * weights).sum(dim=(2, 3), keepdim=True) / weights.sum(dim=(2, 3), keepdim=True).clamp(min=1.0)
 
 
 def repeated(x: Tensor, count: int) -> Tensor:

@@ -196,3 +196,18 @@ def test_the_width_of_a_mouth_is_that_of_its_landmarks(portrait):
     with Image.open(PORTRAIT) as image:
         points = find_landmarks(np.array(image.convert("RGB").resize((512, 512)))).points / 512
     assert portrait[1].width.item() == pytest.approx(points[308, 0] - points[78, 0], rel=1e-3)
+
+
+def test_the_mouth_s_network_gives_what_nobody_knows_a_colour_and_no_shape(portrait):
+    picture, lips, regions = portrait
+    drawn, still = F.avg_pool2d(picture, 4), torch.zeros(1, 2, 32, 32)
+    torch.manual_seed(2)
+    network = ReferenceDecoder(LAYERED).eval().requires_grad_(False)
+    photo, gap = network.open_photo(picture, regions, lips), lips.gap + 0.06
+    plain = network(drawn, photo, still, regions, gap=gap).crops["mouth"]
+    torch.nn.init.normal_(network.mouth.out.weight[: 3 * 16], std=0.1)
+    made = network(drawn, photo, still, regions, gap=gap).crops["mouth"]
+    sure = (plain[1] < 0.01).expand_as(made[0])  # painted alone
+    change = (made[0] - plain[0])[sure].view(3, -1)
+    assert change.shape[1] > 500 and change.abs().max() > 0.01 and change.std(dim=1).max() < 5e-3
+    assert (made[0] - plain[0])[:, :, :40].std() > 0.002
