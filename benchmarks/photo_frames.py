@@ -37,7 +37,7 @@ from starcaster_core.models.reference_decoder import CROPS, corner_of, take_crop
 from starcaster_core.models.starcaster import Starcaster
 from starcaster_core.pipeline import generate_latents, prepare
 from starcaster_core.sampling.settings import SamplerSettings
-from starcaster_core.training.decoder import collate, lips_of
+from starcaster_core.training.decoder_batches import collate, lips_of
 from starcaster_core.training.decoder_pairs import AGREE, Pair, clip_pairs, scene_pairs
 
 SEED, PEOPLE = 20_000, 20_000  # of the rendered scenes: no training had this seed

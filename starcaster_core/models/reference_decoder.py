@@ -368,10 +368,11 @@ class ReferenceDecoder(nn.Module):
             for x in (whole.fill, whole.half, whole.mask, whole.drawn)
         )
         network, more = (self.mouth if name == "mouth" else self.eye), []
-        lips = photo.lips if name == "mouth" and whole.apart is not None else None
-        if lips is not None:
+        apart = whole.apart if name == "mouth" else None
+        lips = photo.lips
+        if lips is not None and apart is not None:
             places = crop_places(corner // 2, width // 2, height // 2, 2 * DRAWN)
-            moved, layers = lips_at(places, whole.flow, whole.apart, lips)
+            moved, layers = lips_at(places, whole.flow, apart, lips)
             half = lay_over(layers, *(bilinear(repeated(photo.half, count), at) for at in moved))
             mask = mask * (1 - layers.unknown)
             fill = torch.lerp(fill, self.inside_of_mouths(layers), layers.unknown)
@@ -396,8 +397,8 @@ class ReferenceDecoder(nn.Module):
         further, painted = stretch(residual, (high, wide)).movedim(1, -1), stretch(fill, (high, wide))
         base, under = (take_crops(x, at, wide, high) for x in (whole.large_mask, whole.large_fill))
         picture = repeated(photo.picture, count)
-        if lips is not None:
-            moved, layers = lips_at(places, whole.flow, whole.apart, lips, further)
+        if lips is not None and apart is not None:
+            moved, layers = lips_at(places, whole.flow, apart, lips, further)
             warped = lay_over(layers, *(sample_sharply(picture, 2 * there - 1) for there in moved))
             base = base * (1 - layers.unknown)
             under = torch.lerp(under, self.inside_of_mouths(layers), layers.unknown)

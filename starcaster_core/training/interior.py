@@ -23,6 +23,7 @@ from ..models.reference_decoder import (
     resize,
     take_crops,
 )
+from .decoder_batches import collate, lips_of
 from .decoder_pairs import count_pairs, read_pair
 
 PAIRS = 600  # that are looked at
@@ -35,8 +36,6 @@ def begin_interior(decoder: ReferenceDecoder, files: list[Path]) -> None:
 
     Without such pairs they stay as they are.
     """
-    from .decoder import collate, lips_of
-
     pairs = [(file, index) for file in files for index in range(count_pairs(file))]
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
     for file, index in pairs[:: max(1, len(pairs) // PAIRS)]:

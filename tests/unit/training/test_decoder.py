@@ -13,7 +13,7 @@ from starcaster_core.models.checkpoint import find_checkpoint, read_checkpoint
 from starcaster_core.models.extensions.portrait_warp import camera_at
 from starcaster_core.presets import ReferenceDecoderConfig
 from starcaster_core.training import decoder as module
-from starcaster_core.training import decoder_pairs, decoder_stage, portrait
+from starcaster_core.training import decoder_batches, decoder_pairs, decoder_stage, portrait
 from starcaster_core.training.decoder_pairs import Pair, inverse_flow, read_pair, warp_picture, write_pairs
 from starcaster_core.training.loop import LoopSettings
 from starcaster_core.training.recipe import DECODER_ABLATIONS
@@ -85,13 +85,16 @@ def test_a_tenth_of_the_photos_is_never_trained_on(tmp_path):
 def test_mirroring_a_pair_mirrors_its_flow():
     """The moved portrait of a mirrored pair is the mirrored frame."""
     pair = made_pair()
-    batch = module.collate([pair])
+    batch = decoder_batches.collate([pair])
     mirrored = torch.tensor([True])
-    source, flow = module.flip(batch.source, mirrored), module.flip(batch.flow, mirrored, vectors=True)
+    source, flow = (
+        decoder_batches.flip(batch.source, mirrored),
+        decoder_batches.flip(batch.flow, mirrored, vectors=True),
+    )
     from starcaster_core.models.reference_decoder import warp
 
     inner = (..., slice(64, -64), slice(64, -64))
-    difference = warp(source, flow)[inner] - module.flip(batch.target, mirrored)[inner]
+    difference = warp(source, flow)[inner] - decoder_batches.flip(batch.target, mirrored)[inner]
     assert difference.abs().mean() < 0.02
 
 
@@ -142,7 +145,7 @@ def test_it_learns_where_the_portrait_lies_in_the_frame(pairs, tmp_path):
     """A few steps on shifted portraits: the flow is nearer to the truth than where it began."""
     torch.set_num_threads(1)
     network = module.train_decoder(SMALL, pairs, tmp_path, settings(60), batch=2, without=("discriminator",))
-    batch = module.collate([made_pair(0)])
+    batch = decoder_batches.collate([made_pair(0)])
     with torch.no_grad():
         photo = network.open_photo(batch.source, batch.source_regions)
         flow = network(batch.drawn, photo, torch.zeros(1, 2, 32, 32), batch.regions).flow
@@ -154,7 +157,7 @@ def test_it_learns_where_the_portrait_lies_in_the_frame(pairs, tmp_path):
 def test_every_part_can_be_left_out(pairs, tmp_path, part):
     write_pairs(pairs / "photo-1-a.safetensors", [made_pair(9)])
     network = module.train_decoder(SMALL, pairs, tmp_path, settings(2), batch=2, without=[part])
-    batch = module.collate([made_pair(0)])
+    batch = decoder_batches.collate([made_pair(0)])
     with torch.no_grad():
         photo = network.open_photo(batch.source, batch.source_regions)
         flows = [
