@@ -54,6 +54,7 @@ IDENTITIES = 1_000_000  # numbers of photos begin here, those of renders below
 WIDEST = 0.45  # opening of a photo's lips, mouth widths: beyond, geometry tears them
 INSIDE = 0.75  # of half a render's mouth: nearer to its corners lips and cheeks show
 BELOW_UPPER, ABOVE_LOWER = 0.01, 0.05  # mouth widths off a render's lips: what surely lies between them
+WARMTH = (1.05, 0.98, 0.86)  # of red, green and blue: rendered teeth are grey, people's are not
 MOUTH_MARGIN = 0.06  # of a picture's side, round the mouth, as in renders
 MOUTH, EYES = (61, 291, 0, 17), (33, 133, 362, 263, *sum(RIGHT_LIDS + LEFT_LIDS, ()))
 
@@ -121,7 +122,8 @@ def rendered_mouth(clip: Clip, row: int, points: np.ndarray, side: int = SIDE) -
     x_there = middle[0] + across * half[0]
     y_there = middle[1] + across * half[1] + lens * (top + down * (bottom - top))
     grid = torch.from_numpy(2 * np.stack([x_there, y_there], axis=-1) - 1).float()
-    return F.grid_sample(frame, grid[None], padding_mode="border", align_corners=False)[0]
+    inside = F.grid_sample(frame, grid[None], padding_mode="border", align_corners=False)[0]
+    return (inside * inside.new_tensor(WARMTH)[:, None, None]).clamp(max=1)
 
 
 def talk(photo: Tensor, points: np.ndarray, clip: Clip) -> tuple[Tensor, np.ndarray]:
