@@ -52,7 +52,8 @@ def run_decoder_stage(args: argparse.Namespace) -> Path:
     kinds = Counter(path.name.split("-")[0] for path in pairs.glob("*.safetensors"))
     if not kinds:
         raise InputError("a folder of pairs", f"{pairs}, with none in it", "Leave --pairs out to have them made.")
-    begin = None if args.anew else decoder_of(source)
+    # A part cannot be left out of weights that learned with it.
+    begin = None if args.anew or args.without else decoder_of(source)
     settings = LoopSettings(
         args.minutes or MINUTES,
         steps=args.steps,
@@ -70,7 +71,7 @@ def run_decoder_stage(args: argparse.Namespace) -> Path:
         "seed": args.seed,
         "log": last_row(args.out / "decoder.csv"),
         "files_of_pairs": dict(sorted(kinds.items())),
-        "begun_from": None if args.anew else Path(source).name,
+        "begun_from": None if begin is None else Path(source).name,
         "revision": revision(),
     }
     path = args.out / "decoder.safetensors"

@@ -225,6 +225,13 @@ def test_where_lips_become_layers_the_mouth_is_learned_anew_and_all_else_goes_on
     assert set(again) == set(after)
 
 
+def test_a_part_is_left_out_of_a_decoder_that_begins_anew(pairs, tmp_path):
+    path = decoder_stage.run_decoder_stage(arguments(pairs=pairs, out=tmp_path / "run", without=["geometry"]))
+    config, _, provenance = read_checkpoint(path)
+    assert not config.reference_decoder.geometry and not config.reference_decoder.lip_layers
+    assert provenance["reference_decoder"]["begun_from"] is None
+
+
 def test_the_stage_asks_for_folders_that_are_there(tmp_path):
     with pytest.raises(InputError, match="--photos"):
         decoder_stage.run_decoder_stage(arguments(photos=tmp_path / "missing", out=tmp_path))
