@@ -15,7 +15,7 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks.photo_frames import means, measure_renders, measure_videos
+from benchmarks.photo_frames import means, measure_renders, measure_videos, swim_ratios
 from starcaster_core.evaluation.photos import evaluate_photos, identities_in
 from starcaster_core.models.checkpoint import load_checkpoint
 from starcaster_core.sampling.settings import SamplerSettings
@@ -43,7 +43,7 @@ def main() -> None:
         results[path.parent.name] = {
             "photos": photos["summary"]["all"],
             "renders": means(mouths),
-            "swim": means([{name: row[name] / row["truth"] for name in ("photo", "enlarged")} for row in swims]),
+            "swim": swim_ratios(swims),
             "people": means(measure_videos(model, args.videos, args.count)),
         }
         args.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

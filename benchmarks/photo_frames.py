@@ -170,6 +170,11 @@ def means(rows: list[dict]) -> dict:
     return round(float(np.mean(rows)), 3)
 
 
+def swim_ratios(swims: list[dict]) -> dict:
+    """Return the mean ratios of swimming to the truth's."""
+    return means([{name: row[name] / row["truth"] for name in ("photo", "enlarged")} for row in swims])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini")
@@ -187,8 +192,7 @@ def main() -> None:
         print(json.dumps(results), flush=True)
     if args.scenes:
         mouths, swims = measure_renders(load_checkpoint(args.model), args.scenes)
-        ratios = [{name: row[name] / row["truth"] for name in ("photo", "enlarged")} for row in swims]
-        results |= {"scenes": len(mouths), "renders": means(mouths), "swim": means(ratios)}
+        results |= {"scenes": len(mouths), "renders": means(mouths), "swim": swim_ratios(swims)}
     if args.videos:
         figures = measure_videos(load_checkpoint(args.model), args.videos, args.count)
         results |= {"videos": len(figures), "people": means(figures)}

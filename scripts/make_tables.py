@@ -190,22 +190,16 @@ def decoder_ablations() -> list[str]:
         "no-discriminator": "no discriminator",
     }
     figures = (
-        ("photos: dlib distance", ("photos", "photo", "distance"), "{:.2f}"),
-        ("photos: sharpness, ratio to the photo's", ("photos", "photo", "sharpness"), "{:.2f}"),
-        ("photos, camera 30° aside: dlib distance", ("photos", "view_30", "photo", "distance"), "{:.2f}"),
-        ("photos: lips, correlation with the drawn ones", ("photos", "lips", "correlation"), "{:.2f}"),
-        ("mouth of renders: PSNR, dB", ("renders", "photo", "psnr"), "{:.1f}"),
-        ("mouth of videos of people: PSNR, dB", ("people", "photo", "psnr"), "{:.1f}"),
-        ("texture that swims, ratio to the truth's", ("swim", "photo"), "{:.2f}"),
+        ("photos: dlib distance", "photos.photo.distance", "{:.2f}"),
+        ("photos: sharpness, ratio to the photo's", "photos.photo.sharpness", "{:.2f}"),
+        ("photos, camera 30° aside: dlib distance", "photos.view_30.photo.distance", "{:.2f}"),
+        ("photos: lips, correlation with the drawn ones", "photos.lips.correlation", "{:.2f}"),
+        ("mouth of renders: PSNR, dB", "renders.photo.psnr", "{:.1f}"),
+        ("mouth of videos of people: PSNR, dB", "people.photo.psnr", "{:.1f}"),
+        ("texture that swims, ratio to the truth's", "swim.photo", "{:.2f}"),
     )
 
-    def find_figure(name: str, path: tuple[str, ...]) -> float:
-        value = tree[name]
-        for key in path:
-            value = value[key]
-        return value
-
-    rows = [[title, *(form.format(find_figure(name, path)) for name in titles)] for title, path, form in figures]
+    rows = [[title, *(form.format(find(tree[name], path)) for name in titles)] for title, path, form in figures]
     return table(["", *titles.values()], rows)
 
 

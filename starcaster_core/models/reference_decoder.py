@@ -308,10 +308,8 @@ class ReferenceDecoder(nn.Module):
         apart = None
         if self.gap_reader is not None and photo.lips is not None:
             gap = self.read_gap(drawn, regions) if gap is None else gap
-            turned, geometry = (
-                geometry,
-                compose(geometry, lip_flow(repeated(photo.lips.way, count), photo.lips.gap, gap)),
-            )
+            turned, lips = geometry, lip_flow(repeated(photo.lips.way, count), photo.lips.gap, gap)
+            geometry = compose(turned, lips)
             if self.config.lip_layers:
                 apart = flows_apart(turned, geometry, photo.lips, gap)
         features, contrasts = self.pyramid(like), self.contrasts(drawn.float())
@@ -440,8 +438,7 @@ def move_regions(regions: Tensor, geometry: Tensor) -> Tensor:
     = place."""
     places = regions.clone()
     for _ in range(8):
-        flow = F.grid_sample(geometry, 2 * places[:, None] - 1, padding_mode="border", align_corners=False)
-        places = regions - flow[:, :, 0].mT
+        places = regions - flow_at(geometry, places[:, None])[:, 0]
     return places.clamp(0, 1)
 
 

@@ -202,11 +202,12 @@ def train_decoder(
     if begin is not None:
         decoder.load_state_dict(kept_weights(begin, decoder.config), strict=False)
     files = PairFiles(pairs, without_photos="photos" in without)
+    resumed = (out / "decoder.state.pt").exists()
     if decoder.gap_reader is not None:
-        if (begin is None or begin.gap_reader is None) and not (out / "decoder.state.pt").exists():
+        if (begin is None or begin.gap_reader is None) and not resumed:
             fit_gap_reader(decoder.gap_reader, files.all, seed)
         decoder.gap_reader.requires_grad_(False)
-    if config.lip_layers and not decoder.interior.any() and not (out / "decoder.state.pt").exists():
+    if config.lip_layers and not decoder.interior.any() and not resumed:
         begin_interior(decoder, files.all)
     start = ADVERSARIAL_START if begin is None else 0.0  # what is sharp already would grow soft
     loss = DecoderLoss(decoder, adversarial="discriminator" not in without, start=start)

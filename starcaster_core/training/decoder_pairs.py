@@ -296,8 +296,17 @@ def inverse_flow(flow: Tensor, steps: int = 12) -> tuple[Tensor, Tensor]:
 
 def warp_picture(picture: np.ndarray, flow: Tensor) -> np.ndarray:
     """Warp uint8 [S, S, 3] by a backward flow [1, 2, F, F]."""
-    warped = warp_pictures(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float(), flow)
-    return warped[0].permute(1, 2, 0).clamp(0, 255).round().byte().numpy()
+    return as_picture(warp_pictures(as_pixels(picture), flow))
+
+
+def as_pixels(picture: np.ndarray) -> Tensor:
+    """Return a picture uint8 [S, S, 3] as float32 [1, 3, S, S] in 0..255."""
+    return torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()
+
+
+def as_picture(pixels: Tensor) -> np.ndarray:
+    """Return pixels [1, 3, S, S] in 0..255 as a picture uint8 [S, S, 3]."""
+    return pixels[0].permute(1, 2, 0).clamp(0, 255).round().byte().numpy()
 
 
 def warp_pictures(pictures: Tensor, flow: Tensor) -> Tensor:
@@ -326,7 +335,6 @@ def photo_pairs(model: Starcaster, photo: np.ndarray, rng: np.random.Generator, 
     found, embedding = person
     points = found.points / len(photo)
     regions, field = mouth_and_eyes(points), lip_field(points)
-    pixels = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float()
     is_open = found.mouth_opening > OPEN_LIPS
     front = camera_at()[None]
     steps = SamplerSettings.of(model.config).steps
@@ -339,8 +347,8 @@ def photo_pairs(model: Starcaster, photo: np.ndarray, rng: np.random.Generator, 
             away = away + strength * BEND * rng.uniform(0, 1) * random_field(rng, cells)
         closed = is_open and rng.random() < 0.6
         gap = field.gap * (1 - rng.uniform(0.7, 1.0)) if closed else field.gap
-        lips = warp_lips(pixels, field, gap, away)
-        moved = lips.frames[0].permute(1, 2, 0).clamp(0, 255).round().byte().numpy()
+        lips = warp_lips(as_pixels(photo), field, gap, away)
+        moved = as_picture(lips.frames)
         back, agrees = inverse_flow(away)
         if closed:  # first the lips' own way, then that of the head
             way, on_lips = moved_places(field, gap)

@@ -38,6 +38,8 @@ from .decoder_pairs import (
     BIAS,
     FLOW_SIDE,
     Pair,
+    as_picture,
+    as_pixels,
     draw_frames,
     enlarged,
     find_person,
@@ -73,11 +75,6 @@ def move_lips(points: np.ndarray, change: np.ndarray, stretch: np.ndarray) -> np
     return moved
 
 
-def as_pixels(picture: np.ndarray) -> Tensor:
-    """Return a picture uint8 [S, S, 3] as float32 [1, 3, S, S] in 0..255."""
-    return torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()
-
-
 def pair_of(
     photo: np.ndarray,
     points: np.ndarray,
@@ -106,7 +103,7 @@ def pair_of(
     else:
         moved = move_lips(points, np.array(gap - field.gap.item()), np.array(stretch))
         inside = 255 * warp_pictures(mouth(moved)[None], turned)
-    target = torch.lerp(lips.frames, inside, unknown)[0].permute(1, 2, 0).clamp(0, 255).round().byte().numpy()
+    target = as_picture(torch.lerp(lips.frames, inside, unknown))
     flow, visible = lips.flow, lips.visible
     at = front[0].numpy()
     pair = Pair(
