@@ -42,22 +42,25 @@ from starcaster_core.training.decoder_pairs import AGREE, Pair, clip_pairs, scen
 
 SEED, PEOPLE = 20_000, 20_000  # of the rendered scenes: no training had this seed
 VERSIONS = ("photo", "enlarged", "still")
+SWIM_FRAMES, LEAD = 4, 4  # frames whose texture is followed; those before them, which motion is smoothed with
 STEPS = 20  # of finding a place of one frame in the next
 
 
 @torch.no_grad()
-def decode(model: Starcaster, pairs: list[Pair]) -> dict[str, Tensor]:
+def decode(model: Starcaster, pairs: list[Pair], in_a_row: bool = False) -> dict[str, Tensor]:
     """Return the truth and the VERSIONS of pairs' frames [N, 3, S, S], 0..1, and `regions` [N, 3, 2], where mouth and
-    eyes lie."""
+    eyes lie. in_a_row: the frames follow each other in a video."""
     pairs = [pair.with_lips() for pair in pairs]
     batch, decoder = collate(pairs), model.reference_decoder
-    made = []
+    made, before = [], None
     for one in range(len(pairs)):
         row = collate(pairs[one : one + 1])
         # A portrait without a landmarked face has no lips to move.
         lips = None if np.isnan(pairs[one].gaps[0]) else lips_of(row)
         photo = decoder.open_photo(row.source, row.source_regions, lips)
-        made.append(decoder(row.drawn, photo, row.geometry, row.regions).frame)
+        decoded = decoder(row.drawn, photo, row.geometry, row.regions, in_a_row=in_a_row, before=before)
+        made.append(decoded.frame)
+        before = decoded.found if in_a_row else None
     enlarged = F.interpolate(batch.drawn, batch.target.shape[-2:], mode="bicubic", align_corners=False)
     found = {"truth": batch.target, "photo": torch.cat(made), "enlarged": enlarged, "still": batch.source}
     return {name: (x / 2 + 0.5).clamp(0, 1) for name, x in found.items()} | {"regions": batch.regions}
@@ -131,8 +134,9 @@ def measure_renders(model: Starcaster, scenes: int) -> tuple[list[dict], list[di
         pairs = scene_pairs(model, scene, unit_names(), rng)
         frames = decode(model, pairs[:: FRAMES // 4])
         mouths.append(mouth_figures(frames))
-        row = pairs[FRAMES // 2 : FRAMES // 2 + 4]
-        frames = decode(model, row)
+        row = pairs[FRAMES // 2 : FRAMES // 2 + SWIM_FRAMES]
+        led = decode(model, pairs[FRAMES // 2 - LEAD : FRAMES // 2 + SWIM_FRAMES], in_a_row=True)
+        frames = {name: x[LEAD:] for name, x in led.items()}
         flow = torch.from_numpy(np.stack([pair.flow for pair in row])).float()
         visible = torch.from_numpy(np.stack([pair.visible for pair in row])).float()[:, None]
         swims.append({name: swim(frames[name], flow, visible) for name in ("truth", "photo", "enlarged")})

@@ -30,7 +30,7 @@ FEATHER = 0.04  # of the crop's side, over which the crop passes into the photo
 
 
 class FrameDecoder:
-    """Decode a video's latents.
+    """Decode a video's latents, from its first frame to its last: motion is smoothed over time.
 
     identity: whose photo is shown; None for the autoencoder's frames. frame: one of FRAMES. size: side of the face's
     frames in pixels, up to 2048; None is 512, or the model's own without a reference decoder. `warnings` says in a
@@ -47,6 +47,7 @@ class FrameDecoder:
         self.warnings = [] if identity is None else self.obstacles(frame)
         self.uses_photo = identity is not None and self.decoder is not None and not self.warnings
         self.picture = frame == "picture" and self.uses_photo
+        self.found: Tensor | None = None  # by the reference decoder, in the last frame
         if self.uses_photo:
             self.open()
 
@@ -177,10 +178,11 @@ class FrameDecoder:
             drawn = F.interpolate(drawn, (DRAWN, DRAWN), mode="bilinear", antialias=drawn.shape[-1] > DRAWN)
         geometry = self.geometry(pose, len(drawn))
         regions = move_regions(self.regions.expand(len(drawn), -1, -1), geometry)
-        decoded = self.decoder(drawn, self.photo, geometry, regions, self.border).frame.clamp_(-1, 1)
+        decoded = self.decoder(drawn, self.photo, geometry, regions, self.border, in_a_row=True, before=self.found)
+        self.found, frame = decoded.found, decoded.frame.clamp_(-1, 1)
         if self.picture:
-            return self.put_back(decoded)
-        shown = decoded.mul_(0.5).add_(0.5).permute(0, 2, 3, 1).cpu()
+            return self.put_back(frame)
+        shown = frame.mul_(0.5).add_(0.5).permute(0, 2, 3, 1).cpu()
         return shown if self.size in (None, self.side) else resized_frames(shown, self.size)
 
     def geometry(self, pose: FramePose | None, count: int) -> Tensor:

@@ -47,6 +47,7 @@ GAP = 0.05  # image sides: a reading of one unit
 LIP_CHANNELS = 5  # what the mouth's network sees of `LipLayers`
 INTERIOR = 24  # places a side, from the middle of a mouth to its corner and from a lip to DEEP below or above it
 DEEP = 0.5  # mouth widths
+STEADINESS = 0.6  # of what is found of the motion: the share of the frame before, where frames follow each other
 INTERIOR_SCALE = 10.0  # of what is learned of a mouth's inside: it should be learned faster than other weights
 
 
@@ -75,7 +76,7 @@ class Photo:
 class Decoded:
     """frame [N, 3, S, S]; warped [N, 3, S, S], the moved photo alone; mask [N, 1, 256, 256] and flow [N, 2, 128, 128];
     flows, of all levels; crops: for every region its frame [N, 3, h, w], mask, and its corner [N, 2] in pixels.
-    Pictures are in -1..1."""
+    found [1, C, 64, 64]: residual flow and hidden features of the last frame. Pictures are in -1..1."""
 
     frame: Tensor
     warped: Tensor
@@ -83,6 +84,7 @@ class Decoded:
     flow: Tensor
     flows: list[Tensor]
     crops: dict[str, tuple[Tensor, Tensor, Tensor]]
+    found: Tensor
 
 
 @dataclass(frozen=True)
@@ -294,13 +296,16 @@ class ReferenceDecoder(nn.Module):
         regions: Tensor,
         border: Tensor | None = None,
         gap: Tensor | None = None,
+        in_a_row: bool = False,
+        before: Tensor | None = None,
     ) -> Decoded:
         """Decode frames.
 
         drawn: [N, 3, 128, 128] in -1..1. photo: of batch 1 or N. geometry: [N, 2, G, G], the flow that follows from the
         pose, zeros where that is not known. regions: [N, 3, 2], about where mouth and eyes lie in the frame. border:
         weights [1, 1, 128, 128] of all motion and painting; 0 leaves the photo as it is. gap: [N], how far the lips are
-        apart, image sides; None: as it is read.
+        apart, image sides; None: as it is read. in_a_row: the frames follow each other, so what is found of their
+        motion is smoothed, or texture would swim with every drawn frame. before: `Decoded.found` of those before them.
         """
         count, side = len(drawn), photo.picture.shape[-1]
         like = self.like_weights(drawn)
@@ -325,6 +330,10 @@ class ReferenceDecoder(nn.Module):
             residual = flow - start
             flows.append(flow)
         assert hidden is not None  # there is at least one level
+        found = torch.cat([residual, hidden.float()], dim=1)
+        if in_a_row:
+            found = smooth_over_time(found, before)
+            residual, hidden = found[:, :2], found[:, 2:].to(hidden.dtype)
         flow = geometry + enlarge(residual, 2)
         if border is not None:
             flow = flow * border
@@ -349,7 +358,7 @@ class ReferenceDecoder(nn.Module):
         crops = {}
         for name in REGIONS:
             frame, crops[name] = self.region(name, frame, whole, photo, regions)
-        return Decoded(frame, warped, mask, flow, flows, crops)
+        return Decoded(frame, warped, mask, flow, flows, crops, found[-1:])
 
     def region(
         self, name: str, frame: Tensor, whole: Whole, photo: Photo, regions: Tensor
@@ -505,6 +514,15 @@ def cost_volume(one: Tensor, other: Tensor) -> Tensor:
     return torch.stack([(one * there).sum(dim=1) for there in shifted], dim=1)
 
 
+def smooth_over_time(x: Tensor, before: Tensor | None = None) -> Tensor:
+    """Return an exponential moving average over frames [N, ...] in a row, which goes on from `before` [1, ...]."""
+    smooth = []
+    for frame in x.split(1):
+        before = frame if before is None else torch.lerp(frame, before, STEADINESS)
+        smooth.append(before)
+    return torch.cat(smooth)
+
+
 def mean_where(x: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted mean of pictures [N, C, h, w]: [N, C, 1, 1]; 0 where weights [N, 1, h, w] are."""
     return (x * weights).sum(dim=(2, 3), keepdim=True) / weights.sum(dim=(2, 3), keepdim=True).clamp(min=1.0)
@@ -522,9 +540,11 @@ def stretch(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize [N, C, h, w] bilinearly."""
     if x.shape[-2:] == size:
         return x
-    if x.shape[1] <= 3:
-        x = x.contiguous()  # plane by plane a CPU takes half of the time, or a quarter
-    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+    if x.shape[1] > 3:
+        return F.interpolate(x, size, mode="bilinear", align_corners=False)
+    # Plane by plane a CPU takes half of the time, or a quarter.
+    planes = F.interpolate(x.reshape(-1, 1, *x.shape[-2:]), size, mode="bilinear", align_corners=False)
+    return planes.view(*x.shape[:2], *size)
 
 
 def resize(x: Tensor, side: int) -> Tensor:

@@ -57,6 +57,16 @@ def test_the_face_comes_at_512_or_as_large_as_asked(model, identity):
     assert 0 <= frames.min() and frames.max() <= 1
 
 
+def test_a_video_is_decoded_alike_in_one_part_and_in_several(model, identity):
+    together, apart = FrameDecoder(model, identity), FrameDecoder(model, identity)
+    parts = [slice(0, 1), slice(1, 4), slice(4, 6)]
+    whole = together(latents(6), pose(6))
+    pieces = [apart(latents(6)[:, :, part], FramePose(pose(6).head_motion[:, part])) for part in parts]
+    torch.testing.assert_close(torch.cat(pieces), whole, rtol=0, atol=1e-4)
+    unled = FrameDecoder(model, identity)(latents(6)[:, :, parts[1]], FramePose(pose(6).head_motion[:, parts[1]]))
+    assert (unled - whole[parts[1]]).abs().max() > 1e-3  # motion goes on from the frames before
+
+
 def test_outside_the_face_the_picture_is_the_photo_and_there_is_no_seam(model, identity):
     decode = FrameDecoder(model, identity, "picture")
     frames, mask = decode(latents(), pose()), decode.mask

@@ -70,6 +70,23 @@ def test_frames_are_decoded_alike_together_and_one_by_one(decoder, picture):
         torch.testing.assert_close(alone[0], together[k], rtol=0, atol=1e-4)
 
 
+def test_motion_of_frames_in_a_row_is_steadier_and_a_lasting_one_is_followed(decoder, picture):
+    photo = decoder.open_photo(picture, REGIONS)
+    still = torch.zeros(1, 2, 32, 32).expand(12, -1, -1, -1)
+    drawn = drawn_frames(2)[[0] * 4 + [1] * 8]
+    flickering = drawn + 0.3 * torch.randn(drawn.shape, generator=torch.Generator().manual_seed(5))
+
+    def flow(frames, **options):
+        return decoder(frames, photo, still, REGIONS.expand(12, -1, -1), **options).flow
+
+    changes = [flow(flickering, in_a_row=row).diff(dim=0).abs().mean().item() for row in (True, False)]
+    assert changes[0] < 0.6 * changes[1]
+    free, steady = flow(drawn), flow(drawn, in_a_row=True)
+    torch.testing.assert_close(steady[:4], free[:4])
+    went = (steady - free[0]).abs().mean((1, 2, 3)) / (free[-1] - free[0]).abs().mean()
+    assert went[4] < 0.5 and went[-1] > 0.95
+
+
 def test_at_the_border_the_photo_stays_as_it_is(decoder, picture):
     border = torch.zeros(1, 1, 128, 128)
     border[..., 32:-32, 32:-32] = 1
