@@ -21,6 +21,7 @@ from ..starcaster_core.sampling.journal import SPARE
 from .comfy_bridge import free_memory, intermediate_device, temporary_output
 
 HEAD_MOTION, CAMERA, USE_REFERENCE = "starcaster_head_motion", "starcaster_camera", "starcaster_use_reference"
+PORTRAIT = "starcaster_identity"  # whose portrait the model drew itself
 FRAME_RATE, FAULT = "starcaster_fps", "starcaster_on_fault"
 LONG = 2**28  # bytes of samples from which they are in a file; ten minutes of `mini`
 AT_ONCE = 4  # frames decoded at a time: memory does not grow with the video's length, and Cancel is heard in between
@@ -59,8 +60,9 @@ def in_a_file(size: int) -> torch.Tensor | None:
             path.unlink()
 
 
-def pack(core, chunks: Iterable, samples: torch.Tensor, use_reference: bool, on_fault: str) -> dict:
-    """Chunks of a rollout, unit variance [1, C, T, h, w] -> LATENT with `samples` of `room_for`, filled."""
+def pack(core, chunks: Iterable, samples: torch.Tensor, use_reference: bool, on_fault: str, drawn=None) -> dict:
+    """Chunks of a rollout, unit variance [1, C, T, h, w] -> LATENT with `samples` of `room_for`, filled. drawn: the
+    identity whose portrait the model drew itself, where it did."""
     config, frames = core.config, len(samples)
     done, motion, cameras = 0, [], []
     for chunk in chunks:
@@ -74,6 +76,8 @@ def pack(core, chunks: Iterable, samples: torch.Tensor, use_reference: bool, on_
     if done < frames:
         raise RuntimeError(f"the rollout ended after {done} of {frames} frames")
     latent = {"samples": samples, USE_REFERENCE: use_reference, FRAME_RATE: config.fps, FAULT: on_fault}
+    if drawn is not None:
+        latent[PORTRAIT] = drawn
     for name, parts in ((HEAD_MOTION, motion), (CAMERA, cameras)):
         if parts:
             latent[name] = torch.cat(parts)
@@ -125,5 +129,5 @@ def decoder_for(model, latent: dict, identity, frame: str, size: int | None = No
     from ..starcaster_core.frame_decoder import FrameDecoder
 
     core = model.on_device()
-    shown = identity if latent.get(USE_REFERENCE, True) else None
+    shown = latent.get(PORTRAIT, identity) if latent.get(USE_REFERENCE, True) else None
     return core, FrameDecoder(core, shown, frame, size)

@@ -109,7 +109,7 @@ class Sampler(io.ComfyNode):
                     "use_reference",
                     default=DEFAULTS.use_reference,
                     tooltip="On: the photo itself is the reference, and its look is kept. Off: only the person's "
-                    "identity is used, and the first chunk invents the look.",
+                    "identity is used, and the model draws a portrait of its own; another seed, another one.",
                 ),
                 io.Float.Input(
                     "seconds",
@@ -154,7 +154,8 @@ class Sampler(io.ComfyNode):
                     default="",
                     optional=True,
                     tooltip="After a render: chunks to make again, such as 3 or 5-7, or seconds such as 1.2s-3s; 3:42 "
-                    "takes the seed 42. The other chunks stay. Leave all else as it was, the seed among it.",
+                    "takes the seed 42, 3:audio_scale=2 another scale. The other chunks stay. Leave all else as it "
+                    "was, the seed among it.",
                     advanced=True,
                 ),
             ],
@@ -172,6 +173,7 @@ class Sampler(io.ComfyNode):
     def execute(
         cls, model, identity, seconds, speech=None, camera=None, on_fault=ON_FAULT[0], redo="", **widgets
     ) -> io.NodeOutput:
+        from ..starcaster_core.identity_only import with_drawn_portrait
         from ..starcaster_core.pipeline import generate_latents, open_render_journal, video_length
 
         core, tell = model.core, partial(tell_user, cls.hidden.unique_id)
@@ -179,9 +181,12 @@ class Sampler(io.ComfyNode):
         tell(" ".join(core.warnings(speech, camera)))
         settings = chosen_settings(core.config, widgets)
         samples = room_for(frames, core.config)
-        again = read_redo(redo, core.config, frames, next_seed(settings.seed))
+        again = read_redo(redo, core.config, frames, settings, next_seed(settings.seed))
+        device_core = model.on_device()
         conditions = Conditions(identity, speech, camera, frames)
-        render = model.on_device(), conditions, settings
+        conditions, settings = with_drawn_portrait(device_core, conditions, settings, stop_if_interrupted)
+        drawn = None if conditions.identity is identity else conditions.identity
+        render = device_core, conditions, settings
         with open_render_journal(journal_folder(), *render, model.execution, tell) as journal:
             chunks = generate_latents(
                 *render,
@@ -194,7 +199,7 @@ class Sampler(io.ComfyNode):
                 faces=True,
                 say=tell,
             )
-            latent = pack(core, chunks, samples, settings.use_reference, on_fault)
+            latent = pack(core, chunks, samples, settings.use_reference, on_fault, drawn)
             journal.finish(len(again))
         return io.NodeOutput(latent)
 

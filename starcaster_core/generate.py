@@ -90,7 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--redo",
         nargs="+",
         metavar="CHUNK",
-        help="of a kept journal, make these chunks again: 3, 5-7, 1.2s-3s, or 3:42 for the third with seed 42",
+        help="of a kept journal, make these chunks again: 3, 5-7, 1.2s-3s, 3:42 for the third with seed 42, or "
+        "3:audio_scale=2 with another scale",
     )
     how.add_argument("--redo-seed", type=int, default=None, help="of those of them without one; default: --seed plus 1")
     how.add_argument(
@@ -108,6 +109,7 @@ def run(args: argparse.Namespace) -> None:
     check_files(args)
     with ending_at_once():
         import_networks()
+    from .identity_only import with_drawn_portrait
     from .models.checkpoint import read_config
     from .pipeline import JOURNAL, frame_decoder, load_model, prepare, read_voice, save_video
     from .sampling.execution import Execution
@@ -122,6 +124,7 @@ def run(args: argparse.Namespace) -> None:
     )
     conditions = prepare(model, identity, voice, choose_camera(args), args.seconds)
     settings = SamplerSettings.of(model.config, **chosen_settings(args))
+    conditions, settings = with_drawn_portrait(model, conditions, settings)
     decode = frame_decoder(model, conditions, settings, args.frame, args.size)
     for warning in (*conditions.warnings, *decode.warnings):
         print(f"warning: {shown(warning)}", file=sys.stderr)
@@ -276,13 +279,14 @@ def choose_camera(args: argparse.Namespace) -> CameraMove | str | None:
     return args.camera
 
 
-def chunks_to_redo(args: argparse.Namespace, config: ModelConfig, frames: int) -> dict[int, int]:
-    """Return the seeds of the chunks to make again, by index. Raises InputError for chunks that there are not."""
+def chunks_to_redo(args: argparse.Namespace, config: ModelConfig, frames: int) -> dict[int, SamplerSettings]:
+    """Return how the chunks to make again are sampled, by index. Raises InputError for chunks that there are not."""
     if args.redo and args.no_journal:
         raise InputError("--redo with a journal", "--no-journal", "Leave it out.")
     seed = next_seed(args.seed) if args.redo_seed is None else args.redo_seed
     SamplerSettings(seed=seed)  # checks it
-    return read_redo(" ".join(args.redo or ()), config, frames, seed)
+    settings = SamplerSettings.of(config, **chosen_settings(args))
+    return read_redo(" ".join(args.redo or ()), config, frames, settings, seed)
 
 
 def say(sentence: str) -> None:

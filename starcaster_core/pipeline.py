@@ -23,6 +23,7 @@ import numpy as np
 from .conventions import FPS, SAMPLE_RATE
 from .errors import InputError
 from .files import numbered, sweep_parts
+from .identity_only import with_drawn_portrait
 from .sampling.settings import Conditions, SamplerSettings, count_chunks
 from .types import CameraPath, Identity, Speech
 
@@ -256,6 +257,7 @@ def generate_frames(
     512, or the model's own where it has no reference decoder.
     """
     settings = settings or SamplerSettings.of(model.config)
+    conditions, settings = with_drawn_portrait(model, conditions, settings, should_stop)
     decode = frame_decoder(model, conditions, settings, frame, size)
     for chunk in generate_latents(
         model, conditions, settings, progress=progress, should_stop=should_stop, execution=execution
@@ -348,6 +350,7 @@ def save_video(
 
     with BlockOffload(model.unet, model.device) if offload else nullcontext():
         settings = settings or SamplerSettings.of(model.config)
+        conditions, settings = with_drawn_portrait(model, conditions, settings, options.get("should_stop"))
         decode = decode or frame_decoder(model, conditions, settings, frame, size)
         sweep_parts(Path(path).parent)
         with open_render_journal(journal, model, conditions, settings, options.get("execution"), say) as kept:

@@ -26,7 +26,8 @@ class UNetConfig:
     cross_attention_dim: int = 768  # width of identity, audio and camera tokens
     norm_num_groups: int = 32
     lora_rank: int = 64  # of the self-attention adapters
-    motion: bool = True  # temporal attention; False leaves a pure image model
+    motion: bool = True  # temporal attention; False leaves an image model
+    audio_and_camera: bool = True  # cross-attention to them as well; False knows who is shown and nothing else
     motion_max_seq_length: int = 32  # frames that temporal attention has positions for
     motion_num_attention_heads: tuple[int, ...] = (8, 8, 8, 8)
 
@@ -111,6 +112,7 @@ class ModelConfig:
     noise: NoiseConfig = NoiseConfig()
     extensions: ExtensionsConfig = ExtensionsConfig()
     reference_decoder: ReferenceDecoderConfig | None = None  # None: pixels come from the autoencoder alone
+    image_model: UNetConfig | None = None  # draws a portrait from an embedding; None: identity-only needs no portrait
     image_size: int = 512  # side of the square frames, pixels
     fps: float = FPS
     chunk_frames: int = 16  # N: frames denoised together
@@ -157,18 +159,20 @@ class ModelConfig:
             "noise": NoiseConfig,
             "extensions": ExtensionsConfig,
             "reference_decoder": ReferenceDecoderConfig,
+            "image_model": UNetConfig,
         }
         parts.update(data)
         for name, kind in types.items():
             if isinstance(parts.get(name), dict):
                 parts[name] = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in parts[name].items()})
-            elif not isinstance(parts.get(name), kind) and (name, parts.get(name)) != ("reference_decoder", None):
+            elif not isinstance(parts.get(name), kind) and not (name in OPTIONAL and parts.get(name) is None):
                 raise ValueError(f"{name} is missing")
         config = ModelConfig(**parts)
         check_ranges(config)
         return config
 
 
+OPTIONAL = ("reference_decoder", "image_model")  # parts that a model may lack
 CONFIG_VERSION = 2
 
 

@@ -130,15 +130,16 @@ class TokenProjection(nn.Module):
 class DecoupledCrossAttention(nn.Module):
     """One query, three sources: z = A(Q, K_id, V_id) + lambda_a A(Q, K_a, V_a) + lambda_c A(Q, K_c, V_c)."""
 
-    def __init__(self, dim: int, token_dim: int, heads: int):
+    def __init__(self, dim: int, token_dim: int, heads: int, audio_and_camera: bool = True):
         super().__init__()
         self.heads = heads
         self.to_q = nn.Linear(dim, dim, bias=False)
         self.to_k = nn.Linear(token_dim, dim, bias=False)
         self.to_v = nn.Linear(token_dim, dim, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(dim, dim), nn.Identity()])
-        self.audio = TokenProjection(token_dim, dim, heads)
-        self.camera = TokenProjection(token_dim, dim, heads)
+        if audio_and_camera:
+            self.audio = TokenProjection(token_dim, dim, heads)
+            self.camera = TokenProjection(token_dim, dim, heads)
 
     def cache_identity(self, tokens: Tensor) -> KeyValue:
         """tokens [B, L, D] -> K, V [B, heads, L, d]"""
@@ -214,12 +215,12 @@ class DecoupledCrossAttention(nn.Module):
 class TransformerBlock(nn.Module):
     """norm -> self-attention, norm -> cross-attention, norm -> feed-forward, each added to what came in."""
 
-    def __init__(self, dim: int, token_dim: int, heads: int, lora_rank: int):
+    def __init__(self, dim: int, token_dim: int, heads: int, lora_rank: int, audio_and_camera: bool = True):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
         self.attn1 = ExtendedSelfAttention(dim, heads, lora_rank)
         self.norm2 = nn.LayerNorm(dim)
-        self.attn2 = DecoupledCrossAttention(dim, token_dim, heads)
+        self.attn2 = DecoupledCrossAttention(dim, token_dim, heads, audio_and_camera)
         self.norm3 = nn.LayerNorm(dim)
         self.ff = GatedFeedForward(dim)
 
@@ -244,13 +245,14 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """diffusers' `Transformer2DModel` with the block above: 1x1 convolution in, one block, 1x1 convolution out."""
+    """diffusers' `Transformer2DModel` with the block above: 1x1 convolution in, one block, 1x1 convolution out. block:
+    further arguments of it."""
 
-    def __init__(self, dim: int, token_dim: int, heads: int, groups: int, lora_rank: int):
+    def __init__(self, dim: int, token_dim: int, heads: int, groups: int, **block):
         super().__init__()
         self.norm = GroupNorm(groups, dim, eps=1e-6)
         self.proj_in = nn.Conv2d(dim, dim, 1)
-        self.transformer_blocks = nn.ModuleList([TransformerBlock(dim, token_dim, heads, lora_rank)])
+        self.transformer_blocks = nn.ModuleList([TransformerBlock(dim, token_dim, heads, **block)])
         self.proj_out = nn.Conv2d(dim, dim, 1)
 
     def forward(self, x: Tensor, *args, **kwargs) -> Tensor:

@@ -26,7 +26,8 @@ UNTOUCHED = ("lora", "conv_in", "conv_out", "time_emb", "extensions")
 
 
 class Starcaster(nn.Module):
-    """The whole model: `unet`, `vae`, `identity_tokens`, `speech_tokens`, `camera_tokens`, `speech_encoder`.
+    """The whole model: `unet`, `vae`, `identity_tokens`, `speech_tokens`, `camera_tokens`, `speech_encoder`,
+    and, where the configuration has them, `reference_decoder` and `image_model`.
 
     Latents here are those the UNet sees, unit variance, [B, C, T, h, w]; `to_raw` turns them into what the
     autoencoder (and ComfyUI's VAE Decode) takes.
@@ -43,6 +44,7 @@ class Starcaster(nn.Module):
         self.camera_tokens = CameraTokens(config.conditioning, config.unet.cross_attention_dim)
         self.speech_encoder: Any = build_speech_encoder(config)  # whatever has `encode(samples, fps)`
         self.reference_decoder = build_reference_decoder(config)
+        self.image_model = build_image_model(config)
 
     @property
     def device(self) -> torch.device:
@@ -196,3 +198,11 @@ def build_reference_decoder(config: ModelConfig) -> nn.Module | None:
     from .reference_decoder import ReferenceDecoder
 
     return ReferenceDecoder(config.reference_decoder)
+
+
+def build_image_model(config: ModelConfig) -> nn.Module | None:
+    if config.image_model is None:
+        return None
+    from .image_model import ImageModel
+
+    return ImageModel(config.image_model, config.conditioning)

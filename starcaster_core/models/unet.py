@@ -52,7 +52,14 @@ class Level(nn.Module):
         self.resnets = nn.ModuleList(ResidualBlock(width, dim, time_channels, groups) for width in channels_in)
         if attention:
             self.attentions = nn.ModuleList(
-                SpatialTransformer(dim, config.cross_attention_dim, heads, groups, config.lora_rank)
+                SpatialTransformer(
+                    dim,
+                    config.cross_attention_dim,
+                    heads,
+                    groups,
+                    lora_rank=config.lora_rank,
+                    audio_and_camera=config.audio_and_camera,
+                )
                 for _ in channels_in
             )
         if config.motion:

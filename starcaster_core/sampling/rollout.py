@@ -63,7 +63,7 @@ def rollout(
     should_stop: Callable[[], bool] | None = None,
     execution: Execution | None = None,
     journal: NoJournal | None = None,
-    redo: Mapping[int, int] | None = None,
+    redo: Mapping[int, SamplerSettings] | None = None,
     guard: LatentGuard | None = None,
 ) -> Iterator[Chunk]:
     """Yield the video's chunks in order, the last one trimmed to `conditions.frames`.
@@ -73,7 +73,8 @@ def rollout(
     ends; chunks yielded stay good.
     execution: how the network is called; no influence on the video but for rounding.
     journal: from `open_journal`; chunks it holds are handed out as they are, new ones are written to it.
-    redo: chunks to make again, by index, and the seed of their own noise. The others come from the journal as they are.
+    redo: chunks to make again, by index, and how to sample them; the seed is that of their own noise. The others come
+    from the journal as they are.
     guard: what happens where a chunk is faulty; None stops.
     The global random generator is neither read nor changed.
     Raises StarcasterError for a chunk that is not finite or does not move; those before are kept. Raises InputError
@@ -95,15 +96,18 @@ def rollout(
             if latents is None or index in redo:
                 if index in redo and kept is None:  # there is a file, but a damaged one
                     raise nothing_kept(index)
+                own = redo.get(index, settings)
+                chosen = replace(own, seed=settings.seed)  # the head moves as it did
+
                 # 1. Condition: who, seen from where, saying what, after which frames.
-                context = cache_context(model, settings, subject, previous)
-                branches = cache_branches(model, conditions, settings, subject, context, start)
+                context = cache_context(model, chosen, subject, previous)
+                branches = cache_branches(model, conditions, chosen, subject, context, start)
 
                 # 2. Denoise, from noise to clean latents.
-                report = partial(report_step, model, progress, index, chunks, settings.steps)
+                report = partial(report_step, model, progress, index, chunks, chosen.steps)
                 stop = should_stop or (lambda: False)
-                sample = partial(denoise, network, branches, settings, index, report, stop, None)
-                latents = guard.draw(index, redo.get(index, settings.seed), sample)
+                sample = partial(denoise, network, branches, chosen, index, report, stop, None)
+                latents = guard.draw(index, own.seed, sample)
                 if latents is None:
                     return
                 if kept is None:

@@ -35,12 +35,15 @@ ALLOWED = {
     "sampling": BASE | {"models", "locks"},
     "data": BASE | STREAMS | {"command"},
     "training": BASE | STREAMS | {"models", "sampling", "data", "command"},
-    "evaluation": BASE | STREAMS | {"models", "sampling", "data", "training", "pipeline", "frame_decoder", "command"},
+    "evaluation": BASE
+    | STREAMS
+    | {"models", "sampling", "data", "training", "pipeline", "frame_decoder", "identity_only", "command"},
     "frame_decoder": BASE | {"models", "identity"},
+    "identity_only": BASE | {"models", "sampling", "identity"},
     "face_guard": BASE | {"models", "identity", "camera"},
-    "pipeline": BASE | STREAMS | {"models", "sampling", "frame_decoder", "face_guard"},
+    "pipeline": BASE | STREAMS | {"models", "sampling", "frame_decoder", "face_guard", "identity_only"},
     "preflight": {"errors"},
-    "generate": BASE | STREAMS | {"models", "sampling", "pipeline", "signals", "locks", "preflight"},
+    "generate": BASE | STREAMS | {"models", "sampling", "pipeline", "identity_only", "signals", "locks", "preflight"},
     "benchmark": BASE | STREAMS | {"models", "sampling", "pipeline", "command"},
     # The command line reaches a command's module by name, and only that one.
     "cli": {"command", "signals"},

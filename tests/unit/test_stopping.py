@@ -128,7 +128,13 @@ def test_the_command_makes_a_chunk_again(command, tmp_path, capsys):
     assert main([*command, "--redo", "2", "--redo-seed", "7", "--out", str(tmp_path / "p.mp4")]) == 0
     made = [line for line in capsys.readouterr().err.splitlines() if "done" in line]
     assert made == [f"chunk {number}/3 done" for number in (1, 2, 3, 2)]
-    for wrong in (["--redo", "4"], ["--redo", "1", "--no-journal"], ["--redo", "1", "--redo-seed", "-1"]):
+    assert main([*command, "--redo", "2:lambda_audio=0.5", "--out", str(tmp_path / "q.mp4")]) == 0
+    for wrong in (
+        ["--redo", "4"],
+        ["--redo", "2:steps=3"],
+        ["--redo", "1", "--no-journal"],
+        ["--redo", "1", "--redo-seed", "-1"],
+    ):
         assert main([*command, *wrong]) == 1
 
 

@@ -187,6 +187,8 @@ def test_chunks_are_made_again_as_on_the_command_line(sample, module, monkeypatc
     next_seed, _, _ = sample(redo="2")
     assert torch.equal(next_seed["samples"], sample(redo="2:1")[0]["samples"])
     assert torch.equal(sample()[0]["samples"], plain["samples"])
+    deaf, (weaker, _, _) = sample(redo="2:lambda_audio=0")[0]["samples"], sample(redo="2:lambda_audio=0.5")
+    assert not torch.equal(deaf, weaker["samples"]) and torch.equal(deaf[32:], plain["samples"][32:])
     with pytest.raises(Exception, match="chunks from 1 to 3 to make again"):
         sample(redo="4")
 

@@ -33,6 +33,7 @@ from starcaster_core.types import CameraPath, Identity, Speech
 
 FRAMES = 52  # four chunks, the last of four frames
 SETTINGS = SamplerSettings(steps=1, guidance_scale=1.0)
+SEVEN = replace(SETTINGS, seed=7)
 MB = 2**20
 
 
@@ -117,9 +118,9 @@ def test_a_chunk_is_made_again_and_the_others_stay(model, conditions, expected, 
             return [chunk.latents for chunk in rollout(model, conditions, SETTINGS, journal=journal, **options)]
 
     with pytest.raises(InputError, match="none with chunk 2"):
-        redo(redo={1: 7})
+        redo(redo={1: SEVEN})
     shutil.rmtree(tmp_path)
-    plain, one, two, again = redo(), redo(redo={1: 7}), redo(redo={1: 7, 2: 7}), redo()
+    plain, one, two, again = redo(), redo(redo={1: SEVEN}), redo(redo={1: SEVEN, 2: SEVEN}), redo()
     for index in (0, 2, 3):
         assert torch.equal(one[index], plain[index])
     assert not torch.allclose(one[1][:, :, :12], plain[1][:, :, :12])
@@ -127,6 +128,24 @@ def test_a_chunk_is_made_again_and_the_others_stay(model, conditions, expected, 
     assert torch.equal(one[1][:, :, -1], plain[1][:, :, -1]), "it ends where the next one begins"
     assert not torch.equal(two[1][:, :, -1], plain[1][:, :, -1]) and torch.equal(two[2][:, :, -1], plain[2][:, :, -1])
     assert all(torch.equal(a, b) for a, b in zip(again, plain)), "nothing that was kept has changed"
+
+
+def test_a_chunk_is_made_again_with_other_scales_and_its_own_noise(model, conditions, expected, tmp_path):
+    """The scale alone decides what is new: with the render's own seed and scales the chunk comes out as it was."""
+
+    def redo(**changes) -> torch.Tensor:
+        again = {1: replace(SETTINGS, **changes)} if changes else None
+        with opened(tmp_path) as journal:
+            chunks = list(rollout(model, conditions, SETTINGS, journal=journal, redo=again))
+        assert all(torch.equal(chunks[n].latents, plain[n]) for n in (0, 2, 3)) if changes else True
+        return [chunk.latents for chunk in chunks]
+
+    plain = redo()
+    assert torch.equal(redo(seed=SETTINGS.seed)[1], plain[1])
+    deaf, weaker = redo(lambda_audio=0.0)[1], redo(lambda_audio=0.5)[1]
+    assert not torch.allclose(deaf[:, :, :12], plain[1][:, :, :12], atol=1e-4)
+    change = [(x[:, :, :12] - plain[1][:, :, :12]).abs().mean() for x in (weaker, deaf)]
+    assert change[0] < change[1]
 
 
 @pytest.mark.parametrize(
@@ -146,17 +165,28 @@ def test_a_chunk_is_made_again_and_the_others_stay(model, conditions, expected, 
     ],
 )
 def test_chunks_to_make_again_are_named_by_number_or_second(text, chunks):
-    assert read_redo(text, PRESETS["tiny"], FRAMES, 5) == chunks
+    found = read_redo(text, PRESETS["tiny"], FRAMES, SETTINGS, 5)
+    assert found == {index: replace(SETTINGS, seed=seed) for index, seed in chunks.items()}
+
+
+def test_chunks_to_make_again_may_have_scales_of_their_own():
+    found = read_redo("2:9:audio_scale=2:lambda_camera=0.5 3:guidance_scale=1.5", PRESETS["tiny"], FRAMES, SETTINGS, 5)
+    assert found == {
+        1: replace(SETTINGS, seed=9, audio_scale=2.0, lambda_camera=0.5),
+        2: replace(SETTINGS, seed=5, guidance_scale=1.5),
+    }
 
 
 @pytest.mark.parametrize(
-    "text", ["0", "5", "3-2", "1-5", "1.5", "x", "-1", "2:", "2:-1", "3s", "1s-9s", "nan", "1e3", "2s-1s"]
+    "text",
+    ["0", "5", "3-2", "1-5", "1.5", "x", "-1", "2:", "2:-1", "3s", "1s-9s", "nan", "1e3", "2s-1s"]
+    + ["2:steps=9", "2:audio_scale=", "2:audio_scale=much", "2:lambda_audio=2", "2:audio_scale=nan", "2:=1"],
 )
 def test_chunks_that_there_are_not_are_refused(text):
     with pytest.raises(InputError):
-        read_redo(text, PRESETS["tiny"], FRAMES, 5)
+        read_redo(text, PRESETS["tiny"], FRAMES, SETTINGS, 5)
     with pytest.raises(InputError):
-        read_redo(f"1:{2**64}", PRESETS["tiny"], FRAMES, 5)
+        read_redo(f"1:{2**64}", PRESETS["tiny"], FRAMES, SETTINGS, 5)
 
 
 def test_renders_killed_at_random_moments_equal_an_undisturbed_one():
