@@ -175,6 +175,7 @@ class Sampler(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..starcaster_core.identity_only import with_drawn_portrait
         from ..starcaster_core.pipeline import generate_latents, open_render_journal, video_length
+        from ..starcaster_core.sampling.cost import expectation, expected_seconds
 
         core, tell = model.core, partial(tell_user, cls.hidden.unique_id)
         frames, _ = video_length(core.config.fps, speech, camera, None if speech or camera else seconds)
@@ -185,6 +186,8 @@ class Sampler(io.ComfyNode):
         device_core = model.on_device()
         conditions = Conditions(identity, speech, camera, frames)
         conditions, settings = with_drawn_portrait(device_core, conditions, settings, stop_if_interrupted)
+        again_frames = len(again) * core.config.chunk_frames or frames
+        tell(expectation(expected_seconds(core.config, settings, again_frames, 0, device_core.device, core.dtype)))
         drawn = None if conditions.identity is identity else conditions.identity
         render = device_core, conditions, settings
         with open_render_journal(journal_folder(), *render, model.execution, tell) as journal:

@@ -209,14 +209,16 @@ def check_files(args: argparse.Namespace) -> None:
 
 
 def check_needs(args: argparse.Namespace, config: ModelConfig, identity: Identity, voice: Voice | None) -> None:
-    """Raise InputError where the device, the disk or the memory does not do, or chunks to make again do not exist."""
-    from .models.checkpoint import RANDOM, find_checkpoint
-    from .pipeline import DEFAULT_SECONDS, choose_device
+    """Raise InputError where the device, the disk or the memory does not do, or chunks to make again do not exist; say
+    how long it will take, if that is minutes."""
+    from .models.checkpoint import RANDOM, cpu_precision, find_checkpoint
+    from .pipeline import DEFAULT_SECONDS, choose_device, choose_dtype
+    from .sampling.cost import expectation, expected_seconds
 
     device = choose_device(args.device)
     seconds = args.seconds or (DEFAULT_SECONDS if voice is None else voice.seconds)
     frames = max(1, round(seconds * config.fps))
-    chunks_to_redo(args, config, frames)
+    again = chunks_to_redo(args, config, frames)
     width = height = args.size or (config.image_size if config.reference_decoder is None else FULL)
     if args.frame == "picture" and identity.photo is not None and config.reference_decoder is not None:
         height, width = identity.photo.shape[:2]
@@ -229,6 +231,11 @@ def check_needs(args: argparse.Namespace, config: ModelConfig, identity: Identit
 
             size, free = size / (2 if args.float8 else 1), torch.cuda.mem_get_info(device)[0]
             check_memory(size, "the weights on the GPU", "Use --offload or --float8, or close other programs.", free)
+    settings = SamplerSettings.of(config, **chosen_settings(args))
+    expected = len(again) * config.chunk_frames or frames
+    dtype = choose_dtype(device) or cpu_precision()
+    if sentence := expectation(expected_seconds(config, settings, expected, max(width, height), device, dtype)):
+        say(sentence)
 
 
 def is_same_file(one: FileName, other: FileName) -> bool:

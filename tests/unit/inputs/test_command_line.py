@@ -13,8 +13,10 @@ from PIL import Image
 
 from starcaster_core import pipeline
 from starcaster_core.cli import main
+from starcaster_core.errors import InputError
 from starcaster_core.identity import identity
 from starcaster_core.identity.recognisers import Dlib
+from starcaster_core.sampling import cost
 from starcaster_core.video import VideoWriter
 
 pytest.importorskip("dlib")
@@ -128,6 +130,21 @@ def test_what_is_impossible_is_said_before_the_model_is_loaded(tmp_path, monkeyp
     faceless = ["generate", "--portrait", str(tmp_path / "grey.png"), "--out", str(tmp_path / "a.mp4")]
     assert main(faceless) == 1 and "no face" in capsys.readouterr().err
     assert not list(tmp_path.glob("a.*"))
+
+
+def test_how_long_a_render_takes_is_said_before_the_model_is_loaded(tmp_path, nobody, monkeypatch, capsys):
+    def load(*_, **__):
+        raise InputError("nothing", "a model to load", "It is a test.")
+
+    monkeypatch.setattr(pipeline, "load_model", load)
+    monkeypatch.setattr(cost, "matmul_speed", lambda *_: 1e12)
+    words = ["generate", "--identity", str(nobody), "--out", str(tmp_path / "a.mp4"), "--size", "64"]
+    for seconds, said in (("1", False), ("3600", True)):
+        assert main([*words, "--seconds", seconds]) == 1
+        assert ("minutes are expected" in capsys.readouterr().err) == said
+    monkeypatch.setattr(cost, "matmul_speed", lambda *_: 1e10)
+    assert main([*words, "--seconds", "3600"]) == 1
+    assert re.search(r"About \d+ hours are expected\.", capsys.readouterr().err)
 
 
 def test_a_gpu_too_small_for_the_weights_is_named_before_the_model_is_loaded(tmp_path, nobody, monkeypatch, capsys):
