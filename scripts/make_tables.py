@@ -161,6 +161,25 @@ def photos() -> list[str]:
     return table(["", "out of the photo", "autoencoder, enlarged", "photo, still", "wanted"], rows)
 
 
+def identity_only() -> list[str]:
+    """Tabulate portraits drawn from embeddings alone."""
+    tree = results("identity-only")
+    titles = {
+        "found": ("a face is found", "{:.0f} %", 100, ""),
+        "distance": ("dlib distance to the person", "{:.2f}", 1, "0.55"),
+        "others": ("dlib distance to the other people", "{:.2f}", 1, ""),
+        "rank_1": ("rank 1 among them", "{:.0f} %", 100, "60 %"),
+        "seeds": ("dlib distance between two seeds", "{:.2f}", 1, ""),
+        "skin": ("brightness of the cheeks off by, grey levels", "{:.0f}", 1, ""),
+    }
+    groups = ("photos", "renders")
+    rows = [
+        [title, *(form.format(factor * tree[group][name]) for group in groups), wanted]
+        for name, (title, form, factor, wanted) in titles.items()
+    ]
+    return table(["", *(f"{tree[group]['people']} {group}" for group in groups), "wanted"], rows)
+
+
 def photo_frames() -> list[str]:
     """Tabulate how near frames out of the photo come to the truth, and what swims."""
     tree = results("photo-frames")
@@ -512,6 +531,7 @@ TABLES = {
     "mini-short": mini_short,
     "photos": photos,
     "photo-lips": photo_lips,
+    "identity-only": identity_only,
     "photo-frames": photo_frames,
     "phonemes": phonemes,
     "recorded-lips": recorded_lips,

@@ -1,5 +1,7 @@
-"""Run the shipped workflows as they are and photograph the results: workflows/<name>.jpg, four moments of each video,
-and docs/images/demo.jpg for the README: the portrait, then the first workflow's video, moment after moment.
+"""Run the shipped workflows as they are and keep the results: workflows/<name>.jpg, the beginning of each video, and
+docs/images/demo.jpg for the README: the portrait, then the talking portrait's video, moment after moment.
+
+ComfyUI asks for cards by the name .jpg. They are animated WebP all the same: browsers look at what is in a file.
 
 make thumbnails
 """
@@ -17,22 +19,25 @@ from provision_comfyui import REPO, provision
 
 BANNER = REPO / "docs" / "images" / "demo.jpg"
 SIDE = 512
-MOMENTS = (0.1, 0.37, 0.63, 0.9)  # of the length
+CARD_SIDE, CARD_SECONDS, CARD_QUALITY = 320, 3.0, 55
+EVERY = 2  # frames of a video that are a card's one
+FPS = 25
 
 
 def main() -> None:
     with ComfyServer(provision()) as server:
         for workflow in sorted((REPO / "workflows").glob("*.json")):
-            prompt = json.loads((workflow.parent / "api" / workflow.name).read_text())
+            name = workflow.stem.lower().replace(" ", "_")
+            prompt = json.loads((workflow.parent / "api" / f"{name}.json").read_text())
             outcome = server.run(prompt, timeout=3600)
             if outcome.status != "success":
                 sys.exit(f"{workflow.stem} ended with {outcome.status}: {outcome.message}")
             (video,) = [path for path in server.output_files(outcome) if path.suffix == ".mp4"]
             frames = read_frames(video)
             target = workflow.with_suffix(".jpg")
-            square(frames).save(target, quality=88)
+            save_card(frames, target)
             print(target)
-            if workflow.stem == "talking_portrait":
+            if name == "talking_portrait":
                 BANNER.parent.mkdir(exist_ok=True)
                 banner(REPO / "starcaster_core" / "assets" / "photo.webp", frames).save(BANNER, quality=88)
                 print(BANNER)
@@ -43,11 +48,12 @@ def read_frames(video: Path) -> list[Image.Image]:
         return [frame.to_image() for frame in file.decode(video=0)]
 
 
-def square(frames: list[Image.Image]) -> Image.Image:
-    """Four moments, two by two."""
-    half = SIDE // 2
-    moments = [frames[int(moment * (len(frames) - 1))] for moment in MOMENTS]
-    return tile(moments, half, columns=2)
+def save_card(frames: list[Image.Image], target: Path) -> None:
+    """Write the beginning of a video as an animated WebP."""
+    moving = frames[: round(CARD_SECONDS * FPS) : EVERY]
+    small = [frame.resize((CARD_SIDE, CARD_SIDE), Image.Resampling.LANCZOS) for frame in moving]
+    options = {"duration": 1000 * EVERY // FPS, "loop": 0, "quality": CARD_QUALITY, "method": 6}
+    small[0].save(target, "WEBP", save_all=True, append_images=small[1:], **options)
 
 
 def banner(portrait: Path, frames: list[Image.Image]) -> Image.Image:

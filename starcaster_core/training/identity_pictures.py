@@ -3,7 +3,7 @@
     python -m starcaster_core.training.identity_pictures --people 2000 --photos DIR --model mini --out PICTURES
 
 A render's person is seen in PICTURES_EACH lights, poses and moods, nearly from the front, as portraits are. A photo is
-seen as it is, mirrored, and a little moved; its mirrored self is another person's number with an embedding of its own.
+seen as it is, mirrored, and both in other light before a plainer background; its mirrored self is a person of its own.
 Encoded pictures are written 32 people a file; files that are there are not made again. Held-out people and photos (a
 tenth, by a hash of their number or name) are left out.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..command import add_debug, run_command
@@ -28,6 +29,7 @@ from ..identity.landmarks import find_landmarks
 from ..identity.pictures import enlarged
 from ..models.checkpoint import load_checkpoint
 from ..models.image_model import ATTRIBUTES, OPEN_EYES
+from ..models.lip_warp import OUTLINE
 from ..models.starcaster import Starcaster
 from .decoder_pairs import decode_jpeg, find_person, photo_files
 from .latents import encode_frames
@@ -40,20 +42,49 @@ RIGHT_CHEEK, LEFT_CHEEK = (50, 205), (280, 425)  # landmarks: beside the nose, a
 BACKGROUND = 0.15, 0.45  # of a picture's side: width and height of the upper corners
 PLAIN, MUTED = 5.0, 25.0  # grey levels: standard deviation and chroma of a studio's background
 MOVED = 0.02  # of a photo's side, by which it is shifted, grown or shrunk
+HEAD, HIGHER = np.array([1.25, 1.5]), 0.1  # the head with its hair, in those of the face's outline, and how much higher
+SOFT = 0.4  # of the head, over which it passes into the background
+BLURRED = 12  # pixels a side of a background out of focus
+DARK = 0.35  # mean of a picture in 0..1, below which it is brightened
 
 
-def vary_photo(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a photo uint8 [S, S, 3] as it is, mirrored, and both a little moved: [PICTURES_EACH, S, S, 3]."""
+def vary_photo(photo: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a photo uint8 [S, S, 3] as it is, mirrored, and both moved and restaged: [PICTURES_EACH, S, S, 3].
+
+    points [478, 2]: its landmarks, picture sides.
+    """
     from ..identity.align import warp
 
     side, both = len(photo), [photo, np.ascontiguousarray(photo[:, ::-1])]
-    moved = []
-    for picture in both:
+    changed = []
+    for picture, places in zip(both, (points, points * [-1, 1] + [1, 0])):
         scale, (x, y) = 1 + rng.uniform(0, MOVED), rng.uniform(-MOVED, MOVED, 2) * side
         middle = (1 - scale) * side / 2
         x, y = np.clip([x, y], -abs(middle), abs(middle))  # so that no border comes in
-        moved.append(warp(picture, np.array([[scale, 0, middle + x], [0, scale, middle + y], [0, 0, 1]]), side))
-    return np.stack(both + moved)
+        staged = restage(picture, places, rng)
+        changed.append(warp(staged, np.array([[scale, 0, middle + x], [0, scale, middle + y], [0, 0, 1]]), side))
+    return np.stack(both + changed)
+
+
+def restage(photo: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a photo uint8 [S, S, 3] in other light and before a plainer background: who somebody is should not say
+    where. points [478, 2]: landmarks, picture sides."""
+    side = len(photo)
+    pixels = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float() / 255
+    outline = points[list(OUTLINE)]
+    middle, reach = outline.mean(axis=0), HEAD * np.ptp(outline, axis=0) / 2
+    ticks = (np.arange(side) + 0.5) / side
+    x, y = np.meshgrid((ticks - middle[0]) / reach[0], (ticks - middle[1]) / reach[1] + HIGHER)
+    beyond = torch.from_numpy(np.where(y > 0, np.abs(x), np.hypot(x, y)) - 1).float()
+    beyond = (beyond / SOFT).clamp(0, 1)
+    small = F.interpolate(pixels, (BLURRED, BLURRED), mode="area")
+    blurred = F.interpolate(small, (side, side), mode="bicubic", align_corners=False)
+    plain = pixels.mean(dim=(2, 3), keepdim=True) + rng.uniform(-0.1, 0.2)
+    behind = torch.lerp(blurred, plain, rng.uniform(0.2, 0.9))
+    brightness = pixels.mean().item()
+    gamma = rng.uniform(0.45, 0.9) if brightness < DARK else rng.uniform(0.8, 1.25)
+    staged = torch.lerp(pixels, behind, beyond).clamp(0, 1) ** gamma
+    return (staged[0].permute(1, 2, 0) * 255).round().byte().numpy()
 
 
 def rendered(people: Iterable[int], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -69,7 +100,8 @@ def photographed(files: Iterable[Path], seed: int) -> Iterator[tuple[np.ndarray,
         for seen in (photo, np.ascontiguousarray(photo[:, ::-1])):
             person = find_person(seen)
             if person is not None:
-                yield vary_photo(photo, np.random.default_rng([seed, number, 0x9407])), person[1]
+                points = person[0].points[:, :2] / len(seen)
+                yield vary_photo(seen, points, np.random.default_rng([seed, number, 0x9407])), person[1]
 
 
 def attributes_of(picture: np.ndarray) -> np.ndarray:

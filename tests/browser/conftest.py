@@ -67,11 +67,18 @@ class Studio:
 
     def open(self, template: str | None = None) -> None:
         """Open the frontend, with a template as the template list opens it."""
-        query = f"/?template={template}&source=STARCaster" if template else "/"
-        self.page.goto(self.url + query)
+        self.page.goto(self.url)
         self.page.wait_for_function(READY, timeout=SLOW)
         assert self.page.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__") == FRONTEND
         if template:
+            self.page.evaluate(
+                """async name => {
+                    const file = `/workflow_templates/STARCaster/${encodeURIComponent(name)}.json`;
+                    const workflow = await (await window.app.api.fetchApi(file)).json();
+                    await window.app.loadGraphData(workflow, true, true, name);
+                }""",
+                template,
+            )
             has_sampler = f"() => {GRAPH}?.nodes?.some(n => n.type === 'STARCaster_Sampler')"
             self.page.wait_for_function(has_sampler, timeout=SLOW)
             self.page.wait_for_timeout(1500)  # widgets of loaders arrive a moment later

@@ -9,7 +9,7 @@ from provision_comfyui import REPO
 
 pytestmark = pytest.mark.browser
 
-WORKFLOWS = ("talking_portrait", "free_viewpoint", "identity_only")
+WORKFLOWS = ("Talking portrait", "Free viewpoint", "Identity only")
 SLOW = 180_000
 QUICK = {
     "LoadImage": {"image": "face.png"},
@@ -22,12 +22,35 @@ QUICK = {
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_templates_open_and_mean_the_same_as_their_api_twins(studio, name):
     studio.open(name)
-    assert studio.prompt() == json.loads((REPO / "workflows" / "api" / f"{name}.json").read_text())
+    prompt = REPO / "workflows" / "api" / f"{name.lower().replace(' ', '_')}.json"
+    assert studio.prompt() == json.loads(prompt.read_text())
+    assert not studio.problems
+
+
+def test_templates_have_names_in_words_and_moving_cards(studio):
+    studio.open()
+    studio.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    studio.page.get_by_text("STARCaster", exact=True).first.click(timeout=SLOW)
+    for name in WORKFLOWS:
+        studio.page.get_by_text(name, exact=True).first.wait_for(timeout=SLOW)
+    counts = studio.page.evaluate(
+        """async names => Promise.all(names.map(async name => {
+            const file = `/workflow_templates/STARCaster/${encodeURIComponent(name)}.jpg`;
+            const card = await (await window.app.api.fetchApi(file)).blob();
+            const decoder = new ImageDecoder({ data: await card.arrayBuffer(), type: "image/webp" });
+            await decoder.tracks.ready;
+            return decoder.tracks.selectedTrack.frameCount;
+        }))""",
+        list(WORKFLOWS),
+    )
+    assert all(frames > 20 for frames in counts)
+    cards = "[...document.querySelectorAll('img')].filter(card => card.naturalWidth === 320)"
+    studio.page.wait_for_function(f"() => {cards}.length === {len(WORKFLOWS)}", timeout=SLOW)
     assert not studio.problems
 
 
 def test_our_sockets_have_colours_of_their_own_with_every_palette(studio):
-    studio.open("talking_portrait")
+    studio.open("Talking portrait")
     types = [f"STARCASTER_{name}" for name in ("MODEL", "IDENTITY", "SPEECH", "CAMERA")]
     for palette in ("dark", "light", "nord"):
         studio.page.evaluate(
@@ -59,7 +82,7 @@ def run(page) -> None:
 
 
 def test_run_shows_the_video_in_the_node(studio):
-    studio.open("talking_portrait")
+    studio.open("Talking portrait")
     studio.set_widgets(QUICK)
     page = studio.page
     run(page)
@@ -80,7 +103,7 @@ def test_run_shows_the_video_in_the_node(studio):
 
 
 def test_reload_keeps_every_widget_value(studio):
-    studio.open("talking_portrait")
+    studio.open("Talking portrait")
     studio.set_widgets(
         {
             "STARCaster_ModelLoader": {"checkpoint": "tiny.safetensors", "precision": "float32"},

@@ -73,7 +73,7 @@ def test_every_input_has_a_tooltip_and_every_node_help(server):
 
 def test_templates_are_listed(server):
     listed = server.get("/workflow_templates")["STARCaster"]
-    assert sorted(listed) == ["free_viewpoint", "identity_only", "talking_portrait"]
+    assert sorted(listed) == ["Free viewpoint", "Identity only", "Talking portrait"]
 
 
 def test_the_shipped_inputs_are_in_the_input_folder(server):

@@ -7,6 +7,7 @@ import subprocess
 import urllib.request
 import zipfile
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from comfy_server import PACK, ComfyServer
@@ -90,7 +91,7 @@ def test_the_unpacked_archive_serves_its_help_and_runs_a_template(installed):
         assert fetch(installed, f"/extensions/{PACK}/docs/{key}.md").startswith(b"# STARCaster")
     scripts = [name for name in installed.get("/extensions") if name.startswith(f"/extensions/{PACK}/")]
     assert scripts and all(fetch(installed, name) for name in scripts)
-    for name in installed.get("/workflow_templates")[PACK]:
+    for name in map(quote, installed.get("/workflow_templates")[PACK]):
         assert json.loads(fetch(installed, f"/api/workflow_templates/{PACK}/{name}.json"))["nodes"]
         assert fetch(installed, f"/api/workflow_templates/{PACK}/{name}.jpg")
 

@@ -146,10 +146,16 @@ def test_a_studio_is_told_from_a_street():
     assert background_of(middle) == plain
 
 
-def test_a_photo_is_moved_without_a_border_coming_in():
-    photo = np.full((64, 64, 3), 200, np.uint8)
-    photo[16:48, 16:48] = 40
-    varied = vary_photo(photo, np.random.default_rng(0))
+def test_a_photo_is_restaged_without_a_border_coming_in():
+    rng = np.random.default_rng(0)
+    photo = rng.integers(100, 256, (128, 128, 3), dtype=np.uint8)
+    turn = np.linspace(0, 2 * np.pi, 478)
+    points = np.stack([0.5 + 0.15 * np.cos(turn), 0.5 + 0.2 * np.sin(turn)], axis=1)
+    varied = vary_photo(photo, points, np.random.default_rng(1))
     assert np.array_equal(varied[0], photo) and np.array_equal(varied[1], photo[:, ::-1])
-    assert (varied[2:, 0] >= 195).all() and (varied[2:, :, 0] >= 195).all()
-    assert not np.array_equal(varied[2], photo) and not np.array_equal(varied[3], varied[1])
+    for staged in varied[2:]:
+        assert staged[:40, :20].std() < 0.5 * photo[:40, :20].std()  # beside the head it is plainer
+        assert staged[56:72, 56:72].std() > 0.5 * photo[56:72, 56:72].std()  # the face is not
+        assert staged.min() > 40  # nothing black from beyond the border
+    dark = vary_photo(photo // 4, points, np.random.default_rng(1))
+    assert dark[2, 56:72, 56:72].mean() > dark[0, 56:72, 56:72].mean() + 10
