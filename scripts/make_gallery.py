@@ -5,18 +5,20 @@
 HELD_OUT: clips of people nobody was trained on (`synth --splits val,test`). Written to docs/images:
 gallery-people.jpg and .mp4 (16 of them talking), gallery-views.jpg and .mp4 (one, seen from all sides),
 gallery-long.jpg and .mp4 (60 seconds in one go), gallery-photos.jpg and .mp4 and photos.webp (photo-like pictures
-talking; these alone without --data). The last are thumbnails of text-to-image and text-to-video templates that ComfyUI
-itself installs (MIT licence): made by other models from a sentence, they look like photos and show nobody. `--pictures
-DIR` keeps them, to be measured.
+talking) and gallery-identity.jpg (drawn from their embeddings); these alone without --data. They are thumbnails of
+text-to-image and text-to-video templates that ComfyUI itself installs (MIT licence): made by other models from a
+sentence, they look like photos and show nobody. `--pictures DIR` keeps them, to be measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from starcaster_core.camera import CameraMove, preset_path
@@ -33,6 +35,7 @@ from starcaster_core.evaluation.videos import (
     to_uint8,
 )
 from starcaster_core.identity import as_rgb, make_identity, read_picture
+from starcaster_core.identity_only import draw_identity
 from starcaster_core.models.checkpoint import load_checkpoint
 from starcaster_core.models.starcaster import Starcaster
 from starcaster_core.pipeline import CROP_SIZE, generate_frames
@@ -108,6 +111,21 @@ def photos(model: Starcaster, settings: SamplerSettings, kept: Path | None) -> N
     movie([grid], sound.numpy(), model, "photos")
 
 
+def from_embeddings(model: Starcaster, settings: SamplerSettings) -> None:
+    """Each portrait, two that the model drew from its embedding alone, and two moments of the first of them talking."""
+    speech = model.encode_speech(mono16k(*load_audio(ASSETS / "voice.flac"), 1.0))
+    strips = []
+    for name in PHOTO_LIKE:
+        who = make_identity([photo_like(name)], CROP_SIZE)
+        drawn = [draw_identity(model, replace(who, portrait=None), seed) for seed in (1, 2)]
+        talking = torch.cat(list(generate_frames(model, Conditions(drawn[0], speech), settings)))
+        shown = to_uint8(talking[[len(talking) // 3, -1]]).numpy()
+        row = [who.portrait, *(one.portrait for one in drawn), *shown]
+        small = [np.asarray(Image.fromarray(one).resize((SHOWN, SHOWN), Image.Resampling.LANCZOS)) for one in row]
+        strips.append(np.concatenate(small, axis=1))
+    picture(two_a_row(strips), "identity")
+
+
 def photo_like(name: str) -> np.ndarray:
     """Out of ComfyUI's templates, where they are installed, uint8 [H, W, 3]; of a video its first frame"""
     for package in PACKAGES:
@@ -158,6 +176,7 @@ def main() -> None:
     model = load_checkpoint(args.model)
     settings = SamplerSettings.of(model.config)
     photos(model, settings, args.pictures)
+    from_embeddings(model, settings)
     if not args.data:
         return
     found: dict[int, Clip] = {}

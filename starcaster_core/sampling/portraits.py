@@ -11,7 +11,7 @@ from ..models.image_model import ATTRIBUTES
 from .samplers import make_sampler
 from .schedules import seeded_generator
 
-STEPS, GUIDANCE_SCALE = 25, 2.0
+STEPS, GUIDANCE_SCALE = 25, 2.5
 
 
 @torch.no_grad()
