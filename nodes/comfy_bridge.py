@@ -14,6 +14,8 @@ import re
 import shutil
 import time
 import uuid
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import comfy.model_management as management
@@ -232,10 +234,11 @@ def name_fault(prefix: str) -> str | None:
     return None
 
 
-def next_output(
+def next_outputs(
     prefix: str, suffix: str, size: tuple[int, int] = (0, 0), node: type[io.ComfyNode] | None = None
-) -> tuple[Path, str]:
-    """The next free file for a prefix such as "starcaster/video" -> (path, subfolder below the output folder).
+) -> Iterator[tuple[Path, str]]:
+    """Yield the next free files for a prefix such as "starcaster/video": path, subfolder below the output folder. The
+    second and later ones are for whom somebody else comes first.
 
     suffix: with its dot; "" for a folder. size: width and height, for %width% and %height%. node: whose prompt and
     workflow stand behind %Node name.widget%.
@@ -246,7 +249,8 @@ def next_output(
     root = Path(folder_paths.get_output_directory())
     refuse_way_out((root / check_name(prefix)).parent, root)
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, str(root), *size)
-    return Path(folder) / f"{name}_{counter:05}_{suffix}", subfolder
+    for number in count(counter):
+        yield Path(folder) / f"{name}_{number:05}_{suffix}", subfolder
 
 
 def temporary_output(suffix: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from ..starcaster_core.errors import InputError
 from ..starcaster_core.files import sweep_parts
 from ..starcaster_core.frame_sizes import FRAMES
+from ..starcaster_core.locks import NameTakenError
 from ..starcaster_core.preflight import check_disk
 from ..starcaster_core.types import DEFAULT_FPS
 from ..starcaster_core.video import FORMATS, as_rate, write_video
@@ -23,7 +24,7 @@ from .comfy_bridge import (
     check_channels,
     io,
     name_fault,
-    next_output,
+    next_outputs,
     progress_bar,
     stop_if_interrupted,
     tell_user,
@@ -148,19 +149,32 @@ class VideoCombine(io.ComfyNode):
         warnings += pace_warnings(fps, format, made_for, count, sound)
         tell_user(cls.hidden.unique_id, " ".join(warnings))
         slices, size = with_size(slices)
-        path, subfolder = next_output(filename_prefix, FORMATS[format].suffix, size, cls)
-        check_disk(path, count, *size, format)
-        sweep_parts(path.parent)  # what a killed server left
         bar = progress_bar(count, cls.hidden.unique_id)
         preview = None if format in PLAYABLE else Preview(fps, sound if FORMATS[format].audio else None)
         with preview or contextlib.nullcontext():
             slices = slices if preview is None else preview.beside(slices)
-            write_video(path, _counted(slices, bar), fps, sound, format, crf, workflow_metadata(cls))
+
+            def write(path: Path) -> None:
+                check_disk(path, count, *size, format)
+                sweep_parts(path.parent)  # what a killed server left
+                metadata = workflow_metadata(cls)
+                write_video(path, _counted(slices, bar), fps, sound, format, crf, metadata, new=True)
+
+            path, subfolder = write_new(next_outputs(filename_prefix, FORMATS[format].suffix, size, cls), write)
         if preview is not None and preview.failure is not None:
             # All sentences: below the node the last one told replaces the others.
             warnings.append(f"The video is written, but not its preview here. {preview.failure}")
             tell_user(cls.hidden.unique_id, " ".join(warnings))
         return io.NodeOutput(_as_video(path), ui=_shown(path, subfolder, preview))
+
+
+def write_new(places: Iterable[tuple[Path, str]], write: Callable[[Path], None]) -> tuple[Path, str]:
+    """Write to the first place that no other server with this output folder takes, and return it."""
+    for path, subfolder in places:
+        with contextlib.suppress(NameTakenError):
+            write(path)
+            return path, subfolder
+    raise RuntimeError("no place is left")
 
 
 def pace_warnings(fps: float, format: str, made_for: float | None, count: int, sound: tuple | None) -> list[str]:

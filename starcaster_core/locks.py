@@ -35,6 +35,10 @@ class FolderLock:
             self._descriptor = -1
 
 
+class NameTakenError(InputError):
+    """An output's name is that of another render, or of what one has left."""
+
+
 class OutputName:
     """The name of an output while it is written, so that two renders do not write one file and lose one of them.
 
@@ -43,7 +47,7 @@ class OutputName:
     """
 
     def __init__(self, path: Path):
-        """Reserve the name of `path`. Raises InputError where it is being written already."""
+        """Reserve the name of `path`. Raises NameTakenError where it is being written already."""
         self._file = path.with_name(BEING_WRITTEN.format(hashlib.blake2b(_key(path), digest_size=8).hexdigest()))
         self._descriptor: int | None = None
         with suppress(OSError):  # what is wrong with the folder, writing will say
@@ -67,13 +71,13 @@ class OutputName:
                     _remove(file, descriptor)
 
 
-def name_taken(path: Path, lock: Path) -> InputError:
+def name_taken(path: Path, lock: Path) -> NameTakenError:
     """Return the error of a name that another render is writing to; lock: the file that names its process."""
     owner = ""
     with suppress(OSError, ValueError):
         owner = f" {int(lock.read_text(encoding='ascii'))}"
     got = f"{path.name}, which the process{owner} is writing"
-    return InputError("a free output name", got, "Choose another name, or wait until it is done.")
+    return NameTakenError("a free output name", got, "Choose another name, or wait until it is done.")
 
 
 def _key(path: Path) -> bytes:

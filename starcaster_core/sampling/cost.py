@@ -28,18 +28,16 @@ def network_flops(config: ModelConfig) -> int:
     """Count the operations of one network call for a chunk, all conditions active."""
     unet, streams = config.unet, config.conditioning
     tokens = streams.identity_tokens + streams.speech_tokens + streams.camera_tokens
-    seen = 2 + config.context_frames if config.context_frames else 2  # frame, reference, context
-    motion = 0
-    flops = 0
+    seen = 2 + config.context_frames  # the frame itself, reference, context
+    flops = 2 * 2 * 9 * unet.in_channels * unet.block_out_channels[0] * config.latent_size**2  # at both ends
     for width, entering, places, attends in layers_of(config):
         flops += 2 * places * (9 * width * (entering + width) + (entering * width if entering != width else 0))
         if attends:
             flops += places * (2 * 2 * width**2 + 2 * 4 * width**2 + 2 * 2 * width**2 + 24 * width**2)
             flops += 4 * places * width * (seen * places + tokens)
         if unet.motion:
-            motion += places * (2 * 2 * width**2 + 2 * (8 * width**2 + 4 * config.chunk_frames * width) + 24 * width**2)
-    ends = 2 * 2 * 9 * unet.in_channels * unet.block_out_channels[0] * config.latent_size**2
-    return config.chunk_frames * (flops + motion + ends)
+            flops += places * (2 * 2 * width**2 + 2 * (8 * width**2 + 4 * config.chunk_frames * width) + 24 * width**2)
+    return config.chunk_frames * flops
 
 
 def layers_of(config: ModelConfig) -> Iterator[tuple[int, int, int, bool]]:
@@ -105,8 +103,5 @@ def expectation(seconds: float) -> str:
     minutes = seconds / 60
     if minutes < MINUTES_SAID:
         return ""
-    return (
-        f"About {minutes:.0f} minutes are expected."
-        if minutes < 120
-        else f"About {minutes / 60:.0f} hours are expected."
-    )
+    span = f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.0f} hours"
+    return f"About {span} are expected."

@@ -36,9 +36,7 @@ PHOTOS = 0.6  # fraction of photos in a batch, the others are renders
 UNKNOWN = 0.1  # fraction of pictures whose embedding is hidden, for guidance; the same of attributes
 BLUR = 0.015  # standard deviation of what is added to an embedding, about as far as another photo of the person lies
 FACE, FACE_WEIGHT = (0.22, 0.28, 0.78, 0.88), 2.0  # box x0, y0, x1, y1 in picture sides; weight of an error there
-TIMESTEP_POWER = (
-    0.7  # timesteps are drawn as 1000 u^power: noisy ones, where it is decided who is seen, come more often
-)
+TIMESTEP_POWER = 0.7  # timesteps are drawn as 1000 u^power: it is among noisy ones that it is decided who is seen
 SHOWN = 8  # people of a grid
 
 

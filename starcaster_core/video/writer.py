@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import InputError, StarcasterError
 from ..files import part_beside
-from ..locks import OutputName
+from ..locks import NameTakenError, OutputName
 from .background import Background
 from .formats import FORMATS, format_named
 from .info import VideoInfo
@@ -35,8 +35,9 @@ class VideoWriter:
     raises InputError where another writer has it.
     """
 
-    def __init__(self, path, fps, audio=None, format=None, crf=None, metadata=None):
+    def __init__(self, path, fps, audio=None, format=None, crf=None, metadata=None, new=False):
         """path: the file, or the folder for "png"; see `write_video` for the others."""
+        self._new = new
         self._form = format_named(format, Path(path))
         check_output(Path(path), folder=self._form is FORMATS["png"])
         self._path = Path(os.path.abspath(path))  # so that no part of it looks like a protocol to FFmpeg
@@ -58,6 +59,9 @@ class VideoWriter:
         with suppress(OSError):  # said when the first frame is written
             self._path.parent.mkdir(parents=True, exist_ok=True)
         self._name = OutputName(self._path)
+        if self._new and os.path.lexists(self._path):  # written since its number was chosen
+            self._name.release()
+            raise NameTakenError("a new output name", f"{self._path.name}, which exists", "Choose another name.")
         return self
 
     def __exit__(self, kind, error, trace) -> None:
@@ -174,6 +178,7 @@ def write_video(
     format: str | None = None,
     crf: int | None = None,
     metadata: dict[str, str] | None = None,
+    new: bool = False,
 ) -> VideoInfo:
     """Write frames as they come and say what came out.
 
@@ -183,11 +188,13 @@ def write_video(
     format: "mp4" (H.264, AAC), "webm" (VP9, Opus), "mov" (ProRes 422 HQ, PCM), "gif" (no sound) or "png" (a folder of
     frames and a WAV); None takes the path's suffix. crf: 0..51 for mp4 (18), 0..63 for webm (28), lower is better.
     metadata: text by key, for instance `prompt` and `workflow` as ComfyUI writes them. The tag "synthetic media,
-    STARCaster" is always there, under `comment` and `starcaster`.
-    Raises InputError for frames, names or settings that cannot be used, AudioError for such sound, StarcasterError when
-    the encoder or the disk fails. Then, and when the iteration is left in any other way, no file remains.
+    STARCaster" is always there, under `comment` and `starcaster`. new: never replace a file.
+    Raises NameTakenError, before a frame is asked for, where another render writes the file, or where it is there and
+    is to be new; InputError for frames, names or settings that cannot be used, AudioError for such sound,
+    StarcasterError when the encoder or the disk fails. Then, and when the iteration is left in any other way, no file
+    remains.
     """
-    with VideoWriter(path, fps, audio, format, crf, metadata) as writer, Background(writer.writing) as encoder:
+    with VideoWriter(path, fps, audio, format, crf, metadata, new) as writer, Background(writer.writing) as encoder:
         for batch in frames:  # made here, while the batch before is encoded in a thread
             encoder.put(batch)
     return writer.info

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from comfy_server import PromptRefused
+from comfy_server import ComfyServer, PromptRefused
 from media import probe
 from PIL import Image
+from provision_comfyui import locate
 
 pytestmark = pytest.mark.comfy
 
@@ -188,6 +190,28 @@ def frames(server, outcome) -> list[bytes]:
     """The pixels of all frames in the folder that was written."""
     (folder,) = {path.parent for path in server.output_files(outcome) if path.suffix == ".png"}
     return [Image.open(path).tobytes() for path in sorted(folder.glob("frame_*.png"))]
+
+
+def test_prompts_at_once_and_two_servers_with_one_output_folder_lose_nothing(server, quick):
+    """Two prompts wait in one server while another server writes the same names into the same folder."""
+    prompts = [quick(Sampler={"seed": seed}, VideoCombine={"filename_prefix": "shared"}) for seed in (31, 32, 33)]
+    other = ComfyServer(locate(), ("--output-directory", str(server.base / "output")), {"OMP_NUM_THREADS": "1"})
+    with other:
+        for name in ("face.png", "voice.wav"):
+            shutil.copy(server.base / "input" / name, other.base / "input")
+        with ThreadPoolExecutor(3) as pool:
+            outcomes = list(pool.map(run, (server, server, other), prompts))
+    names = [
+        item["filename"]
+        for outcome in outcomes
+        for node in outcome.history["outputs"].values()
+        for items in node.values()
+        for item in items
+        if isinstance(item, dict) and item.get("filename", "").endswith(".mp4")
+    ]
+    assert len(set(names)) == 3
+    assert [probe(server.base / "output" / name).frames for name in names] == [25] * 3
+    assert not list((server.base / "output").glob("*.part*"))
 
 
 BAD = {

@@ -13,9 +13,9 @@ import pytest
 from starcaster_core.errors import InputError
 from starcaster_core.files import atomic_write
 from starcaster_core.identity import save_identity
-from starcaster_core.locks import OutputName
+from starcaster_core.locks import NameTakenError, OutputName
 from starcaster_core.types import Identity
-from starcaster_core.video import VideoWriter, probe
+from starcaster_core.video import VideoWriter, probe, write_video
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -106,3 +106,15 @@ def test_reservations_of_dead_processes_are_swept(tmp_path, writer_elsewhere):
     writer_elsewhere.wait()
     OutputName(tmp_path / "other.mp4").release()
     assert not list(tmp_path.glob("*.lock"))
+
+
+def test_a_video_that_is_to_be_new_replaces_none(tmp_path):
+    frames, path = [np.full((2, 16, 16, 3), 90, np.uint8)], tmp_path / "a.mp4"
+    asked = []
+    path.write_text("somebody's")
+    with pytest.raises(NameTakenError, match=r"a.mp4, which exists"):
+        write_video(path, (asked.append(0) or frame for frame in frames), 25, new=True)
+    assert path.read_text() == "somebody's" and not asked
+    write_video(path, frames, 25)
+    assert path.read_bytes()[4:8] == b"ftyp"
+    assert not list(tmp_path.glob(".*"))

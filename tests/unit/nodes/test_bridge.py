@@ -45,13 +45,13 @@ def test_other_errors_keep_their_trace(bridge):
 
 def test_outputs_stay_in_the_output_folder_and_count_up(bridge, module):
     errors = module("starcaster_core.errors")
-    first, subfolder = bridge.next_output("some/name", ".mp4")
+    first, subfolder = next(bridge.next_outputs("some/name", ".mp4"))
     assert (first.name, subfolder) == ("name_00001_.mp4", "some")
     first.touch()
-    assert bridge.next_output("some/name", ".mp4")[0].name == "name_00002_.mp4"
+    assert next(bridge.next_outputs("some/name", ".mp4"))[0].name == "name_00002_.mp4"
     for bad in ("../x", "a/../../x", "/tmp/x", "C:\\x", "", "a//b"):
         with pytest.raises(errors.InputError):
-            bridge.next_output(bad, ".mp4")
+            next(bridge.next_outputs(bad, ".mp4"))
         with pytest.raises(errors.InputError):
             bridge.identity_output_path(bad)
 

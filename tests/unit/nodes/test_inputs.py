@@ -327,7 +327,7 @@ def test_links_do_not_lead_out_of_the_output_folder(kind, module, errors, bridge
         if not (folder / "away").exists():
             (folder / "away").symlink_to(tmp_path)
     name = {
-        "video": lambda: bridge.next_output("away/a", ".mp4"),
+        "video": lambda: next(bridge.next_outputs("away/a", ".mp4")),
         "identity": lambda: bridge.identity_output_path("away/a"),
     }
     with pytest.raises(errors.InputError, match="a link that leads out of it"):

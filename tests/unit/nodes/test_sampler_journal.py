@@ -70,6 +70,22 @@ def test_a_cancelled_prompt_goes_on_where_it_stopped(sample, tmp_path):
     assert not torch.equal(other["samples"], plain["samples"])
 
 
+def test_a_model_that_comfyui_unloads_between_chunks_comes_back(sample, module, bridge, monkeypatch):
+    plain, _, _ = sample(seed=9)
+    shutil.rmtree(sample.folder / "starcaster")
+    journal, unloaded = module("starcaster_core.sampling.journal").Journal, []
+    write = journal.write
+
+    def write_and_unload(self, index, latents):
+        write(self, index, latents)
+        unloaded.append(len(bridge.management.current_loaded_models))
+        bridge.management.unload_all_models()
+
+    monkeypatch.setattr(journal, "write", write_and_unload)
+    again, _, calls = sample(seed=9)
+    assert calls == 3 and unloaded[0] >= 1 and torch.equal(again["samples"], plain["samples"])
+
+
 def test_without_a_place_for_it_the_prompt_runs_all_the_same(sample, tmp_path):
     (tmp_path / "starcaster").write_text("a file where the folder should be")
     latent, told, _ = sample()

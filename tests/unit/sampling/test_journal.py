@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from itertools import islice
 
@@ -318,6 +319,24 @@ def test_a_disk_that_fails_in_the_middle_does_not_stop_the_render(tmp_path, monk
     monkeypatch.undo()
     assert not list(tmp_path.rglob("*.part"))
     assert render(model, conditions, tmp_path)[1] == 2
+
+
+def test_a_slow_disk_changes_nothing_and_a_stop_is_heard_between_its_writes(tmp_path, monkeypatch):
+    model, conditions = load_checkpoint("tiny", torch.float32), Conditions(Identity(np.ones(128)), frames=FRAMES)
+    plain, original = hashed(rollout(model, conditions, SETTINGS)), os.fsync
+    delay, written = 0.15, []
+
+    def slow(descriptor):
+        time.sleep(delay)
+        written.append(time.monotonic())
+        original(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    with opened(tmp_path / "stopped") as journal:
+        stopped = list(rollout(model, conditions, SETTINGS, journal=journal, should_stop=lambda: bool(written)))
+        assert len(stopped) == 1 and time.monotonic() - written[-1] < 1
+    assert render(model, conditions, tmp_path / "whole")[0] == plain
+    assert render(model, conditions, tmp_path / "stopped") == (plain, 3)
 
 
 def test_a_removed_journal_leaves_nothing(tmp_path):
