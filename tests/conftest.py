@@ -37,7 +37,13 @@ def comfy_server():
 TINY = "tiny.safetensors"
 
 # How long an example takes says more about the machine than about the code.
-hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# STARCASTER_EXAMPLES asks for more of them than the usual hundred: a night of fuzzing.
+hypothesis.settings.register_profile(
+    "patient",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
+    max_examples=int(os.environ.get("STARCASTER_EXAMPLES", 100)),
+)
 hypothesis.settings.load_profile("patient")
 
 

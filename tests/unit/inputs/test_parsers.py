@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from corpus import GOOD_KEYS, RATE, identity_bytes, raw_safetensors, voice
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -18,6 +19,10 @@ from starcaster_core.camera.keyframes import EASINGS
 from starcaster_core.channels import TO_STEREO, downmix
 from starcaster_core.errors import CameraError, InputError, shown
 from starcaster_core.identity import load_identity
+from starcaster_core.presets import PRESETS
+from starcaster_core.sampling.journal import open_journal
+from starcaster_core.sampling.redo import read_redo
+from starcaster_core.sampling.settings import SamplerSettings
 from starcaster_core.video import check_name, check_output
 
 JSON = st.recursive(
@@ -103,6 +108,47 @@ def test_any_spoilt_identity_file_is_in_range_or_a_sentence(places, end):
 @given(JSON, st.binary(max_size=600))
 def test_any_header_of_an_identity_file_is_a_sentence(header, body):
     loads_or_says(raw_safetensors(json.dumps(header), body))
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A journal's first chunk: its folder, its file's content and its latents."""
+    folder, latents = tmp_path_factory.mktemp("journal"), torch.linspace(-1, 1, 64).view(1, 4, 1, 4, 4)
+    with open_journal(folder, "0" * 32, 2, 2**20, lambda sentence: None) as journal:
+        journal.write(0, latents)
+        return journal.path(0), journal.path(0).read_bytes(), latents
+
+
+@given(CHANGES, st.integers(0))
+def test_any_spoilt_chunk_of_a_journal_is_whole_or_not_used(kept, places, end):
+    path, content, latents = kept
+    path.write_bytes(spoilt(content, places, end))
+    with open_journal(path.parent.parent, "0" * 32, 2, 2**20, lambda sentence: None) as journal:
+        found = journal.read(0)
+    assert found is None or torch.equal(found, latents)
+
+
+PARTS = st.lists(
+    st.builds(
+        "{}{}{}{}".format,
+        st.integers(-2, 9) | st.floats(-1, 9) | st.text("0123456789.-s:=", max_size=6),
+        st.sampled_from(["", "-3", "s", "-2s", "-1.5s"]),
+        st.sampled_from(["", ":7", ":-1", f":{2**64}", ":x"]),
+        st.sampled_from(["", ":audio_scale=2", ":lambda_audio=nan", ":steps=3", ":lambda_camera=", ":=", ":a=1:b=2"]),
+    ),
+    max_size=4,
+).map(" ".join)
+
+
+@given(PARTS | st.text(max_size=80))
+def test_any_text_names_chunks_to_make_again_or_is_a_sentence(text):
+    settings = SamplerSettings(steps=1)
+    try:
+        redo = read_redo(text, PRESETS["tiny"], 64, settings, 5)
+    except InputError as error:
+        assert is_short(error)
+    else:
+        assert all(0 <= index < 4 and again.steps == 1 for index, again in redo.items())
 
 
 @given(st.text(max_size=300) | st.text("a/.é\u65e5\U0001f600 ", max_size=600))
