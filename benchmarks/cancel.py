@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 REPO = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPO / "scripts"), str(REPO / "tests" / "plugins"), str(REPO / "tests" / "comfy")]
+sys.path[:0] = [str(REPO / "scripts"), str(REPO / "tests" / "comfy")]
 
 from comfy_server import ComfyServer  # noqa: E402
 from provision_comfyui import locate  # noqa: E402

@@ -140,7 +140,7 @@ def run(args: argparse.Namespace) -> None:
         execution=execution,
         journal=None if args.no_journal else args.out.parent / JOURNAL,
         keep_journal=args.keep_journal or bool(args.redo),
-        redo=chunks_to_redo(args, model.config, conditions.frames),
+        redo=chunks_to_redo(args, model.config, settings, conditions.frames),
         on_fault=args.on_fault,
         say=say,
     )
@@ -218,7 +218,8 @@ def check_needs(args: argparse.Namespace, config: ModelConfig, identity: Identit
     device = choose_device(args.device)
     seconds = args.seconds or (DEFAULT_SECONDS if voice is None else voice.seconds)
     frames = max(1, round(seconds * config.fps))
-    again = chunks_to_redo(args, config, frames)
+    settings = SamplerSettings.of(config, **chosen_settings(args))
+    again = chunks_to_redo(args, config, settings, frames)
     width = height = args.size or (config.image_size if config.reference_decoder is None else FULL)
     if args.frame == "picture" and identity.photo is not None and config.reference_decoder is not None:
         height, width = identity.photo.shape[:2]
@@ -231,7 +232,6 @@ def check_needs(args: argparse.Namespace, config: ModelConfig, identity: Identit
 
             size, free = size / (2 if args.float8 else 1), torch.cuda.mem_get_info(device)[0]
             check_memory(size, "the weights on the GPU", "Use --offload or --float8, or close other programs.", free)
-    settings = SamplerSettings.of(config, **chosen_settings(args))
     expected = len(again) * config.chunk_frames or frames
     dtype = choose_dtype(device) or cpu_precision()
     if sentence := expectation(expected_seconds(config, settings, expected, max(width, height), device, dtype)):
@@ -286,13 +286,14 @@ def choose_camera(args: argparse.Namespace) -> CameraMove | str | None:
     return args.camera
 
 
-def chunks_to_redo(args: argparse.Namespace, config: ModelConfig, frames: int) -> dict[int, SamplerSettings]:
+def chunks_to_redo(
+    args: argparse.Namespace, config: ModelConfig, settings: SamplerSettings, frames: int
+) -> dict[int, SamplerSettings]:
     """Return how the chunks to make again are sampled, by index. Raises InputError for chunks that there are not."""
     if args.redo and args.no_journal:
         raise InputError("--redo with a journal", "--no-journal", "Leave it out.")
     seed = next_seed(args.seed) if args.redo_seed is None else args.redo_seed
     SamplerSettings(seed=seed)  # checks it
-    settings = SamplerSettings.of(config, **chosen_settings(args))
     return read_redo(" ".join(args.redo or ()), config, frames, settings, seed)
 
 

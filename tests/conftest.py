@@ -41,7 +41,7 @@ TINY = "tiny.safetensors"
 hypothesis.settings.register_profile(
     "patient",
     deadline=None,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
     max_examples=int(os.environ.get("STARCASTER_EXAMPLES", 100)),
 )
 hypothesis.settings.load_profile("patient")

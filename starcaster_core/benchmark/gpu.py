@@ -30,6 +30,7 @@ from ..models.offload import BlockOffload
 from ..models.starcaster import Starcaster
 from ..pipeline import generate_frames
 from ..presets import PRESETS
+from ..sampling.cost import product_speed
 from ..sampling.execution import Execution, Network, release_blocks
 from ..sampling.rollout import cache_branches, cache_subject, denoise
 from ..sampling.settings import Conditions, SamplerSettings
@@ -326,18 +327,7 @@ def random_conditions(model: Starcaster, frames: int) -> Conditions:
 def measure_ceiling(device: torch.device, dtype: torch.dtype) -> float:
     """Measure the FLOP/s of the largest square matrix product there is time for, the best of several."""
     side = 8192 if device.type == "cuda" else 512
-    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(8):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        started = time.perf_counter()
-        for _ in range(4):
-            a @ b
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, (time.perf_counter() - started) / 4)
-    return 2 * side**3 / best
+    return product_speed(torch.randn(side, side, device=device).to(dtype), tries=8, products=4)
 
 
 def describe_device(device: torch.device) -> dict:

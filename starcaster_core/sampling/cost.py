@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from ..frame_sizes import FULL
 from ..presets import ModelConfig
@@ -89,13 +90,20 @@ def expected_seconds(
 def matmul_speed(device: torch.device, dtype: torch.dtype) -> float:
     """Measure how many operations a second a product of two matrices makes; takes some hundredths of a second."""
     side = SIDE.get(device.type, 1024)
-    a = torch.ones(side, side, device=device, dtype=dtype)
+    return product_speed(torch.ones(side, side, device=device, dtype=dtype), TRIES)
+
+
+def product_speed(matrix: Tensor, tries: int, products: int = 1) -> float:
+    """Return the FLOP/s at which a device multiplies a matrix [S, S] with itself, the best of several tries of so many
+    products; one more try goes before them."""
     fastest = float("inf")
-    for _ in range(TRIES + 1):
+    for _ in range(tries + 1):
         began = time.perf_counter()
-        (a @ a)[0, 0].item()  # waits for the device
-        fastest = min(fastest, time.perf_counter() - began)
-    return 2 * side**3 / fastest
+        for _ in range(products):
+            product = matrix @ matrix
+        product[0, 0].item()  # waits for the device
+        fastest = min(fastest, (time.perf_counter() - began) / products)
+    return 2 * len(matrix) ** 3 / fastest
 
 
 def expectation(seconds: float) -> str:

@@ -134,6 +134,11 @@ def box_weights(box: Tensor, side: int, weight: float) -> Tensor:
     return (weights / weights.mean(dim=(-1, -2), keepdim=True))[:, None]
 
 
+def clean_error_weights(snr: Tensor) -> Tensor:
+    """Return how much an error in x0 counts, as the same error in v would: SNR + 1 times, SNR_LIMIT at most."""
+    return (snr + 1).clamp(max=SNR_LIMIT)
+
+
 class Prediction(NamedTuple):
     """The network's output on a noisy chunk: prediction, target and noisy latents [B, C, T, h, w]; timesteps [B];
     final: clean latents without gradient, where there are better ones than x0 in one step."""
@@ -300,7 +305,7 @@ class DenoisingLoss:
         if gamma is not None:
             per_x0 = {"sample": 1.0, "epsilon": 1 / snr.clamp(min=1e-6), "v_prediction": 1 / (snr + 1)}[self.kind]
             return snr.clamp(max=gamma) * per_x0
-        return (snr + 1).clamp(max=SNR_LIMIT) if self.kind == "sample" else 1.0
+        return clean_error_weights(snr) if self.kind == "sample" else 1.0
 
     def draw_timesteps(self, count: int, generator: torch.Generator, last: int) -> Tensor:
         """[count], below `last`"""

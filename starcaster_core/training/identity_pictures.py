@@ -106,10 +106,11 @@ def photographed(files: Iterable[Path], seed: int) -> Iterator[tuple[np.ndarray,
 
 def attributes_of(picture: np.ndarray) -> np.ndarray:
     """Return a picture's `image_model.ATTRIBUTES`, float32, as the landmarker sees them; NaN where it sees no face."""
-    found = find_landmarks(enlarged(picture, -(-MEASURED_SIDE // len(picture))))
+    seen = enlarged(picture, -(-MEASURED_SIDE // len(picture)))
+    found = find_landmarks(seen)
     if found is None:
         return np.full(len(ATTRIBUTES), np.nan, np.float32)
-    points = found.points[:, :2] / (len(picture) * -(-MEASURED_SIDE // len(picture)))
+    points = found.points[:, :2] / len(seen)
     side_light = np.log2(cheek(picture, points, RIGHT_CHEEK) / cheek(picture, points, LEFT_CHEEK))
     eyes = (max(found.lid_openings) - OPEN_EYES) / 0.1
     face = [found.pose.yaw / 20, found.pose.pitch / 20, side_light, found.mouth_opening / 0.2, eyes]

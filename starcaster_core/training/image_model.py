@@ -27,7 +27,7 @@ from ..sampling.portraits import draw_portraits
 from ..sampling.schedules import alpha_sigma, alphas_cumprod
 from .curves import last_row
 from .decoder_stage import revision, without_folders
-from .diffusion import SNR_LIMIT
+from .diffusion import box_weights, clean_error_weights
 from .identity_pictures import load_pictures
 from .loop import LoopSettings, autocast, step_generator, train
 
@@ -35,7 +35,7 @@ BATCH = 48
 PHOTOS = 0.6  # fraction of photos in a batch, the others are renders
 UNKNOWN = 0.1  # fraction of pictures whose embedding is hidden, for guidance; the same of attributes
 BLUR = 0.015  # standard deviation of what is added to an embedding, about as far as another photo of the person lies
-FACE, FACE_WEIGHT = (0.22, 0.28, 0.78, 0.88), 2.0  # box x0, y0, x1, y1 in picture sides; weight of an error there
+FACE, FACE_WEIGHT = (0.25, 0.31, 0.75, 0.85), 2.0  # box x0, y0, x1, y1 in picture sides; weight of an error there
 TIMESTEP_POWER = 0.7  # timesteps are drawn as 1000 u^power: it is among noisy ones that it is decided who is seen
 SHOWN = 8  # people of a grid
 
@@ -74,23 +74,14 @@ def draw_rows(pictures: dict[str, dict[str, Tensor]], generator: torch.Generator
     return latents[:, :, None], embedding, attributes.masked_fill(hidden, torch.nan)
 
 
-def face_weights(side: int) -> Tensor:
-    """Return how much an error counts by place [side, side], of mean 1."""
-    ticks = (torch.arange(side) + 0.5) / side
-    x0, y0, x1, y1 = FACE
-    inside = ((ticks > y0) & (ticks < y1)).float()[:, None] * ((ticks > x0) & (ticks < x1)).float()
-    weights = 1 + (FACE_WEIGHT - 1) * inside
-    return weights / weights.mean()
-
-
 class ImageLoss:
-    """Call with a generator -> the weighted squared error of predicted clean latents, scalar; an error counts SNR + 1
-    times, SNR_LIMIT at most, as in `diffusion.DenoisingLoss`."""
+    """Call with a generator -> the weighted squared error of predicted clean latents, scalar; noise counts as in
+    `diffusion.DenoisingLoss`."""
 
     def __init__(self, model: Starcaster, pictures: dict[str, dict[str, Tensor]]):
         self.model, self.pictures = model, pictures
         self.alphas_cumprod = alphas_cumprod(model.config.noise)
-        self.weights = face_weights(model.config.latent_size)
+        self.weights = box_weights(torch.tensor(FACE)[None, None], model.config.latent_size, FACE_WEIGHT)
 
     def __call__(self, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         latents, embedding, attributes = draw_rows(self.pictures, generator)
@@ -102,7 +93,7 @@ class ImageLoss:
         network = self.model.image_model
         predicted = network(alpha * latents + sigma * noise, timesteps, embedding, attributes, unknown).float()
         snr = 1 / sigma.square().clamp(min=1e-6) - 1
-        error = (predicted - latents).square() * (snr + 1).clamp(max=SNR_LIMIT) * self.weights
+        error = (predicted - latents).square() * clean_error_weights(snr) * self.weights
         photos = round(BATCH * PHOTOS)
         return error.mean(), {"photos": error[:photos].mean().item(), "renders": error[photos:].mean().item()}
 

@@ -100,7 +100,8 @@ def test_the_loss_hides_people_and_weighs_the_face(pictures):
             module.PHOTOS * parts["photos"] + (1 - module.PHOTOS) * parts["renders"], rel=0.02
         )
     assert np.mean(hidden, axis=0) == pytest.approx(module.UNKNOWN, abs=0.02)
-    weights = module.face_weights(16)
+    weights = module.ImageLoss(Namespace(config=PRESETS["mini"]), known).weights[0, 0, 0]
+    assert weights.shape == (16, 16)
     assert weights.mean().item() == pytest.approx(1) and weights[9, 8] == module.FACE_WEIGHT * weights[0, 0]
 
 
