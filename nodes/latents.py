@@ -98,6 +98,7 @@ def decoded(core, latent: dict, decode, say: Callable[[str], None]) -> Iterator[
     """
     from ..starcaster_core.models.extensions import FramePose
     from ..starcaster_core.sampling.guards import FrameGuard
+    from ..starcaster_core.video.background import one_ahead
 
     samples, channels = frames_of(latent), core.config.unet.in_channels
     if samples.shape[1] != channels:
@@ -112,13 +113,18 @@ def decoded(core, latent: dict, decode, say: Callable[[str], None]) -> Iterator[
     if cameras is not None and len(cameras) != len(samples):
         motion = cameras = None
     guard, length = FrameGuard(core.config, latent.get(FAULT, "stop"), say), core.config.chunk_frames
-    for start in range(0, len(samples), AT_ONCE):
+
+    def find(start: int):
         part = slice(start, start + AT_ONCE)
         pose = None
         if motion is not None:
             pose = FramePose(motion[None, part], None if cameras is None else cameras[None, part])
         latents = core.from_raw(samples[part]).movedim(0, 1)[None]
-        frames = decode(core.like_weights(latents).float(), pose)
+        return decode.find(core.like_weights(latents).float(), pose)
+
+    starts = range(0, len(samples), AT_ONCE)
+    for start, found in zip(starts, one_ahead(find, starts)):
+        frames = decode.show(found)
         end = start + len(frames)
         guard.check(frames, start // length, last=end // length > start // length or end == len(samples))
         yield frames

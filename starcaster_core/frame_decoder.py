@@ -22,7 +22,7 @@ from .head_motion import head_rotations
 from .models.extensions import FramePose
 from .models.extensions.portrait_warp import camera_at
 from .models.lip_warp import LipField, lip_field
-from .models.reference_decoder import DRAWN, geometry_of, move_regions
+from .models.reference_decoder import DRAWN, Whole, geometry_of, move_regions
 from .types import Identity
 
 BORDER = 0.14  # of the crop's side, over which motion fades out in the whole picture
@@ -164,22 +164,36 @@ class FrameDecoder:
         mask[self.part] = self.weights[..., 0].cpu()
         return mask
 
-    @torch.inference_mode()
     def __call__(self, latents: Tensor, pose: FramePose | None = None) -> Tensor:
         """Decode latents [1, C, T, h, w] of unit variance -> frames float32 [T, H, W, 3] in 0..1, on the CPU.
 
         pose: head motion [1, T, K] and cameras [1, T, 25] of the frames; None where they are not known.
         """
+        return self.show(self.find(latents, pose))
+
+    @torch.inference_mode()
+    def find(self, latents: Tensor, pose: FramePose | None = None) -> Tensor | tuple[Whole, Tensor]:
+        """Do the first half of a call, after that of the frames before: what the model drew and, where the photo is
+        used, how it moves to there."""
         frames = self.model.decode_frames(latents)
         if not self.uses_photo:
-            return frames if self.size is None else resized_frames(frames, self.size)
+            return frames
         drawn = frames.permute(0, 3, 1, 2).to(self.model.device) * 2 - 1
         if drawn.shape[-1] != DRAWN:
             drawn = F.interpolate(drawn, (DRAWN, DRAWN), mode="bilinear", antialias=drawn.shape[-1] > DRAWN)
         geometry = self.geometry(pose, len(drawn))
         regions = move_regions(self.regions.expand(len(drawn), -1, -1), geometry)
-        decoded = self.decoder(drawn, self.photo, geometry, regions, self.border, in_a_row=True, before=self.found)
-        self.found, frame = decoded.found, decoded.frame.clamp_(-1, 1)
+        whole = self.decoder.find(drawn, self.photo, geometry, regions, self.border, in_a_row=True, before=self.found)
+        self.found = whole.found
+        return whole, regions
+
+    @torch.inference_mode()
+    def show(self, found: Tensor | tuple[Whole, Tensor]) -> Tensor:
+        """Do the second half of a call: frames as there. It may run beside the first half of those that follow."""
+        if isinstance(found, Tensor):
+            return found if self.size is None else resized_frames(found, self.size)
+        whole, regions = found
+        frame = self.decoder.compose(whole, self.photo, regions).frame.clamp_(-1, 1)
         if self.picture:
             return self.put_back(frame)
         shown = frame.mul_(0.5).add_(0.5).permute(0, 2, 3, 1).cpu()

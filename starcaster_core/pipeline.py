@@ -372,7 +372,7 @@ def write_chunks(
     say: Callable[[str], None] = lambda sentence: None,
     on_fault: str = "stop",
 ) -> VideoInfo:
-    """Write chunks as a video; while one is sampled, a thread decodes and encodes the one before.
+    """Write chunks as a video; while one is sampled, threads decode and encode the one before.
 
     decode: `frame_decoder`; None is the autoencoder alone. Where the chunks or the work fail, the frames written until
     then become a video of their own, and `say` is told. Raises StarcasterError for black frames, unless on_fault is
@@ -385,10 +385,14 @@ def write_chunks(
     decoder = Decoder(model, decode or FrameDecoder(model, None), FrameGuard(model.config, on_fault, say))
     with VideoWriter(Path(path), model.config.fps, sound) as writer:
         try:
-            with Background(lambda item: writer.writing(decoder(*item))) as worker:
+            with (
+                Background(writer.writing, finish=True) as encoding,
+                Background(lambda item: encoding.put(decoder.show(*item))) as composing,
+                Background(lambda item: composing.put(decoder.find(*item))) as decoding,
+            ):
                 for chunk in chunks:
                     for start in range(0, chunk.latents.shape[2], FRAMES_DECODED_AT_ONCE):
-                        worker.put(decoder.hand_over(chunk, slice(start, start + FRAMES_DECODED_AT_ONCE)))
+                        decoding.put(decoder.hand_over(chunk, slice(start, start + FRAMES_DECODED_AT_ONCE)))
         except BaseException:
             keep_unfinished(writer, Path(path), say)
             raise
@@ -420,12 +424,20 @@ class Decoder:
         place = chunk.index, frames.stop >= chunk.latents.shape[2]
         return chunk.latents[:, :, frames], pose, place, ready
 
-    def __call__(self, latents: torch.Tensor, pose: FramePose | None, place: tuple[int, bool], ready) -> np.ndarray:
-        """In the other thread: return frames float32 [T, H, W, 3] in 0..1."""
-        with nullcontext() if self.stream is None else self.cuda.stream(self.stream):
+    def find(self, latents: torch.Tensor, pose: FramePose | None, place: tuple[int, bool], ready):
+        """In another thread: return what `FrameDecoder.find` found, and the place."""
+        with self.streaming():
             if self.stream is not None:
                 self.stream.wait_event(ready)
                 latents.record_stream(self.stream)
-            frames = self.decode(latents, pose)
+            return self.decode.find(latents, pose), place
+
+    def show(self, found, place: tuple[int, bool]) -> np.ndarray:
+        """In a third one: return frames float32 [T, H, W, 3] in 0..1."""
+        with self.streaming():
+            frames = self.decode.show(found)
         self.guard.check(frames, *place)
         return frames.numpy()
+
+    def streaming(self):
+        return nullcontext() if self.stream is None else self.cuda.stream(self.stream)

@@ -92,8 +92,8 @@ class Whole:
     """A frame before mouth and eyes are done once more.
 
     fill, half (the moved photo), mask, drawn: [N, C, 256, 256]. flow [N, 2, 128, 128]. apart: by how much the flows of
-    the mouth's layers, upper lip, lower lip and teeth, differ from it, [N, 6, 128, 128], or None. large_mask,
-    large_fill: [N, C, S, S].
+    the mouth's layers, upper lip, lower lip and teeth, differ from it, [N, 6, 128, 128], or None. flows, found: as in
+    `Decoded`.
     """
 
     fill: Tensor
@@ -102,8 +102,8 @@ class Whole:
     drawn: Tensor
     flow: Tensor
     apart: Tensor | None
-    large_mask: Tensor
-    large_fill: Tensor
+    flows: list[Tensor]
+    found: Tensor
 
 
 def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -299,7 +299,7 @@ class ReferenceDecoder(nn.Module):
         in_a_row: bool = False,
         before: Tensor | None = None,
     ) -> Decoded:
-        """Decode frames.
+        """Decode frames: `find`, then `compose`.
 
         drawn: [N, 3, 128, 128] in -1..1. photo: of batch 1 or N. geometry: [N, 2, G, G], the flow that follows from the
         pose, zeros where that is not known. regions: [N, 3, 2], about where mouth and eyes lie in the frame. border:
@@ -307,7 +307,21 @@ class ReferenceDecoder(nn.Module):
         apart, image sides; None: as it is read. in_a_row: the frames follow each other, so what is found of their
         motion is smoothed, or texture would swim with every drawn frame. before: `Decoded.found` of those before them.
         """
-        count, side = len(drawn), photo.picture.shape[-1]
+        return self.compose(self.find(drawn, photo, geometry, regions, border, gap, in_a_row, before), photo, regions)
+
+    def find(
+        self,
+        drawn: Tensor,
+        photo: Photo,
+        geometry: Tensor,
+        regions: Tensor,
+        border: Tensor | None = None,
+        gap: Tensor | None = None,
+        in_a_row: bool = False,
+        before: Tensor | None = None,
+    ) -> Whole:
+        """Find flow, mask and fill of frames at 128 and 256 pixels; arguments as in `forward`."""
+        count = len(drawn)
         like = self.like_weights(drawn)
         geometry = resize(geometry.float(), DRAWN) * self.config.geometry
         apart = None
@@ -347,25 +361,34 @@ class ReferenceDecoder(nn.Module):
             mask = 1 - (1 - mask) * resize(border, mask.shape[-1])
         drawn_half = enlarge(drawn.float(), 2)
         fill = drawn_half + painted
-        # Doubled before it grows: less to multiply.
-        there = 2 * pixel_centres(side, flow.device) - 1 + resize(2 * flow, side).movedim(1, -1)
-        warped = sample_sharply(repeated(photo.picture, count), there)
-        large_mask, large_fill = resize(mask, side), resize(fill, side)
-        frame = torch.lerp(large_fill, warped, large_mask)
-
         half = warp(repeated(photo.half, count), flow)
-        whole = Whole(fill, half, mask, drawn_half, flow, apart, large_mask, large_fill)
+        return Whole(fill, half, mask, drawn_half, flow, apart, flows, found[-1:])
+
+    def compose(self, whole: Whole, photo: Photo, regions: Tensor) -> Decoded:
+        """Move the photo's own pixels, paint what it does not show, and do mouth and eyes once more."""
+        count, side = len(whole.flow), photo.picture.shape[-1]
+        # Doubled before it grows: less to multiply.
+        there = 2 * pixel_centres(side, whole.flow.device) - 1 + resize(2 * whole.flow, side).movedim(1, -1)
+        warped = sample_sharply(repeated(photo.picture, count), there)
+        mask, fill = resize(whole.mask, side), resize(whole.fill, side)
+        frame = torch.lerp(fill, warped, mask)
         crops = {}
         for name in REGIONS:
-            frame, crops[name] = self.region(name, frame, whole, photo, regions)
-        return Decoded(frame, warped, mask, flow, flows, crops, found[-1:])
+            frame, crops[name] = self.region(name, frame, whole, (mask, fill), photo, regions)
+        return Decoded(frame, warped, whole.mask, whole.flow, whole.flows, crops, whole.found)
 
     def region(
-        self, name: str, frame: Tensor, whole: Whole, photo: Photo, regions: Tensor
+        self,
+        name: str,
+        frame: Tensor,
+        whole: Whole,
+        large: tuple[Tensor, Tensor],
+        photo: Photo,
+        regions: Tensor,
     ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Decode one region once more and put it into the frame, fading at the crop's border.
 
-        Returns the frame and the crop as in `Decoded`.
+        large: mask and fill [N, C, S, S]. Returns the frame and the crop as in `Decoded`.
         """
         side, count, index = frame.shape[-1], len(frame), REGIONS.index(name)
         width, height = size = crop_size(name)
@@ -402,7 +425,7 @@ class ReferenceDecoder(nn.Module):
         at, wide, high = corner * scale, width * scale, height * scale
         places = crop_places(at, wide, high, side)
         further, painted = stretch(residual, (high, wide)).movedim(1, -1), stretch(fill, (high, wide))
-        base, under = (take_crops(x, at, wide, high) for x in (whole.large_mask, whole.large_fill))
+        base, under = (take_crops(x, at, wide, high) for x in large)
         picture = repeated(photo.picture, count)
         if lips is not None and apart is not None:
             moved, layers = lips_at(places, whole.flow, apart, lips, further)
@@ -463,8 +486,9 @@ def lips_at(
 ) -> tuple[tuple[Tensor, Tensor, Tensor], LipLayers]:
     """Return where places of the frame [N, h, w, 2] lie in the photo as part of the upper lip, of the lower lip and of
     the teeth, and what shows of these. flow, apart: as in `Whole`. further: added to all of the flows."""
-    together = places + flow_at(flow, places) + further
-    upper, lower, still = (together + flow_at(own, places) for own in apart.split(2, dim=1))
+    together, *own = flow_at(torch.cat([flow, apart], dim=1), places).split(2, dim=-1)
+    together = places + together + further
+    upper, lower, still = (together + flow for flow in own)
     teeth, layers = lip_layers(lips, upper, lower, still)
     return (upper, lower, teeth), layers
 
@@ -507,11 +531,17 @@ def local_contrast(picture: Tensor, side: int) -> Tensor:
 def cost_volume(one: Tensor, other: Tensor) -> Tensor:
     """Return the cosine between [N, C, h, w] of one and of the other's places up to SEARCHED away: [N, K^2, h, w]."""
     height, width = one.shape[-2:]
-    one, other = (F.normalize(x, dim=1) for x in (one, other))
-    padded = F.pad(other, (SEARCHED,) * 4)
-    steps = range(2 * SEARCHED + 1)
-    shifted = (padded[..., down : down + height, right : right + width] for down in steps for right in steps)
-    return torch.stack([(one * there).sum(dim=1) for there in shifted], dim=1)
+    one, other = (unit(x) for x in (one, other))
+    shifted = F.pad(other, (SEARCHED,) * 4).unfold(2, height, 1).unfold(3, width, 1)  # a view: [N, C, K, K, h, w]
+    costs = one.new_zeros(len(one), *shifted.shape[2:])
+    for channel in range(one.shape[1]):  # on a CPU faster than a sum over channels
+        costs.addcmul_(one[:, channel, None, None], shifted[:, channel])
+    return costs.flatten(1, 2)
+
+
+def unit(x: Tensor) -> Tensor:
+    """Bring the channels of [N, C, h, w] to length 1."""
+    return x * torch.rsqrt(x.square().sum(dim=1, keepdim=True).clamp(min=1e-24))
 
 
 def smooth_over_time(x: Tensor, before: Tensor | None = None) -> Tensor:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 END = object()
@@ -19,9 +22,10 @@ class Background:
     next `yield`, if `work` is a generator function.
     """
 
-    def __init__(self, work: Callable[[Any], Any], ahead: int = 2):
-        """ahead: items that may wait; `put` blocks while there are as many, so memory is bounded."""
-        self._work, self._items = work, queue.Queue(maxsize=ahead)
+    def __init__(self, work: Callable[[Any], Any], ahead: int = 2, finish: bool = False):
+        """ahead: items that may wait; `put` blocks while there are as many, so memory is bounded. finish: items that
+        wait are done, too, when the block is left by an exception."""
+        self._work, self._items, self._finish = work, queue.Queue(maxsize=ahead), finish
         self._stopped = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="starcaster video", daemon=True)
@@ -44,6 +48,9 @@ class Background:
         try:
             if kind is None:
                 self.put(END)
+            elif self._finish:
+                with suppress(BaseException):  # of the work: the one that ended the block matters
+                    self.put(END)
             else:
                 self._stopped.set()
         finally:
@@ -73,3 +80,21 @@ class Background:
             error, self._error = self._error, None
             self._stopped.set()
             raise error
+
+
+def one_ahead(work: Callable[[Any], Any], items: Iterable) -> Iterator:
+    """Yield `work(item)` of items, in order; a thread computes the next one while one is used.
+
+    What `work` raises is raised in its item's place. Left early, the iteration waits for the work under way.
+    """
+    with ThreadPoolExecutor(1, "starcaster ahead") as pool:
+        begun: deque[Future] = deque()
+        try:
+            for item in items:
+                begun.append(pool.submit(work, item))
+                if len(begun) > 1:
+                    yield begun.popleft().result()
+            for last in begun:
+                yield last.result()
+        finally:
+            pool.shutdown(cancel_futures=True)

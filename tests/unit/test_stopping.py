@@ -51,6 +51,19 @@ def names(folder) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+class Decode:
+    """A frame decoder that calls a function of latents and poses."""
+
+    def __init__(self, decode):
+        self.decode = decode
+
+    def find(self, latents, pose):
+        return latents, pose
+
+    def show(self, found):
+        return self.decode(*found)
+
+
 class Stop:
     """Progress that raises after so many chunks."""
 
@@ -73,8 +86,7 @@ def test_a_stopped_render_leaves_a_playable_file_and_goes_on(model, conditions, 
     assert "o.unfinished.mp4" in said[0]
     assert said[1] == "2 of 3 chunks are kept: the same render goes on from there."
     frames, decode = [], pipeline.frame_decoder(model, conditions, SETTINGS)
-    seen = lambda *chunk: frames.append(decode(*chunk)) or frames[-1]  # noqa: E731
-    pipeline.save_video(path, model, conditions, SETTINGS, decode=seen, **options)
+    pipeline.save_video(path, model, conditions, SETTINGS, decode=keep(frames, decode), **options)
     assert said[2] == "Resumed at chunk 3 of 3."
     assert torch.equal(torch.cat(frames), torch.cat(list(pipeline.generate_frames(model, conditions, SETTINGS))))
     assert names(tmp_path) == {"o.unfinished.mp4", "o.mp4"}, "the journal is gone"
@@ -225,7 +237,7 @@ def test_black_pictures_stop_the_render(model, conditions, tmp_path, value):
         return torch.full((latents.shape[2], 64, 64, 3), 0.5 if len(decoded) < 5 else value)
 
     with pytest.raises(StarcasterError, match=r"black ones in chunk 2 \(0.64 to 1.28 s\)"):
-        pipeline.save_video(tmp_path / "o.mp4", model, conditions, SETTINGS, decode=decode)
+        pipeline.save_video(tmp_path / "o.mp4", model, conditions, SETTINGS, decode=Decode(decode))
     assert probe(tmp_path / "o.unfinished.mp4").frames == 16
 
 
@@ -246,13 +258,13 @@ def spoil(monkeypatch, kinds: dict[int, str]) -> list[torch.Tensor]:
 
 
 def keep(frames: list, decode):
-    """Return `decode`, which also notes its frames."""
+    """Return a decoder like `decode`, which also notes its frames."""
 
     def noting(latents, pose):
         frames.append(decode(latents, pose))
         return frames[-1]
 
-    return noting
+    return Decode(noting)
 
 
 @pytest.mark.parametrize("kind", ["nan", "inf", "frozen"])
@@ -348,7 +360,7 @@ def test_a_chunk_without_a_face_is_named_or_drawn_again(model, conditions, tmp_p
 def grey(values: list[float]):
     """Return a decoder whose parts of four frames have these values, one after the other."""
     left = iter(values)
-    return lambda latents, pose: torch.full((latents.shape[2], 64, 64, 3), next(left))
+    return Decode(lambda latents, pose: torch.full((latents.shape[2], 64, 64, 3), next(left)))
 
 
 def test_black_pictures_are_named_once_a_chunk(model, conditions, tmp_path):

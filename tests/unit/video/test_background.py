@@ -10,6 +10,7 @@ import pytest
 
 from starcaster_core.errors import InputError
 from starcaster_core.video import Background, write_video
+from starcaster_core.video.background import one_ahead
 
 
 def test_items_are_worked_on_in_order_in_another_thread_and_all_before_the_block_ends():
@@ -93,6 +94,46 @@ def test_a_video_is_encoded_while_the_next_frames_are_made_and_a_cancelled_one_l
         write_video(tmp_path / "a.mp4", iter([frames, frames[:, :8], *[frames] * 10]), 25)
     assert list(tmp_path.iterdir()) == []
     assert write_video(tmp_path / "a.mp4", iter([frames, frames]), 25).frames == 8
+
+
+def test_what_waits_may_be_finished_when_the_block_is_left_by_an_error():
+    done = []
+
+    def work(item):
+        time.sleep(0.02)
+        done.append(item)
+
+    with pytest.raises(KeyboardInterrupt), Background(work, finish=True) as background:
+        for item in range(3):
+            background.put(item)
+        raise KeyboardInterrupt
+    assert done == [0, 1, 2]
+
+
+def test_one_ahead_keeps_the_order_and_works_on_the_next_one_only():
+    begun = []
+
+    def work(item):
+        begun.append(item)
+        return 10 * item
+
+    for item, result in enumerate(one_ahead(work, range(6))):
+        assert result == 10 * item
+        time.sleep(0.02)
+        assert begun == list(range(min(item + 2, 6)))
+    assert list(one_ahead(work, [])) == []
+
+
+def test_one_ahead_raises_in_the_place_of_the_item_that_failed():
+    def work(item):
+        if item == 2:
+            raise InputError("a number", repr(item), "Try again.")
+        return item
+
+    results = one_ahead(work, range(5))
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(InputError, match="Try again"):
+        next(results)
 
 
 def test_writing_chunks_gives_the_frames_that_plain_decoding_gives(tmp_path):
