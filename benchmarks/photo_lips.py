@@ -35,7 +35,7 @@ from starcaster_core.speech import load_audio, mono16k
 from starcaster_core.training.decoder_pairs import decode_jpeg, photo_files
 from starcaster_core.training.photo_clips import lip_motion, still_gaze
 
-FRAMES, VIDEO_FRAMES, PEOPLE = 32, 60, 10
+FRAMES, VIDEO_FRAMES, PEOPLE = 32, 60, 24
 LEAST = 20  # frames in which a face is found, for a photo to count
 
 

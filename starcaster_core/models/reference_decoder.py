@@ -229,6 +229,7 @@ class GapReader(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
+        self.width = width
         widths = (3, width, 2 * width, 2 * width)
         layers = [[conv(before, after, stride=2), Residual(after)] for before, after in zip(widths, widths[1:])]
         self.body = nn.Sequential(*(layer for level in layers for layer in level))

@@ -61,8 +61,8 @@ PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 @dataclass(frozen=True)
 class Pair:
     """source, target uint8 [S, S, 3]; drawn uint8 [s, s, 3]; known: where the target is the truth; told: whether the
-    frame's gap is what was asked for, not what was seen; the others as the module says. `with_lips` finds way and
-    gaps."""
+    frame's gap is the truth's, asked for or seen there; the others as the module says. `with_lips` finds way and gaps.
+    """
 
     source: np.ndarray
     target: np.ndarray
@@ -80,14 +80,16 @@ class Pair:
     told: np.ndarray = field(default_factory=lambda: np.zeros(1, np.float32))
 
     def with_lips(self) -> Pair:
-        """Return the pair with what the landmarker sees of the lips of portrait and, unless it is told, drawn frame."""
+        """Return the pair with how the portrait's lips open and, unless it is told, how far those of the truth are
+        apart, as the landmarker sees it."""
         found = find_landmarks(self.source)
         if found is None:
             return self
         lips = lip_field(found.points / len(self.source))
-        gap = self.gaps[1] if self.told.any() else drawn_gap(self.drawn)
+        gap = self.gaps[1] if self.told.any() else gap_of(self.target)
         gaps = np.array([lips.gap.item(), gap], np.float32)
-        return replace(self, way=lips.way[0].numpy(), layers=lips.layers[0].numpy(), gaps=gaps)
+        told = np.array([not np.isnan(gap)], np.float32)
+        return replace(self, way=lips.way[0].numpy(), layers=lips.layers[0].numpy(), gaps=gaps, told=told)
 
 
 def enlarged(drawn: np.ndarray) -> np.ndarray:
@@ -97,10 +99,10 @@ def enlarged(drawn: np.ndarray) -> np.ndarray:
     return np.array(Image.fromarray(drawn).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
-def drawn_gap(drawn: np.ndarray) -> float:
-    """Return how far the lips of a drawn frame uint8 [s, s, 3] are apart, image sides; NaN where no face is found."""
-    found = find_landmarks(enlarged(drawn))
-    return float("nan") if found is None else max(0.0, mouth_gap(found.points) / SIDE - BIAS)
+def gap_of(frame: np.ndarray) -> float:
+    """Return how far the lips of a frame uint8 [S, S, 3] are apart, image sides; NaN where no face is found."""
+    found = find_landmarks(frame)
+    return float("nan") if found is None else mouth_gap(found.points) / len(frame)
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
@@ -219,7 +221,8 @@ def head_motion(performance: Performance, names: tuple[str, ...], degrees: np.nd
 
 
 def scene_pairs(model: Starcaster, scene: Scene, names: tuple[str, ...], rng: np.random.Generator) -> list[Pair]:
-    """Let the model draw a scene's frames; a fifth of the time from the frames themselves, noised in part."""
+    """Let the model draw a scene's frames; half of the time from the frames themselves, noised in part or not at
+    all."""
     frames = len(scene.cameras)
     own = head_degrees(scene.portrait_rotation[None])[0]
     motion = head_motion(scene.performance, names, own)
@@ -230,14 +233,14 @@ def scene_pairs(model: Starcaster, scene: Scene, names: tuple[str, ...], rng: np
     speech = model.encode_speech(torch.from_numpy(scene.samples)) if scene.heard else None
     conditions = Conditions(Identity(scene.embedding, scene.portrait, yaw=yaw), speech, path, frames, motion)
     drawn = draw_frames(model, conditions, int(rng.integers(2**31)))[scene.rows]
-    if rng.random() < 0.2:
+    if rng.random() < 0.5:
         part = replace(conditions, frames=len(scene.rows), head_motion=motion[scene.rows])
         if path is not None:
             part = replace(part, camera=CameraPath(scene.cameras[scene.rows], path.intrinsics[scene.rows]))
         if speech is not None:
             part = replace(part, speech=None)
         steps = SamplerSettings.of(model.config).steps
-        drawn = draw_frames(model, part, int(rng.integers(2**31)), scene.frames, int(rng.integers(1, steps)))
+        drawn = draw_frames(model, part, int(rng.integers(2**31)), scene.frames, int(rng.integers(2, steps + 1)))
     before = camera_at(yaw if scene.moving_camera else 0.0).numpy()
     turns = rotations(motion[:, :3].double() * torch.from_numpy(POSE_STD)).numpy()
     return [
@@ -473,7 +476,7 @@ def clip_pairs(model: Starcaster, frames: list[np.ndarray], rng: np.random.Gener
         degrees = np.subtract(moved.pose, own.pose) * [-1, -1, -1]  # the camera's way round is not the head's
         motion = normalise(degrees[None], np.zeros(1), np.zeros((1, 2)), np.zeros((1, 1)))
         conditions = Conditions(Identity(embedding, source), None, None, 1, torch.from_numpy(motion))
-        begin = int(rng.integers(1, steps + 1))
+        begin = int(rng.integers(2, steps + 1))  # nothing else tells the model how the mouth is
         drawn = draw_frames(model, conditions, int(rng.integers(2**31)), target[None], begin)
         turned = rotations(torch.from_numpy(degrees)[None])[0]
         unknown = np.zeros((2, FLOW_SIDE, FLOW_SIDE)), np.zeros((FLOW_SIDE, FLOW_SIDE))

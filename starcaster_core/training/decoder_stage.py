@@ -54,15 +54,17 @@ def run_decoder_stage(args: argparse.Namespace) -> Path:
         raise InputError("a folder of pairs", f"{pairs}, with none in it", "Leave --pairs out to have them made.")
     # A part cannot be left out of weights that learned with it.
     begin = None if args.anew or args.without else decoder_of(source)
+    wide = 0 if begin is None else begin.config.reader_width
+    decoder_config = replace(CONFIG, reader_width=wide or CONFIG.reader_width)
     settings = LoopSettings(
         args.minutes or MINUTES,
         steps=args.steps,
-        learning_rate=5e-4 if begin is not None and begin.config == CONFIG else 1e-3,
+        learning_rate=5e-4 if begin is not None and begin.config == decoder_config else 1e-3,
         warmup=100,
         ema=0.995,
         show_minutes=args.grid_minutes,
     )
-    decoder = train_decoder(CONFIG, pairs, args.out, settings, args.seed, without=args.without, begin=begin)
+    decoder = train_decoder(decoder_config, pairs, args.out, settings, args.seed, without=args.without, begin=begin)
     # Built anew in float32: what `load_checkpoint` computes in may be bfloat16, which would round the weights.
     config, weights, provenance = read_checkpoint(find_checkpoint(source))
     model = build(config, weights, source, untrained=provenance.get("untrained", ()))

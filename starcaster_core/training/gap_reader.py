@@ -3,8 +3,10 @@
     python -m starcaster_core.training.gap_reader --model M --photos DIR --data CLIPS --pairs DIR --out mini.safetensors
 
 It is small and its crops are few, so they are all held in memory and it takes minutes. In pairs (`decoder_pairs.py`)
-the landmarker says how far drawn lips are apart. It misses much of what a soft frame shows, so the command lets the
-model draw photos that follow rendered clips (`photo_clips.py`): there it is known how far the lips are to open.
+it is known how far the lips of the truth are apart. What the model draws may be less open, and who learns from that
+reads a mean: closed mouths a little open and open ones a little closed. So the command brings the truth through the
+model's autoencoder. For mouths as soft as the model draws them it lets it draw photos that follow rendered clips
+(`photo_clips.py`), of which it is known how far the lips are to open.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +40,16 @@ STEPS, BATCH, LEARNING_RATE, WARMUP = 2500, 64, 3e-3, 50
 SHIFT = 3  # pixels of the drawn frame: how wrong the mouth's place is
 KEPT = 0.1  # of the crops: kept to measure on
 FRAMES = 16  # drawn of a photo
-KNOWN = 0.75  # of a batch: mouths whose opening is known
+KNOWN = 0.65  # of a batch: mouths that the model drew
+STRETCH = 1.35  # of how far those are from their mean: what is read of soft mouths is a mean, which moves too little
 
 
-def read_mouths(files: list[Path]) -> tuple[Tensor, Tensor]:
-    """Return the mouths of all drawn frames with a known opening: uint8 [N, 3, 40, 48] and float32 [N] in image
-    sides."""
+def read_mouths(files: list[Path], autoencode: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    """Return the mouths of all pairs with a known opening: uint8 [N, 3, 40, 48] and float32 [N] in image sides.
+
+    autoencode: the truth [1, S, S, 3] in 0..1 as a model would draw it at its best, [1, s, s, 3]: mouths are cut out of
+    that. None: out of the drawn frames, which may be less open.
+    """
     from safetensors import safe_open
 
     mouths, gaps = [], []
@@ -58,6 +66,9 @@ def read_mouths(files: list[Path]) -> tuple[Tensor, Tensor]:
                     file.get_tensor(f"{index}.{name}")[None]
                     for name in ("rotation", "camera", "portrait_camera", "regions", "drawn")
                 )
+                if autoencode is not None:
+                    truth = decode_jpeg(file.get_tensor(f"{index}.target").numpy().tobytes())
+                    drawn = (autoencode(torch.from_numpy(truth.copy())[None].float() / 255) * 255).round().byte()
                 regions = move_regions(regions, geometry_of(rotation, camera, portrait_camera))
                 mouths.append(drawn_mouths(drawn.permute(0, 3, 1, 2), regions)[0])
                 gaps.append(gap)
@@ -124,16 +135,18 @@ def fit_gap_reader(
     seed: int = 0,
     steps: int = STEPS,
     known: tuple[Tensor, Tensor] | None = None,
+    autoencode: Callable[[Tensor], Tensor] | None = None,
 ) -> float:
     """Train the reader in place, and return its mean error on crops kept from it, image sides.
 
     files: pairs; those without a known opening are left out. known: mouths and openings of `draw_known_mouths`, which
-    make KNOWN of every batch, and the first of which are kept. Without anything to learn from, the reader stays as it
-    is and the error is NaN.
+    make KNOWN of every batch, their openings stretched, and the first of which are kept. autoencode: as in
+    `read_mouths`. Without anything to learn from, the reader stays as it is and the error is NaN.
     """
-    mouths, gaps = read_mouths(files)
+    mouths, gaps = read_mouths(files, autoencode)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(mouths), generator=generator)
+    wanted = gaps
     if known is None:
         if len(mouths) < 2 / KEPT:
             return math.nan
@@ -141,6 +154,8 @@ def fit_gap_reader(
         sources = [(used, BATCH)]
     else:
         first, count = len(mouths), round(KEPT * len(known[0]) / FRAMES) * FRAMES  # whole photos
+        middle = known[1].mean()
+        wanted = torch.cat([gaps, (middle + STRETCH * (known[1] - middle)).clamp(min=0)])
         mouths, gaps = torch.cat([mouths, known[0]]), torch.cat([gaps, known[1]])
         kept, used = torch.arange(first, first + count), torch.arange(first + count, len(mouths))
         own = round(KNOWN * BATCH) if len(order) else BATCH
@@ -153,7 +168,7 @@ def fit_gap_reader(
         chosen = torch.cat(
             [rows[torch.randint(len(rows), (size,), generator=generator)] for rows, size in sources if size]
         )
-        loss = ((reader(augment(mouths[chosen], generator)) - gaps[chosen]) / GAP).square().mean()
+        loss = ((reader(augment(mouths[chosen], generator)) - wanted[chosen]) / GAP).square().mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
@@ -167,13 +182,58 @@ def fit_gap_reader(
     return error
 
 
+def reader_of(source: str | Path) -> GapReader:
+    """Return the reader of a checkpoint's reference decoder, float32."""
+    config, weights, _ = read_checkpoint(find_checkpoint(source))
+    reader, prefix = GapReader(config.reference_decoder.reader_width), "reference_decoder.gap_reader."
+    mine = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    reader.load_state_dict(mine)
+    return reader
+
+
+def with_reader(source: str | Path, reader: GapReader) -> Starcaster:
+    """Return the model of a checkpoint with this reader in place of its own."""
+    config, weights, provenance = read_checkpoint(find_checkpoint(source))
+    prefix = "reference_decoder.gap_reader."
+    weights = {name: value for name, value in weights.items() if not name.startswith(prefix)}
+    weights |= {prefix + name: value for name, value in reader.state_dict().items()}
+    config = replace(config, reference_decoder=replace(config.reference_decoder, reader_width=reader.width))
+    return build(config, weights, source, untrained=provenance.get("untrained", ()))
+
+
+def side_by_side(one: GapReader, other: GapReader) -> GapReader:
+    """Return a reader as wide as both together, which reads their mean (before the last function makes it positive).
+
+    Two that learned from different mouths are wrong in different places.
+    """
+    both = GapReader(one.width + other.width)
+    mine, its = one.state_dict(), other.state_dict()
+    weights = {}
+    for name, shape in ((name, value.shape) for name, value in both.state_dict().items()):
+        if name == "out.weight":
+            weights[name] = torch.cat([mine[name], its[name]], dim=1) / 2
+        elif name == "out.bias":
+            weights[name] = (mine[name] + its[name]) / 2
+        elif len(shape) == 1 or name == "body.0.0.weight":  # both see the picture
+            weights[name] = torch.cat([mine[name], its[name]])
+        else:  # neither sees the other's features
+            weights[name] = torch.zeros(shape)
+            rows, columns = mine[name].shape[:2]
+            weights[name][:rows, :columns], weights[name][rows:, columns:] = mine[name], its[name]
+    both.load_state_dict(weights)
+    return both
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini", help="whose reference decoder gets a new reader")
     parser.add_argument("--photos", type=Path, required=True, help="folder of aligned photos")
     parser.add_argument("--data", type=Path, required=True, help="folder of shards made by `synth`")
-    parser.add_argument("--pairs", type=Path, help="folder of pairs of rendered scenes, to read renders as well")
+    parser.add_argument(
+        "--pairs", type=Path, help="folder of the reference decoder's pairs, whose truth it reads as well"
+    )
     parser.add_argument("--count", type=int, default=420, help="photos that are drawn")
+    parser.add_argument("--beside", metavar="MODEL", help="a model whose reader is kept: the mean of both is read")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="the model with its reader, to be written")
     add_debug(parser)
@@ -185,12 +245,19 @@ def main() -> None:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(args.seed)
         reader = GapReader(config.reference_decoder.reader_width)
-    files = sorted(args.pairs.glob("scene-*.safetensors")) if args.pairs else []
-    error = fit_gap_reader(reader, files, args.seed, known=known)
-    model.reference_decoder.gap_reader.load_state_dict(reader.state_dict())
+    files = sorted(args.pairs.glob("*.safetensors")) if args.pairs else []
+
+    @torch.inference_mode()
+    def autoencode(frames: Tensor) -> Tensor:
+        return model.decode_frames(model.encode_frames(frames))
+
+    error = fit_gap_reader(reader, files, args.seed, known=known, autoencode=autoencode)
     made = {"known_mouths": len(known[0]), "seed": args.seed, "error_of_image_sides": round(error, 4)}
+    if args.beside is not None:
+        reader = side_by_side(reader, reader_of(args.beside))
+        made["beside"] = Path(args.beside).name
     decoder = provenance.get("reference_decoder", {}) | {"gap_reader": made}
-    save_checkpoint(args.out, model, provenance | {"reference_decoder": decoder})
+    save_checkpoint(args.out, with_reader(args.model, reader), provenance | {"reference_decoder": decoder})
 
 
 if __name__ == "__main__":

@@ -138,7 +138,9 @@ def test_without_a_file_samples_are_in_memory(module, bridge, monkeypatch, fault
 def test_black_pictures_are_not_decoded_as_if_they_were_right(module, bridge):
     core = module("starcaster_core.models.checkpoint").load_checkpoint("tiny", torch.float32)
     errors = module("starcaster_core.errors")
-    black = SimpleNamespace(find=lambda latents, pose: len(latents[0, 0]), show=lambda count: torch.zeros(count, 8, 8, 3))
+    black = SimpleNamespace(
+        find=lambda latents, pose: len(latents[0, 0]), show=lambda count: torch.zeros(count, 8, 8, 3)
+    )
     told, decoded, samples = [], module("nodes.latents").decoded, torch.zeros(20, 16, 8, 8)
     with pytest.raises(errors.StarcasterError, match="black ones in chunk 1"):
         list(decoded(core, {"samples": samples}, black, told.append))

@@ -225,6 +225,14 @@ def test_where_lips_become_layers_the_mouth_is_learned_anew_and_all_else_goes_on
     assert set(again) == set(after)
 
 
+def test_a_decoder_with_a_wider_reader_is_trained_on(pairs, tmp_path, monkeypatch):
+    wide = replace(SMALL, reader_width=6)
+    monkeypatch.setattr(decoder_stage, "CONFIG", replace(SMALL, reader_width=4))
+    monkeypatch.setattr(decoder_stage, "decoder_of", lambda source: module.ReferenceDecoder(wide))
+    path = decoder_stage.run_decoder_stage(arguments(pairs=pairs, out=tmp_path / "run"))
+    assert read_checkpoint(path)[0].reference_decoder == wide
+
+
 def test_a_part_is_left_out_of_a_decoder_that_begins_anew(pairs, tmp_path):
     path = decoder_stage.run_decoder_stage(arguments(pairs=pairs, out=tmp_path / "run", without=["geometry"]))
     config, _, provenance = read_checkpoint(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
+import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -45,13 +46,16 @@ def test_what_is_shipped_is_half_as_large_and_says_where_it_comes_from(tmp_path,
     torch.testing.assert_close(back.unet.conv_in.weight, model.unet.conv_in.weight, rtol=1e-3, atol=1e-4)
 
 
-def test_a_student_is_shipped_with_the_steps_it_has_learned(tmp_path, monkeypatch):
+@pytest.mark.parametrize("stage", ["4-student", "decoder"])
+def test_a_student_is_shipped_with_the_steps_it_has_learned(stage, tmp_path, monkeypatch):
+    made_with = {"stage": {"student_steps": 4}}
+    made_with = made_with if stage == "4-student" else {"last_stage": made_with}  # the decoder's stage keeps what was
     model = random_model(replace(PRESETS["tiny"], steps=4, guidance_scale=1.0, guidance_end=1.0, scheduler="ddim"))
-    save_checkpoint(tmp_path / "4-student.safetensors", model, {"stage": {"student_steps": 4}}, dtype=torch.float32)
+    save_checkpoint(tmp_path / f"{stage}.safetensors", model, made_with, dtype=torch.float32)
     weights = {key: value.contiguous() for key, value in model.vae.state_dict().items()}
     save_file(weights, tmp_path / "autoencoder.safetensors")
     shipped = tmp_path / "student.safetensors"
-    arguments = ["--run", str(tmp_path), "--stage", "4-student", "--out", str(shipped)]
+    arguments = ["--run", str(tmp_path), "--stage", stage, "--out", str(shipped)]
     monkeypatch.setattr(sys, "argv", ["publish", *arguments])
     publish.main()
     assert read_checkpoint(shipped)[0] == model.config
