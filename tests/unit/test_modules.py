@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluation.syncnet": "--data NONE --syncnet NONE --out OUT",
     "training.autoencoder": "--data NONE --out OUT --minutes 0.01",
     "training.gap_reader": "--photos NONE --data NONE --out OUT",
+    "training.interior": "--model NONE --out OUT",
     "training.identity_pictures": "--photos NONE --out OUT",
     "training.image_model": "--pictures NONE --out OUT",
     "training.latents": "--model mini --data NONE --out OUT",

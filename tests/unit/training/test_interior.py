@@ -11,7 +11,7 @@ from starcaster_core.models.lip_warp import lip_field
 from starcaster_core.models.reference_decoder import INTERIOR, INTERIOR_SCALE, ReferenceDecoder
 from starcaster_core.presets import ReferenceDecoderConfig
 from starcaster_core.training.decoder_pairs import write_pairs
-from starcaster_core.training.interior import backfit, begin_interior
+from starcaster_core.training.interior import backfit, begin_interior, with_contrast
 from starcaster_core.training.talking_pairs import pair_of
 
 PORTRAIT = Path(__file__).resolve().parents[3] / "starcaster_core" / "assets" / "portrait.png"
@@ -46,3 +46,10 @@ def test_the_interior_is_what_pairs_that_were_told_show_between_lips(tmp_path):
     begin_interior(decoder, [tmp_path / "say-a.safetensors"])
     shown = INTERIOR_SCALE * decoder.interior.sum(dim=0)[:, 4, 4] / 2 + 0.5
     torch.testing.assert_close(shown, colour[:, 0, 0], rtol=0, atol=0.06)
+
+
+def test_more_contrast_keeps_the_mean_colour():
+    pictures = torch.rand(2, 3, INTERIOR, INTERIOR)
+    changed = with_contrast(pictures, 1.6)
+    torch.testing.assert_close(changed.mean(dim=(2, 3)), pictures.mean(dim=(2, 3)))
+    torch.testing.assert_close(changed.std(dim=(2, 3)), 1.6 * pictures.std(dim=(2, 3)))
