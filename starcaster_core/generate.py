@@ -10,8 +10,6 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,39 +129,24 @@ def run(args: argparse.Namespace) -> None:
     for warning in (*conditions.warnings, *decode.warnings):
         print(f"warning: {shown(warning)}", file=sys.stderr)
     execution = Execution(compile=args.compile, cuda_graphs=args.cuda_graphs)
-    with halved_threads(model.device.type == "cpu"):
-        info = save_video(
-            args.out,
-            model,
-            conditions,
-            settings,
-            offload=args.offload,
-            decode=decode,
-            progress=Progress(),
-            execution=execution,
-            journal=None if args.no_journal else args.out.parent / JOURNAL,
-            keep_journal=args.keep_journal or bool(args.redo),
-            redo=chunks_to_redo(args, model.config, settings, conditions.frames),
-            on_fault=args.on_fault,
-            say=say,
-        )
+    info = save_video(
+        args.out,
+        model,
+        conditions,
+        settings,
+        offload=args.offload,
+        decode=decode,
+        progress=Progress(),
+        execution=execution,
+        journal=None if args.no_journal else args.out.parent / JOURNAL,
+        keep_journal=args.keep_journal or bool(args.redo),
+        redo=chunks_to_redo(args, model.config, settings, conditions.frames),
+        on_fault=args.on_fault,
+        say=say,
+    )
     print(
         f"\n{shown(args.out)}: {info.frames} frames, {info.seconds:.2f} s, made in {time.monotonic() - started:.1f} s"
     )
-
-
-@contextmanager
-def halved_threads(halved: bool) -> Iterator[None]:
-    """Let PyTorch use half of the processor for each operation: sampling and decoding run side by side, and would wait
-    for each other."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // 2) if halved else threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def chosen_settings(args: argparse.Namespace) -> dict:

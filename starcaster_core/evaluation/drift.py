@@ -15,11 +15,12 @@ from ..errors import InputError
 from ..models.mouth import LUMINANCE
 from ..models.starcaster import Starcaster
 from ..sampling.settings import Conditions, SamplerSettings
+from ..training.latents import through_autoencoder
 from ..types import Identity
 from . import identity
 from .metric import Figure
 from .statistics import slope
-from .videos import generate_video, portrait_of, through_autoencoder, to_uint8
+from .videos import generate_video, portrait_of, to_uint8
 
 FIGURES = {
     "identity": Figure("dlib distance", "", "low", "of one frame a second to the person"),

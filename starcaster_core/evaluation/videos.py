@@ -19,6 +19,7 @@ from ..identity.landmarks import find_landmarks
 from ..models.starcaster import Starcaster
 from ..pipeline import generate_frames
 from ..sampling.settings import Conditions, SamplerSettings
+from ..training.latents import through_autoencoder
 from ..types import CameraPath, Identity
 from .metric import resized
 
@@ -108,13 +109,6 @@ def portrait_yaw(portrait: np.ndarray) -> float:
 def generate_video(model: Starcaster, conditions: Conditions, sampler: SamplerSettings) -> Tensor:
     """Generate a video as a file would hold it, uint8 [T, S, S, 3]."""
     return torch.cat([to_uint8(frames) for frames in generate_frames(model, conditions, sampler)])
-
-
-@torch.no_grad()
-def through_autoencoder(model: Starcaster, frames: Tensor) -> Tensor:
-    """Encode and decode frames uint8 [T, H, W, 3] -> [T, S, S, 3] in 0..1."""
-    parts = (model.encode_frames(part.float() / 255) for part in frames.split(model.config.chunk_frames))
-    return torch.cat([model.decode_frames(latents) for latents in parts])
 
 
 def to_uint8(frames: Tensor) -> Tensor:

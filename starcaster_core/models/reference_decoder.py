@@ -289,26 +289,9 @@ class ReferenceDecoder(nn.Module):
         """Return a 128 x 128 picture's local contrast at the pyramid's resolutions, finest first."""
         return [local_contrast(picture, DRAWN // 2 ** (k + 1)) for k in range(len(self.levels))]
 
-    def forward(
-        self,
-        drawn: Tensor,
-        photo: Photo,
-        geometry: Tensor,
-        regions: Tensor,
-        border: Tensor | None = None,
-        gap: Tensor | None = None,
-        in_a_row: bool = False,
-        before: Tensor | None = None,
-    ) -> Decoded:
-        """Decode frames: `find`, then `compose`.
-
-        drawn: [N, 3, 128, 128] in -1..1. photo: of batch 1 or N. geometry: [N, 2, G, G], the flow that follows from the
-        pose, zeros where that is not known. regions: [N, 3, 2], about where mouth and eyes lie in the frame. border:
-        weights [1, 1, 128, 128] of all motion and painting; 0 leaves the photo as it is. gap: [N], how far the lips are
-        apart, image sides; None: as it is read. in_a_row: the frames follow each other, so what is found of their
-        motion is smoothed, or texture would swim with every drawn frame. before: `Decoded.found` of those before them.
-        """
-        return self.compose(self.find(drawn, photo, geometry, regions, border, gap, in_a_row, before), photo, regions)
+    def forward(self, drawn: Tensor, photo: Photo, geometry: Tensor, regions: Tensor, **options) -> Decoded:
+        """Decode frames: `find`, then `compose`; arguments as in `find`."""
+        return self.compose(self.find(drawn, photo, geometry, regions, **options), photo, regions)
 
     def find(
         self,
@@ -321,7 +304,14 @@ class ReferenceDecoder(nn.Module):
         in_a_row: bool = False,
         before: Tensor | None = None,
     ) -> Whole:
-        """Find flow, mask and fill of frames at 128 and 256 pixels; arguments as in `forward`."""
+        """Find flow, mask and fill of frames at 128 and 256 pixels.
+
+        drawn: [N, 3, 128, 128] in -1..1. photo: of batch 1 or N. geometry: [N, 2, G, G], the flow that follows from the
+        pose, zeros where that is not known. regions: [N, 3, 2], about where mouth and eyes lie in the frame. border:
+        weights [1, 1, 128, 128] of all motion and painting; 0 leaves the photo as it is. gap: [N], how far the lips are
+        apart, image sides; None: as it is read. in_a_row: the frames follow each other, so what is found of their
+        motion is smoothed, or texture would swim with every drawn frame. before: `Whole.found` of those before them.
+        """
         count = len(drawn)
         like = self.like_weights(drawn)
         geometry = resize(geometry.float(), DRAWN) * self.config.geometry

@@ -25,7 +25,7 @@ class PairBatch:
     """source, target [B, 3, S, S] and drawn [B, 3, s, s] in -1..1; flow [B, 2, F, F]; visible, known [B, 1, F, F];
     source_regions, regions [B, 3, 2], of portrait and frame; geometry [B, 2, 32, 32]; way [B, 2, F, F] and gaps [B, 2],
     of the lips of portrait and frame, NaN where not known; layers [B, LAYERS, F, F], of the portrait's lips; told [B],
-    whether the frame's gap was asked for."""
+    whether the frame's gap is the truth's."""
 
     source: Tensor
     target: Tensor

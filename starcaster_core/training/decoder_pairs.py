@@ -11,7 +11,7 @@ Photos that talk: `talking_pairs.py`.
 One safetensors file a scene: pairs 0, 1, ... with `N.source`, `N.target` (JPEG bytes), `N.drawn` uint8 [S, S, 3],
 `N.flow` float16 [2, F, F], `N.visible` and `N.known` uint8 [F, F], `N.regions` float32 [3, 2], `N.rotation` [3, 3],
 `N.camera` and `N.portrait_camera` [25] (`models/extensions/portrait_warp.py`), `N.way` float16 [2, F, F] and `N.layers`
-[LAYERS, F, F] (`LipField`), `N.gaps` float32 [2], of the lips of portrait and drawn frame, NaN where no face was found,
+[LAYERS, F, F] (`LipField`), `N.gaps` float32 [2], of the lips of portrait and truth, NaN where no face was found,
 and `N.told` [1]. What the others mean: `data/pairs.py: Scene`.
 """
 
@@ -54,7 +54,6 @@ AGREE = 1.0 / 256  # image sides: how well a warp and its inverse agree where a 
 PEOPLE = 700  # in the rendered scenes
 VARIANTS = 4  # pairs of a photo
 PLACES = ("regions", "rotation", "camera", "portrait_camera", "gaps", "told")
-BIAS = 0.004  # image sides: how far the landmarker sees closed lips apart in soft frames
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -232,7 +231,7 @@ def scene_pairs(model: Starcaster, scene: Scene, names: tuple[str, ...], rng: np
         yaw = float(angles(scene.portrait_camera)[0]) + float(rng.normal(0, 2))
     speech = model.encode_speech(torch.from_numpy(scene.samples)) if scene.heard else None
     conditions = Conditions(Identity(scene.embedding, scene.portrait, yaw=yaw), speech, path, frames, motion)
-    drawn = draw_frames(model, conditions, int(rng.integers(2**31)))[scene.rows]
+    seed = int(rng.integers(2**31))
     if rng.random() < 0.5:
         part = replace(conditions, frames=len(scene.rows), head_motion=motion[scene.rows])
         if path is not None:
@@ -241,6 +240,8 @@ def scene_pairs(model: Starcaster, scene: Scene, names: tuple[str, ...], rng: np
             part = replace(part, speech=None)
         steps = SamplerSettings.of(model.config).steps
         drawn = draw_frames(model, part, int(rng.integers(2**31)), scene.frames, int(rng.integers(2, steps + 1)))
+    else:
+        drawn = draw_frames(model, conditions, seed)[scene.rows]
     before = camera_at(yaw if scene.moving_camera else 0.0).numpy()
     turns = rotations(motion[:, :3].double() * torch.from_numpy(POSE_STD)).numpy()
     return [

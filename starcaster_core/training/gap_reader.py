@@ -16,6 +16,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +27,14 @@ from torch import Tensor, nn
 from ..command import add_debug, run_command
 from ..head_motion import head_rotations
 from ..identity.landmarks import mouth_and_eyes
-from ..models.checkpoint import build, find_checkpoint, read_checkpoint, save_checkpoint
+from ..models.checkpoint import build, find_checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from ..models.extensions.portrait_warp import camera_at
 from ..models.lip_warp import mouth_width
 from ..models.reference_decoder import GAP, GapReader, drawn_mouths, geometry_of, move_regions
 from ..models.starcaster import Starcaster
 from ..types import Identity
 from .decoder_pairs import count_pairs, decode_jpeg, draw_frames, find_person, photo_files
+from .latents import through_autoencoder
 from .photo_clip_pairs import STARTS
 from .photo_clips import cycle_clips, lip_motion, photo_clip, saying
 
@@ -47,8 +49,8 @@ STRETCH = 1.35  # of how far those are from their mean: what is read of soft mou
 def read_mouths(files: list[Path], autoencode: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
     """Return the mouths of all pairs with a known opening: uint8 [N, 3, 40, 48] and float32 [N] in image sides.
 
-    autoencode: the truth [1, S, S, 3] in 0..1 as a model would draw it at its best, [1, s, s, 3]: mouths are cut out of
-    that. None: out of the drawn frames, which may be less open.
+    autoencode: makes of the truth, uint8 [1, S, S, 3], what a model would draw at its best, [1, s, s, 3] in 0..1; the
+    mouths are cut out of that. None: out of the drawn frames, which may be less open.
     """
     from safetensors import safe_open
 
@@ -68,7 +70,7 @@ def read_mouths(files: list[Path], autoencode: Callable[[Tensor], Tensor] | None
                 )
                 if autoencode is not None:
                     truth = decode_jpeg(file.get_tensor(f"{index}.target").numpy().tobytes())
-                    drawn = (autoencode(torch.from_numpy(truth.copy())[None].float() / 255) * 255).round().byte()
+                    drawn = (autoencode(torch.from_numpy(truth.copy())[None]) * 255).round().byte()
                 regions = move_regions(regions, geometry_of(rotation, camera, portrait_camera))
                 mouths.append(drawn_mouths(drawn.permute(0, 3, 1, 2), regions)[0])
                 gaps.append(gap)
@@ -182,25 +184,6 @@ def fit_gap_reader(
     return error
 
 
-def reader_of(source: str | Path) -> GapReader:
-    """Return the reader of a checkpoint's reference decoder, float32."""
-    config, weights, _ = read_checkpoint(find_checkpoint(source))
-    reader, prefix = GapReader(config.reference_decoder.reader_width), "reference_decoder.gap_reader."
-    mine = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-    reader.load_state_dict(mine)
-    return reader
-
-
-def with_reader(source: str | Path, reader: GapReader) -> Starcaster:
-    """Return the model of a checkpoint with this reader in place of its own."""
-    config, weights, provenance = read_checkpoint(find_checkpoint(source))
-    prefix = "reference_decoder.gap_reader."
-    weights = {name: value for name, value in weights.items() if not name.startswith(prefix)}
-    weights |= {prefix + name: value for name, value in reader.state_dict().items()}
-    config = replace(config, reference_decoder=replace(config.reference_decoder, reader_width=reader.width))
-    return build(config, weights, source, untrained=provenance.get("untrained", ()))
-
-
 def side_by_side(one: GapReader, other: GapReader) -> GapReader:
     """Return a reader as wide as both together, which reads their mean (before the last function makes it positive).
 
@@ -209,15 +192,15 @@ def side_by_side(one: GapReader, other: GapReader) -> GapReader:
     both = GapReader(one.width + other.width)
     mine, its = one.state_dict(), other.state_dict()
     weights = {}
-    for name, shape in ((name, value.shape) for name, value in both.state_dict().items()):
+    for name, value in both.state_dict().items():
         if name == "out.weight":
             weights[name] = torch.cat([mine[name], its[name]], dim=1) / 2
         elif name == "out.bias":
             weights[name] = (mine[name] + its[name]) / 2
-        elif len(shape) == 1 or name == "body.0.0.weight":  # both see the picture
+        elif value.ndim == 1 or name == "body.0.0.weight":  # both see the picture
             weights[name] = torch.cat([mine[name], its[name]])
         else:  # neither sees the other's features
-            weights[name] = torch.zeros(shape)
+            weights[name] = torch.zeros_like(value)
             rows, columns = mine[name].shape[:2]
             weights[name][:rows, :columns], weights[name][rows:, columns:] = mine[name], its[name]
     both.load_state_dict(weights)
@@ -241,23 +224,21 @@ def main() -> None:
     config, weights, provenance = read_checkpoint(find_checkpoint(args.model))
     model = build(config, weights, args.model, untrained=provenance.get("untrained", ()))
     known = draw_known_mouths(model, args.photos, args.data, args.count, args.seed)
-    model.config = config  # drawing changes the length of its chunks
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(args.seed)
         reader = GapReader(config.reference_decoder.reader_width)
     files = sorted(args.pairs.glob("*.safetensors")) if args.pairs else []
-
-    @torch.inference_mode()
-    def autoencode(frames: Tensor) -> Tensor:
-        return model.decode_frames(model.encode_frames(frames))
-
+    autoencode = partial(through_autoencoder, model)
     error = fit_gap_reader(reader, files, args.seed, known=known, autoencode=autoencode)
     made = {"known_mouths": len(known[0]), "seed": args.seed, "error_of_image_sides": round(error, 4)}
     if args.beside is not None:
-        reader = side_by_side(reader, reader_of(args.beside))
+        other = load_checkpoint(args.beside, torch.float32).reference_decoder
+        reader = side_by_side(reader, other.gap_reader)
         made["beside"] = Path(args.beside).name
     decoder = provenance.get("reference_decoder", {}) | {"gap_reader": made}
-    save_checkpoint(args.out, with_reader(args.model, reader), provenance | {"reference_decoder": decoder})
+    model.reference_decoder.gap_reader = reader
+    model.config = replace(config, reference_decoder=replace(config.reference_decoder, reader_width=reader.width))
+    save_checkpoint(args.out, model, provenance | {"reference_decoder": decoder})
 
 
 if __name__ == "__main__":

@@ -62,10 +62,12 @@ def begin_interior(decoder: ReferenceDecoder, files: list[Path]) -> None:
         _, layers = lips_at(places, flow, flows_apart(turned, flow, lips, gap), lips)
         known = take_crops(F.interpolate(batch.known, scale_factor=2), corner, width, height)[0, 0] > 0.5
         unknown = (layers.unknown[0, 0] > 0.5) & known  # what was drawn is no truth
+        if not unknown.any():
+            continue
         shown = take_crops(F.avg_pool2d(batch.target, 2), corner, width, height)[0].movedim(0, -1)
         upper, lower = (cells(at[0][unknown]) for at in interior_places(layers))
         rows.append((upper, lower, shown[unknown]))
-    if sum(len(colours) for *_, colours in rows):
+    if rows:
         upper, lower, colours = (torch.cat(parts) for parts in zip(*rows))
         pictures = torch.stack(backfit(upper, lower, colours)) / INTERIOR_SCALE
         decoder.interior.copy_(pictures.unflatten(1, (INTERIOR, INTERIOR)).movedim(-1, 1))

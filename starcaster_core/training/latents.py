@@ -133,6 +133,13 @@ def encode_frames(model: Starcaster, frames: np.ndarray) -> Tensor:
     return torch.cat(latents, dim=1).transpose(0, 1)
 
 
+@torch.no_grad()
+def through_autoencoder(model: Starcaster, frames: Tensor) -> Tensor:
+    """Encode and decode frames uint8 [T, H, W, 3] -> [T, S, S, 3] in 0..1."""
+    parts = (model.encode_frames(part.float() / 255) for part in frames.split(model.config.chunk_frames))
+    return torch.cat([model.decode_frames(latents) for latents in parts])
+
+
 def encode_sound(model: Starcaster, clip: Clip) -> Tensor:
     """Return features [T, F] of the model's own speech encoder, zeros for a silent clip."""
     count = len(clip.frames)

@@ -55,9 +55,8 @@ def main() -> None:
     args = parser.parse_args()
     source = args.run / f"{args.stage}.safetensors"
     config, weights, made_with = read_checkpoint(source)
-    trained = (
-        made_with if "stage" in made_with else made_with.get("last_stage", {})
-    )  # `decoder` goes on from a whole model
+    # The stage `decoder` goes on from a whole model and keeps what made it.
+    trained = made_with if "stage" in made_with else made_with.get("last_stage", {})
     if not trained.get("stage", {}).get("student_steps"):  # a student samples as it has learned to
         preset = PRESETS[config.name]  # how to sample by default is found out after the training
         config = replace(config, **preset.sampling_defaults)

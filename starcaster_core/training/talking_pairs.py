@@ -35,7 +35,6 @@ from ..models.starcaster import Starcaster
 from ..sampling.settings import Conditions
 from ..types import Identity, Speech
 from .decoder_pairs import (
-    BIAS,
     FLOW_SIDE,
     Pair,
     as_picture,
@@ -50,6 +49,7 @@ from .decoder_pairs import (
 from .warped_lips import warp_lips
 
 FRAMES, KEPT = 16, 4  # drawn of a photo; of these, mouths as different as they come become pairs
+BIAS = 0.004  # image sides: how far the landmarker sees closed lips apart in soft frames
 STRETCH = 0.8, 1.15  # of the mouth's width while it talks
 VOICE = Path(__file__).resolve().parent.parent / "assets" / "voice.flac"
 AUDIO_ENDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3")

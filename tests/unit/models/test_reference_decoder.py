@@ -92,7 +92,7 @@ def test_at_the_border_the_photo_stays_as_it_is(decoder, picture):
     border[..., 32:-32, 32:-32] = 1
     photo = decoder.open_photo(picture, REGIONS)
     free = decoder(drawn_frames(1), photo, geometry(3)[2:], REGIONS).frame
-    kept = decoder(drawn_frames(1), photo, geometry(3)[2:], REGIONS, border).frame
+    kept = decoder(drawn_frames(1), photo, geometry(3)[2:], REGIONS, border=border).frame
     assert (free - picture)[..., :100].abs().mean() > 0.01
     torch.testing.assert_close(kept[..., :100], picture[..., :100], rtol=0, atol=1e-4)
 
