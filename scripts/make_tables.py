@@ -428,12 +428,14 @@ def bench_parts() -> list[str]:
 
 def startup() -> list[str]:
     """Tabulate how long the command line takes from the start of Python to the file, before and after."""
+    tree = results("startup")
     rows = []
-    for command, by_checkout in results("startup")["seconds"].items():
-        for which, kinds in by_checkout.items():
-            times = (kinds[kind][how] for kind in ("cpu", "wall") for how in ("lowest", "median"))
-            rows.append([f"`{command}`, {which}", *(f"{seconds:.1f}" for seconds in times)])
-    return table(["seconds", "processor, lowest", "median", "clock, lowest", "median"], rows)
+    for command, by_checkout in tree["seconds"].items():
+        times = [by_checkout[which][kind]["lowest"] for kind in ("wall", "cpu") for which in ("before", "after")]
+        rows.append([f"`{command}`", *(f"{seconds:.1f}" for seconds in times), ""])
+    begins = [tree["before_work_begins"][which] for which in ("before", "after")]
+    rows.append(["before work begins", *(f"{seconds:.1f}" for seconds in begins), "", "", "half"])
+    return table(["seconds, lowest", "clock, 0.1", "clock, now", "processor, 0.1", "now", "wanted"], rows)
 
 
 def sd15_flops() -> list[str]:

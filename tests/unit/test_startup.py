@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
-SLOW_TO_IMPORT = ("torch._dynamo", "scipy.stats", "librosa", "transformers", "kornia", "diffusers", "onnxruntime")
+SLOW_TO_IMPORT = (
+    "torch._dynamo",
+    "scipy.stats",
+    "scipy.interpolate",
+    "librosa",
+    "transformers",
+    "kornia",
+    "diffusers",
+    "onnxruntime",
+)
 RUN = """
 import sys
 from starcaster_core.cli import main

@@ -267,3 +267,17 @@ def test_where_no_landmarks_are_found_the_five_points_say_where_mouth_and_eyes_a
     off = np.abs(guessed.regions - known.regions).max(axis=1)
     assert off[0] < 0.07 and off[1:].max() < 0.02  # of a laughing mouth, and of the eyes
     assert guessed.yaw == guessed.pitch == 0 and guessed.regions.dtype == np.float32
+
+
+def test_the_detector_from_the_file_is_dlib_s_own(photo, monkeypatch, tmp_path):
+    import dlib
+
+    from starcaster_core.identity import faces
+
+    mine, its = faces._detector.__wrapped__(), dlib.get_frontal_face_detector()
+    for side in (90, 260, 700):
+        found, wanted = (one.run(resized(photo, side), 1, -0.5) for one in (mine, its))
+        assert len(wanted[0]) and list(found[0]) == list(wanted[0]) and list(found[1:]) == list(wanted[1:])
+    (tmp_path / "other").write_bytes(b"of another version")
+    monkeypatch.setattr(faces, "DETECTOR", tmp_path / "other")
+    assert faces._detector.__wrapped__().run(photo, 0, 0.0)[0]

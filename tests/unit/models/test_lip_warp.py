@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scipy.interpolate import LinearNDInterpolator
 
 from starcaster_core.identity.landmarks import find_landmarks
 from starcaster_core.models.extensions.portrait_warp import pixel_centres
@@ -15,6 +16,7 @@ from starcaster_core.models.lip_warp import (
     SIDE,
     LipField,
     compose,
+    interpolate,
     lip_directions,
     lip_field,
     lip_flow,
@@ -215,3 +217,11 @@ def test_a_photo_that_shows_little_of_the_teeth_does_not_get_a_whole_row_of_it(p
     assert unknown[inside[2]] > 0.9 and unknown[inside[-3]] > 0.9
     shown = (unknown[inside] < 0.1).sum() / 512
     assert 0.004 < shown < 0.02
+
+
+def test_it_interpolates_as_scipy_does():
+    rng = np.random.default_rng(0)
+    places, values, wanted = rng.random((300, 2)), rng.normal(size=(300, 3)), rng.random((40, 40, 2)) * 1.2 - 0.1
+    reference = LinearNDInterpolator(places, values, fill_value=0.0)(wanted)
+    assert (reference == 0).any() and (reference != 0).any()
+    np.testing.assert_allclose(interpolate(places, values, wanted), reference, atol=1e-12)
