@@ -9,7 +9,8 @@ it is.
 
 | figure | what |
 |---|---|
-| psnr, ssim | of the mouth's region, 192 x 160 pixels, against the truth |
+| psnr, ssim, perceptual | of the mouth's region, 192 x 160 pixels, against the truth; perceptual: by features of a \
+network that taught nothing here (`PerceptualDistance`), less is better |
 | swim | renders: grey levels by which the texture of a face changes from a frame to the next at the same place of the \
 skin, ratio to the truth's |
 | seam | whole pictures: step across the border of the face's crop, grey levels, less the photo's own |
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,7 @@ from starcaster_core.data.splits import split_of
 from starcaster_core.frame_decoder import FrameDecoder
 from starcaster_core.models.checkpoint import load_checkpoint
 from starcaster_core.models.extensions.portrait_warp import pixel_centres
+from starcaster_core.models.judges.perceptual import PerceptualDistance
 from starcaster_core.models.reference_decoder import CROPS, corner_of, take_crops
 from starcaster_core.models.starcaster import Starcaster
 from starcaster_core.pipeline import generate_latents, prepare
@@ -66,8 +69,14 @@ def decode(model: Starcaster, pairs: list[Pair], in_a_row: bool = False) -> dict
     return {name: (x / 2 + 0.5).clamp(0, 1) for name, x in found.items()} | {"regions": batch.regions}
 
 
+@cache
+def judge() -> PerceptualDistance:
+    return PerceptualDistance("lite2")
+
+
+@torch.no_grad()
 def mouth_figures(frames: dict[str, Tensor]) -> dict[str, dict[str, float]]:
-    """Return PSNR in dB and SSIM of the mouth's region, by version."""
+    """Return PSNR in dB, SSIM and the perceptual distance of the mouth's region, by version."""
     width, height = CROPS["mouth"]
     corner = corner_of(frames["regions"][:, 0], CROPS["mouth"])
     truth = take_crops(frames["truth"], corner, width, height)
@@ -76,7 +85,12 @@ def mouth_figures(frames: dict[str, Tensor]) -> dict[str, dict[str, float]]:
         crop = take_crops(frames[name], corner, width, height)
         error = (crop - truth).square().mean(dim=(1, 2, 3))
         psnr = -10 * torch.log10(error.clamp(min=1e-8)).mean()
-        figures[name] = {"psnr": psnr.item(), "ssim": ssim(crop, truth, 11).mean().item()}
+        unlike = judge()(2 * crop - 1, 2 * truth - 1).mean()
+        figures[name] = {
+            "psnr": psnr.item(),
+            "ssim": ssim(crop, truth, 11).mean().item(),
+            "perceptual": unlike.item(),
+        }
     return figures
 
 

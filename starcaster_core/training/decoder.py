@@ -5,8 +5,9 @@
 The frame is compared with the truth by its colours and its edges, mouth and eyes once more in their crops. Where the
 renderer knows the flow it is told, and where the portrait shows what the frame shows, the mask is drawn towards the
 portrait: a mean of two pictures that nearly agree is what makes faces soft. How far the drawn lips are apart is told,
-too; what reads it is trained first (`gap_reader.py`). Late and small, a discriminator of patches asks for detail (Isola
-et al. 2017), in pairs (Jolicoeur-Martineau 2019).
+too; what reads it is trained first (`gap_reader.py`). Mouths are compared by features of a network that names pictures
+as well, which a soft mouth differs in more than one that lies a pixel aside. Late and small, a discriminator of patches
+asks for detail (Isola et al. 2017), in pairs (Jolicoeur-Martineau 2019).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..models.checkpoint import build
+from ..models.judges.perceptual import PerceptualDistance
 from ..models.patch_discriminator import PatchDiscriminator
 from ..models.reference_decoder import (
     ReferenceDecoder,
@@ -42,6 +44,9 @@ EDGE_WEIGHT = 0.7
 FLOW_WEIGHT = 20.0  # of an error in image sides, beside colours in -1..1
 WARP_WEIGHT = 0.25  # of the moved photo alone
 MASK_WEIGHT = 0.06
+PERCEPTUAL_WEIGHT = (
+    0.1  # of the mouth: its gradient is then half as large again as that of the mouth's colours and edges
+)
 GAP_NOISE = 0.004  # image sides: how wrong the opening is that the lips' flow follows from
 ADVERSARIAL_WEIGHT, ADVERSARIAL_START, ADVERSARIAL_RAMP = 0.02, 0.35, 0.1  # the latter two in fractions of the budget
 PENALTY_NOISE, PENALTY_WEIGHT = 0.1, 0.3
@@ -49,10 +54,16 @@ PATCH = 96  # pixels: side of the patches of the face for the discriminator
 
 
 class DecoderLoss:
-    """The loss of a batch of pairs; `progress` (0..1 of the budget) says when the discriminator joins."""
+    """The loss of a batch of pairs; `progress` (0..1 of the budget) says when the discriminator joins.
 
-    def __init__(self, decoder: ReferenceDecoder, adversarial: bool = True, start: float = ADVERSARIAL_START):
-        self.decoder, self.progress, self.adversarial, self.start = decoder, 0.0, adversarial, start
+    without: "discriminator" and "perceptual" of `recipe.DECODER_ABLATIONS` leave these parts out. start: when the
+    discriminator joins. Raises InputError where the perceptual distance is not installed.
+    """
+
+    def __init__(self, decoder: ReferenceDecoder, without: Collection[str] = (), start: float = ADVERSARIAL_START):
+        self.decoder, self.progress, self.start = decoder, 0.0, start
+        self.adversarial = "discriminator" not in without
+        self.perceptual = None if "perceptual" in without else PerceptualDistance()
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)
             self.discriminator = PatchDiscriminator().to(memory_format=torch.channels_last)
@@ -79,6 +90,11 @@ class DecoderLoss:
             shown = take_crops(seen, corner, width, height)
             loss = loss + weight * (error + MASK_WEIGHT * ((1 - mask) * shown).mean())
             crops.append((torch.lerp(truth, made, sure), truth))
+            if name == "mouth" and self.perceptual is not None:
+                with autocast():
+                    unlike = self.perceptual(*crops[-1]).mean()
+                metrics["perceptual"] = unlike.item()
+                loss = loss + PERCEPTUAL_WEIGHT * unlike
         for flow in decoded.flows:
             error = flow_error(flow, batch.flow, visible)
             loss = loss + FLOW_WEIGHT * error * (1.0 if flow is decoded.flow else 0.3)
@@ -210,7 +226,7 @@ def train_decoder(
     if config.lip_layers and not decoder.interior.any() and not resumed:
         begin_interior(decoder, files.all)
     start = ADVERSARIAL_START if begin is None else 0.0  # what is sharp already would grow soft
-    loss = DecoderLoss(decoder, adversarial="discriminator" not in without, start=start)
+    loss = DecoderLoss(decoder, without, start)
     examples = sorted(shown.glob("*.safetensors")) if shown else [group[0] for group in files.groups]
     grid = [read_pair(path, index) for path in examples for index in range(count_pairs(path))][:16]
 

@@ -1,10 +1,11 @@
 """Begin what the reference decoder knows of the inside of mouths (`ReferenceDecoder.interior`) with the mean of what
 pairs show between lips.
 
-    python -m starcaster_core.training.interior --model M --of OTHER --contrast 1.6 --out mini.safetensors
+    python -m starcaster_core.training.interior --model M --pairs pairs --contrast 1.25 --out mini.safetensors
 
 Training goes on making a mean of it, and teeth that lie elsewhere in every mouth cancel out: mouths look filled in. The
-command takes the pictures of a model and gives them back some of the contrast of a single mouth.
+command fits the pictures anew, or takes those of another model, and gives them back some of the contrast of a single
+mouth.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..command import add_debug, run_command
-from ..models.checkpoint import build, find_checkpoint, read_checkpoint, save_checkpoint
+from ..models.checkpoint import build, find_checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from ..models.lip_warp import compose, lip_flow
 from ..models.reference_decoder import (
     INTERIOR,
@@ -37,6 +38,8 @@ from .decoder_pairs import count_pairs, read_pair
 
 PAIRS = 600  # that are looked at
 ROUNDS = 10  # of fitting one picture to what the other leaves over
+FEW = 30  # pixels: what a cell shows less often is not believed
+PHOTOS = ("photo-", "say-")  # how the names of their pairs' files begin
 NAME = "reference_decoder.interior"  # in a checkpoint
 
 
@@ -44,8 +47,10 @@ NAME = "reference_decoder.interior"  # in a checkpoint
 def begin_interior(decoder: ReferenceDecoder, files: list[Path]) -> None:
     """Set the pictures whose sum comes nearest to what the truth of pairs shows between lips.
 
-    Without such pairs they stay as they are.
+    Photos alone are asked, where there are any: renders have other teeth, and videos are soft. Without pairs that show
+    something they stay as they are.
     """
+    files = [file for file in files if file.name.startswith(PHOTOS)] or files
     pairs = [(file, index) for file in files for index in range(count_pairs(file))]
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
     for file, index in pairs[:: max(1, len(pairs) // PAIRS)]:
@@ -91,10 +96,10 @@ def backfit(upper: Tensor, lower: Tensor, colours: Tensor) -> tuple[Tensor, Tens
 
 
 def cell_means(at: Tensor, values: Tensor, otherwise: Tensor) -> Tensor:
-    """Return the mean of values [K, 3] by cell."""
+    """Return the mean of values [K, 3] by cell; FEW values are taken to be `otherwise` in each."""
     sums = torch.zeros(INTERIOR**2, 3).index_add(0, at, values)
     counts = torch.zeros(INTERIOR**2).index_add(0, at, torch.ones(len(at)))[:, None]
-    return torch.where(counts > 0, sums / counts.clamp(min=1), otherwise)
+    return (sums + FEW * otherwise) / (counts + FEW)
 
 
 def with_contrast(pictures: Tensor, factor: float) -> Tensor:
@@ -106,15 +111,22 @@ def with_contrast(pictures: Tensor, factor: float) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini", help="whose reference decoder gets other pictures")
-    parser.add_argument("--of", metavar="MODEL", help="whose pictures are taken; default: its own")
-    parser.add_argument("--contrast", type=float, default=1.6, help="1 leaves them as they are")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--of", metavar="MODEL", help="whose pictures are taken; default: its own")
+    source.add_argument("--pairs", type=Path, help="fit them anew to the pairs of photos in this folder")
+    parser.add_argument("--contrast", type=float, default=1.25, help="1 leaves them as they are")
     parser.add_argument("--out", type=Path, required=True, help="the model with the pictures, to be written")
     add_debug(parser)
     args = parser.parse_args()
     config, weights, provenance = read_checkpoint(find_checkpoint(args.model))
-    _, others, _ = read_checkpoint(find_checkpoint(args.of or args.model))
-    weights[NAME] = with_contrast(others[NAME].float(), args.contrast)
-    made = {"of": Path(args.of or args.model).name, "contrast": args.contrast}
+    if args.pairs is not None:
+        decoder = load_checkpoint(args.model, torch.float32).reference_decoder
+        begin_interior(decoder, sorted(args.pairs.glob("*.safetensors")))
+        pictures = decoder.interior.detach()
+    else:
+        pictures = read_checkpoint(find_checkpoint(args.of or args.model))[1][NAME].float()
+    weights[NAME] = with_contrast(pictures, args.contrast)
+    made = {"of": Path(args.pairs or args.of or args.model).name, "contrast": args.contrast}
     provenance["reference_decoder"] = provenance.get("reference_decoder", {}) | {"interior": made}
     model = build(config, weights, args.model, untrained=provenance.get("untrained", ()))
     save_checkpoint(args.out, model, provenance)

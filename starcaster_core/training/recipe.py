@@ -159,7 +159,7 @@ ABLATIONS = {
     "extensions": tuple,  # not of a stage, but of the network (portrait.py: with_extensions)
 }
 
-DECODER_ABLATIONS = ("photos", "geometry", "discriminator")  # of the stage `decoder`
+DECODER_ABLATIONS = ("photos", "geometry", "discriminator", "perceptual")  # of the stage `decoder`
 
 
 def ablate(stages: tuple[Stage, ...], without: Collection[str]) -> tuple[Stage, ...]:

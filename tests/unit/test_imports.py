@@ -55,7 +55,12 @@ ALLOWED = {
 INNER = {"models/public": {"generate", "pipeline"}, "models/judges": {"evaluation", "training"}, "data/heads": {"data"}}
 HEAVY = {"diffusers", "transformers", "librosa", "kornia", "dlib", "moderngl", "av", "accelerate", "matplotlib"}
 # Where the name one imports is not that of the package one installs.
-DISTRIBUTIONS = {"PIL": "pillow", "dlib": "dlib-bin", "triton": "torch"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "dlib": "dlib-bin",
+    "triton": "torch",
+    "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
+}
 
 
 def modules(folder: Path) -> list[Path]:

@@ -21,7 +21,7 @@ CONFIG = ReferenceDecoderConfig((8, 8, 8), 8, 4, 4, 8, reader_width=4, lip_layer
 def test_the_sum_of_two_pictures_is_found_again():
     generator = torch.Generator().manual_seed(0)
     one, other = torch.rand(2, INTERIOR**2, 3, generator=generator)
-    upper, lower = torch.randint(0, INTERIOR**2, (2, 40_000), generator=generator)
+    upper, lower = torch.randint(0, INTERIOR**2, (2, 1_000_000), generator=generator)
     colours = one[upper] + other[lower]
     found = backfit(upper, lower, colours)
     torch.testing.assert_close(found[0][upper] + found[1][lower], colours, rtol=0, atol=0.02)
@@ -34,8 +34,8 @@ def test_the_interior_is_what_pairs_that_were_told_show_between_lips(tmp_path):
     colour = torch.tensor([0.1, 0.8, 0.3])[:, None, None].expand(3, 512, 512)
     drawn = np.zeros((128, 128, 3), np.uint8)
 
-    def pair(told: bool):
-        mouth = (lambda moved: colour) if told else None
+    def pair(told: bool, shown: torch.Tensor = colour):
+        mouth = (lambda moved: shown) if told else None
         return pair_of(photo, points, lip_field(points), drawn, torch.eye(3), 0.06, 1.0, mouth)
 
     decoder = ReferenceDecoder(CONFIG)
@@ -44,6 +44,9 @@ def test_the_interior_is_what_pairs_that_were_told_show_between_lips(tmp_path):
     assert not decoder.interior.any()  # what was drawn is no truth
     write_pairs(tmp_path / "say-a.safetensors", [pair(True)])
     begin_interior(decoder, [tmp_path / "say-a.safetensors"])
+    renders = tmp_path / "scene-a.safetensors"
+    write_pairs(renders, [pair(True, torch.zeros(3, 512, 512))])
+    begin_interior(decoder, [renders, tmp_path / "say-a.safetensors"])  # photos alone are asked
     shown = INTERIOR_SCALE * decoder.interior.sum(dim=0)[:, 4, 4] / 2 + 0.5
     torch.testing.assert_close(shown, colour[:, 0, 0], rtol=0, atol=0.06)
 
