@@ -55,21 +55,24 @@ def main() -> None:
     args = parser.parse_args()
     source = args.run / f"{args.stage}.safetensors"
     config, weights, made_with = read_checkpoint(source)
-    # The stage `decoder` goes on from a whole model and keeps what made it.
-    trained = made_with if "stage" in made_with else made_with.get("last_stage", {})
+    whole = "last_stage" in made_with  # the stage `decoder` goes on from a whole model and keeps what made it
+    trained = made_with["last_stage"] if whole else made_with
     if not trained.get("stage", {}).get("student_steps"):  # a student samples as it has learned to
         preset = PRESETS[config.name]  # how to sample by default is found out after the training
         config = replace(config, **preset.sampling_defaults)
     if args.shared_noise is not None:
         config = replace(config, extensions=replace(config.extensions, shared_noise=args.shared_noise))
-    provenance = {"last_stage": made_with, "log": stage_log(args.run), "licence": "Apache-2.0"}
+    provenance = made_with if whole else {"last_stage": made_with, "log": stage_log(args.run), "licence": "Apache-2.0"}
     helper = args.run / "autoencoder.safetensors"
     if helper.exists():  # a run that went on from a checkpoint has none of its own
         provenance["autoencoder"] = facts_of(helper)
     if args.begun_from:
-        _, before, provenance["begun_from"] = read_checkpoint(find_checkpoint(args.begun_from))
+        _, before, begun_from = read_checkpoint(find_checkpoint(args.begun_from))
+        if not whole:
+            provenance["begun_from"] = begun_from
         if args.share != 1:
-            weights, provenance["share"] = averaged(weights, before, args.share), args.share
+            weights = averaged(weights, before, args.share)
+            (provenance.setdefault("reference_decoder", {}) if whole else provenance)["share"] = args.share
     if args.speech:
         provenance["speech_encoder"] = facts_of(args.speech)
     save_checkpoint(args.out, build(config, weights, str(source), untrained=made_with.pop("untrained", ())), provenance)

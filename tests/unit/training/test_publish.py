@@ -86,3 +86,15 @@ def test_a_run_s_weights_can_be_averaged_with_those_it_went_on_from(tmp_path, mo
     _, weights, provenance = read_checkpoint(out)
     torch.testing.assert_close(weights["unet.conv_in.weight"].float().mean(), torch.tensor(1.7), atol=1e-3, rtol=0)
     assert provenance["share"] == 0.7
+
+
+def test_a_decoder_that_was_trained_on_keeps_what_made_the_model(tmp_path, monkeypatch):
+    model, made_with = random_model(PRESETS["tiny"]), {"last_stage": {"clips": 512}, "reference_decoder": {"seed": 3}}
+    save_checkpoint(tmp_path / "before.safetensors", model, {"clips": 768})
+    save_checkpoint(tmp_path / "decoder.safetensors", model, made_with, dtype=torch.float32)
+    out = tmp_path / "shipped.safetensors"
+    arguments = ["--run", str(tmp_path), "--stage", "decoder", "--begun-from", str(tmp_path / "before.safetensors")]
+    monkeypatch.setattr(sys, "argv", ["publish", *arguments, "--share", "0.7", "--out", str(out)])
+    publish.main()
+    made_with["reference_decoder"]["share"] = 0.7
+    assert read_checkpoint(out)[2] == made_with
