@@ -265,7 +265,7 @@ def openings(file: str, motion: str) -> list[str]:
         [title, *(f"{tree[name][key]:.2f}" for name in ("mini", "mini-before"))]
         for key, title in (("correlation", "correlation of the opening"), ("motion", motion))
     ]
-    return table(["", "`mini`", "before the truth told the opening"], rows)
+    return table(["", "`mini`", "before decision 28"], rows)
 
 
 def phonemes() -> list[str]:
