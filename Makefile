@@ -9,7 +9,7 @@ DEMO_ARGS ?=
 FRONTEND ?= 1.58.1
 TYPES_ARGS ?= --baselinemode=discard
 
-.PHONY: setup demo test test-frontend check types wheel bench bench-gpu thumbnails
+.PHONY: setup demo test test-frontend lint check types wheel bench bench-gpu thumbnails
 
 setup:  ## a real ComfyUI with our requirements, made once
 	$(BOOT) scripts/provision_comfyui.py
@@ -17,10 +17,12 @@ setup:  ## a real ComfyUI with our requirements, made once
 demo: setup  ## output/demo.mp4, rendered by our nodes inside ComfyUI
 	$(PY) scripts/demo.py $(DEMO_ARGS)
 
-check: setup  ## format, lint, types, quick unit tests
+lint: setup  ## format, lint, types
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(MAKE) --no-print-directory types
+
+check: lint  ## these, and the quick unit tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests/unit tests/packaging -q -m "not slow"
 
 types: setup  ## static types of the nodes, the models, sampling and the pipeline
