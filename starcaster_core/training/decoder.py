@@ -44,9 +44,7 @@ EDGE_WEIGHT = 0.7
 FLOW_WEIGHT = 20.0  # of an error in image sides, beside colours in -1..1
 WARP_WEIGHT = 0.25  # of the moved photo alone
 MASK_WEIGHT = 0.06
-PERCEPTUAL_WEIGHT = (
-    0.1  # of the mouth: its gradient is then half as large again as that of the mouth's colours and edges
-)
+PERCEPTUAL_WEIGHT = 0.1  # of the mouth's distance: half as large a gradient again as its colours and edges have
 GAP_NOISE = 0.004  # image sides: how wrong the opening is that the lips' flow follows from
 ADVERSARIAL_WEIGHT, ADVERSARIAL_START, ADVERSARIAL_RAMP = 0.02, 0.35, 0.1  # the latter two in fractions of the budget
 PENALTY_NOISE, PENALTY_WEIGHT = 0.1, 0.3

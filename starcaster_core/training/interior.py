@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..command import add_debug, run_command
-from ..models.checkpoint import build, find_checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from ..models.checkpoint import build, find_checkpoint, read_checkpoint, save_checkpoint
 from ..models.lip_warp import compose, lip_flow
 from ..models.reference_decoder import (
     INTERIOR,
@@ -119,16 +119,15 @@ def main() -> None:
     add_debug(parser)
     args = parser.parse_args()
     config, weights, provenance = read_checkpoint(find_checkpoint(args.model))
+    model = build(config, weights, args.model, untrained=provenance.get("untrained", ()))
+    interior = model.reference_decoder.interior
     if args.pairs is not None:
-        decoder = load_checkpoint(args.model, torch.float32).reference_decoder
-        begin_interior(decoder, sorted(args.pairs.glob("*.safetensors")))
-        pictures = decoder.interior.detach()
-    else:
-        pictures = read_checkpoint(find_checkpoint(args.of or args.model))[1][NAME].float()
-    weights[NAME] = with_contrast(pictures, args.contrast)
+        begin_interior(model.reference_decoder, sorted(args.pairs.glob("*.safetensors")))
+    elif args.of is not None:
+        interior.data.copy_(read_checkpoint(find_checkpoint(args.of))[1][NAME])
+    interior.data.copy_(with_contrast(interior.data, args.contrast))
     made = {"of": Path(args.pairs or args.of or args.model).name, "contrast": args.contrast}
     provenance["reference_decoder"] = provenance.get("reference_decoder", {}) | {"interior": made}
-    model = build(config, weights, args.model, untrained=provenance.get("untrained", ()))
     save_checkpoint(args.out, model, provenance)
 
 

@@ -62,7 +62,10 @@ def main() -> None:
         config = replace(config, **preset.sampling_defaults)
     if args.shared_noise is not None:
         config = replace(config, extensions=replace(config.extensions, shared_noise=args.shared_noise))
-    provenance = made_with if whole else {"last_stage": made_with, "log": stage_log(args.run), "licence": "Apache-2.0"}
+    if whole:
+        provenance, facts = made_with, made_with.setdefault("reference_decoder", {})
+    else:
+        provenance = facts = {"last_stage": made_with, "log": stage_log(args.run), "licence": "Apache-2.0"}
     helper = args.run / "autoencoder.safetensors"
     if helper.exists():  # a run that went on from a checkpoint has none of its own
         provenance["autoencoder"] = facts_of(helper)
@@ -71,8 +74,7 @@ def main() -> None:
         if not whole:
             provenance["begun_from"] = begun_from
         if args.share != 1:
-            weights = averaged(weights, before, args.share)
-            (provenance.setdefault("reference_decoder", {}) if whole else provenance)["share"] = args.share
+            weights, facts["share"] = averaged(weights, before, args.share), args.share
     if args.speech:
         provenance["speech_encoder"] = facts_of(args.speech)
     save_checkpoint(args.out, build(config, weights, str(source), untrained=made_with.pop("untrained", ())), provenance)
